@@ -1,0 +1,228 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"corfu/layout"
+)
+
+// Messages on a session's fabric connections. Each starts with its type and is
+// fixed in size but for Acks:
+//
+//	Doorbell  16: type, 0×7, address                               client → unit: look at this word, tell me when it is durable
+//	Acks   8+16n: type, n, 0×6, n × (address, slot:4, use:2, state, 0)  unit → client
+//	ColdRead  32: type, 0×3, request:4, address, buffer, key:4, 0×4 client → unit: WRITE the page into my buffer, then reply
+//	Trim      16: type, prefix, 0×2, request:4, address            client → unit; prefix: all addresses below
+//	MaxAddr   16: type, 0×3, request:4, 0×8                        client → unit: first address above all entries
+//	Reply     16: type, state, status, 0, request:4, value         unit → client
+const (
+	msgDoorbell = iota + 1
+	msgAcks
+	msgColdRead
+	msgTrim
+	msgMaxAddr
+	msgReply
+
+	smallMessage = 16
+	coldReadSize = 32
+	ackSize      = 16
+)
+
+// MaxAcks is how many acknowledgements one message holds.
+const MaxAcks = 15
+
+// MaxMessage is the longest message, in bytes.
+const MaxMessage = 8 + MaxAcks*ackSize
+
+// Status answers a request.
+type Status uint8
+
+const (
+	StatusOK       Status = iota
+	StatusTooNew          // the address is not written, or above the window
+	StatusBadQuery        // the request makes no sense to the unit; a bug or an attack
+	StatusIO              // the unit could not read or write its flash
+)
+
+func (s Status) String() string {
+	names := [...]string{"OK", "TOO_NEW", "BAD_QUERY", "IO"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return fmt.Sprintf("Status(%d)", uint8(s))
+}
+
+// RequestID pairs a reply with its request on one connection.
+type RequestID uint32
+
+// Message is one of the types below.
+type Message interface{ isMessage() }
+
+// Doorbell asks the unit to look at the word of Address, and for an Ack once it is durable.
+type Doorbell struct{ Address layout.Address }
+
+// Ack says that Address is decided and durable at this unit (rule R3), in the state given. Use is the tag of the word: where
+// it names a slot of the receiver's session, that slot may be used again (rule R6).
+type Ack struct {
+	Address layout.Address
+	Use     Use
+	State   State
+}
+
+// Acks are up to MaxAcks acknowledgements.
+type Acks struct {
+	N    int
+	List [MaxAcks]Ack
+}
+
+// ColdRead asks for the page of an address below the window. The unit writes it to Buffer, PageSize bytes, and replies after it.
+type ColdRead struct {
+	Request RequestID
+	Address layout.Address
+	Buffer  Buffer
+}
+
+// Buffer names the asker's registered memory, as rdma.Remote does; this package stays free of the fabric.
+type Buffer struct {
+	Addr uint64
+	Key  uint32
+}
+
+// Trim gives up Address, or with Prefix all addresses below it.
+type Trim struct {
+	Request RequestID
+	Prefix  bool
+	Address layout.Address
+}
+
+// MaxAddr asks for the first address above all entries of the unit.
+type MaxAddr struct{ Request RequestID }
+
+// Reply answers ColdRead (State of the address), Trim and MaxAddr (Value: the address).
+type Reply struct {
+	Request RequestID
+	State   State
+	Status  Status
+	Value   uint64
+}
+
+func (Doorbell) isMessage() {}
+func (*Acks) isMessage()    {}
+func (ColdRead) isMessage() {}
+func (Trim) isMessage()     {}
+func (MaxAddr) isMessage()  {}
+func (Reply) isMessage()    {}
+
+// Append encodes the message behind b.
+func (m Doorbell) Append(b []byte) []byte {
+	b = append(b, msgDoorbell, 0, 0, 0, 0, 0, 0, 0)
+	return binary.LittleEndian.AppendUint64(b, uint64(m.Address))
+}
+
+// Append encodes the message behind b. It panics if N is out of range.
+func (m *Acks) Append(b []byte) []byte {
+	b = append(b, msgAcks, byte(m.N), 0, 0, 0, 0, 0, 0)
+	for _, a := range m.List[:m.N] {
+		b = binary.LittleEndian.AppendUint64(b, uint64(a.Address))
+		b = binary.LittleEndian.AppendUint32(b, uint32(a.Use.Slot))
+		b = binary.LittleEndian.AppendUint16(b, a.Use.Count)
+		b = append(b, byte(a.State), 0)
+	}
+	return b
+}
+
+// Append encodes the message behind b.
+func (m ColdRead) Append(b []byte) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint32(append(b, msgColdRead, 0, 0, 0), uint32(m.Request))
+	b = le.AppendUint64(b, uint64(m.Address))
+	b = le.AppendUint64(b, m.Buffer.Addr)
+	return append(le.AppendUint32(b, m.Buffer.Key), 0, 0, 0, 0)
+}
+
+// Append encodes the message behind b.
+func (m Trim) Append(b []byte) []byte {
+	prefix := byte(0)
+	if m.Prefix {
+		prefix = 1
+	}
+	b = binary.LittleEndian.AppendUint32(append(b, msgTrim, prefix, 0, 0), uint32(m.Request))
+	return binary.LittleEndian.AppendUint64(b, uint64(m.Address))
+}
+
+// Append encodes the message behind b.
+func (m MaxAddr) Append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(append(b, msgMaxAddr, 0, 0, 0), uint32(m.Request))
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+// Append encodes the message behind b.
+func (m Reply) Append(b []byte) []byte {
+	b = append(b, msgReply, byte(m.State), byte(m.Status), 0)
+	b = binary.LittleEndian.AppendUint32(b, uint32(m.Request))
+	return binary.LittleEndian.AppendUint64(b, m.Value)
+}
+
+// ErrBadMessage: the bytes are not a message. The connection that brought them is not to be trusted further.
+var ErrBadMessage = errors.New("not a valid message")
+
+// Decoder decodes messages without allocation: the Acks that it returns are overwritten by the next call.
+type Decoder struct{ acks Acks }
+
+// Doorbell decodes b if it is one: the message that a unit sees most, without boxing it.
+func (d *Decoder) Doorbell(b []byte) (layout.Address, bool) {
+	if len(b) != smallMessage || b[0] != msgDoorbell {
+		return 0, false
+	}
+	return layout.Address(binary.LittleEndian.Uint64(b[8:])), true
+}
+
+// Decode decodes one message. It fails with ErrBadMessage.
+func (d *Decoder) Decode(b []byte) (Message, error) {
+	if len(b) < smallMessage && !(len(b) == 8 && b[0] == msgAcks) {
+		return nil, fmt.Errorf("wire: %d bytes: %w", len(b), ErrBadMessage)
+	}
+	le := binary.LittleEndian
+	size := smallMessage
+	switch b[0] {
+	case msgAcks:
+		size = 8 + int(b[1])*ackSize
+	case msgColdRead:
+		size = coldReadSize
+	}
+	if len(b) != size || (b[0] == msgAcks && b[1] > MaxAcks) {
+		return nil, fmt.Errorf("wire: type %d with %d bytes: %w", b[0], len(b), ErrBadMessage)
+	}
+	req := RequestID(le.Uint32(b[4:]))
+	switch b[0] {
+	case msgDoorbell:
+		return Doorbell{layout.Address(le.Uint64(b[8:]))}, nil
+	case msgAcks:
+		return d.decodeAcks(b), nil
+	case msgColdRead:
+		return ColdRead{req, layout.Address(le.Uint64(b[8:])), Buffer{Addr: le.Uint64(b[16:]), Key: le.Uint32(b[24:])}}, nil
+	case msgTrim:
+		return Trim{req, b[1] == 1, layout.Address(le.Uint64(b[8:]))}, nil
+	case msgMaxAddr:
+		return MaxAddr{req}, nil
+	case msgReply:
+		return Reply{req, State(b[1]), Status(b[2]), le.Uint64(b[8:])}, nil
+	}
+	return nil, fmt.Errorf("wire: type %d: %w", b[0], ErrBadMessage)
+}
+
+func (d *Decoder) decodeAcks(b []byte) *Acks {
+	le := binary.LittleEndian
+	d.acks.N = int(b[1])
+	for i := range d.acks.N {
+		a := b[8+i*ackSize:]
+		d.acks.List[i] = Ack{
+			Address: layout.Address(le.Uint64(a)),
+			Use:     Use{StagingSlot(le.Uint32(a[8:])), le.Uint16(a[12:])},
+			State:   State(a[14]),
+		}
+	}
+	return &d.acks
+}
