@@ -12,7 +12,7 @@ PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 
 # CMD reaches the lab as it was typed: neither make nor a shell in between may expand a $ in it.
 unexport CMD
-lab: export LAB_COMMAND = $(value CMD)
+lab: export GUEST_COMMAND = $(value CMD)
 
 .PHONY: help
 help: ## what can be made
@@ -22,7 +22,7 @@ help: ## what can be made
 
 .PHONY: lab
 lab: ## run CMD='...' in the RDMA lab: a VM with Soft-RoCE that sees this machine's files
-	@deploy/lab/lab "$$LAB_COMMAND"
+	@deploy/lab/lab "$$GUEST_COMMAND"
 
 .PHONY: lab-shell
 lab-shell: ## a shell in the RDMA lab
