@@ -83,10 +83,12 @@ func (l *Layout) PositionAt(u UnitID, a Address) (Position, bool) {
 	for i := range l.Segments {
 		s := &l.Segments[i]
 		for j, c := range s.Chains {
-			if a < c.Base || !contains(c.Units, u) {
+			// The bound before the product: an address that a peer made up must not wrap around to a position.
+			n := uint64(len(s.Chains))
+			if a < c.Base || a > l.Geometry.MaxAddress() || uint64(a-c.Base) > uint64(MaxPosition)/n || !contains(c.Units, u) {
 				continue
 			}
-			p := s.Start + Position(uint64(a-c.Base)*uint64(len(s.Chains))) + Position(j)
+			p := s.Start + Position(uint64(a-c.Base)*n) + Position(j)
 			if p <= MaxPosition && (i+1 == len(l.Segments) || p < l.Segments[i+1].Start) {
 				return p, true
 			}
@@ -181,6 +183,9 @@ func (l *Layout) validateSegments(p *problems) {
 					p.add("segment %d names unit %d twice", i, u)
 				}
 				inSegment[u] = true
+			}
+			if c.Base > l.Geometry.MaxAddress() {
+				p.add("segment %d chain %d starts at address %d: must be at most %d", i, j, c.Base, l.Geometry.MaxAddress())
 			}
 		}
 	}

@@ -30,6 +30,10 @@ type SequencerID uint32
 // attempt id of the client that holds it.
 type ClientID uint32
 
+// Attempt identifies one attempt to write an entry (wire.MakeAttempt makes it). Two copies are the same entry when
+// their attempts are equal. 0 is none: junk has it.
+type Attempt uint64
+
 // LogID tells one log from another, so that no unit serves pages of a log it was not made for.
 type LogID [16]byte
 

@@ -37,7 +37,7 @@ func (f PageFlags) Kind() PageFlags { return f & kindFlags }
 
 // Attempt identifies one attempt to write an entry: the client's id (upper 32 bits) and its counter. Two pages
 // are the same entry when their attempts are equal. Junk has attempt 0.
-type Attempt uint64
+type Attempt = layout.Attempt
 
 // MakeAttempt joins a client's id and its counter.
 func MakeAttempt(c layout.ClientID, n uint32) Attempt { return Attempt(c)<<32 | Attempt(n) }
