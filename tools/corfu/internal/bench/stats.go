@@ -1,0 +1,142 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Contestant is something whose latency is measured, one operation at a time.
+type Contestant interface {
+	// Name is its row in the table.
+	Name() string
+	// Round does ops operations, one after another, and returns how long each quantile took.
+	Round(ctx context.Context, ops int) (Sample, error)
+}
+
+// Sample is what one round measured.
+type Sample struct {
+	P50, P99, P999 time.Duration
+}
+
+// Row gathers the rounds of one contestant: the median of each quantile, and the spread of the p50.
+type Row struct {
+	Name   string
+	Rounds []Sample
+}
+
+// P50 is the median of the rounds' medians.
+func (r Row) P50() time.Duration {
+	return median(r.Rounds, func(s Sample) time.Duration { return s.P50 })
+}
+
+// P99 is the median of the rounds' 99th percentiles.
+func (r Row) P99() time.Duration {
+	return median(r.Rounds, func(s Sample) time.Duration { return s.P99 })
+}
+
+// Spread is the lowest and the highest p50 of all rounds.
+func (r Row) Spread() (low, high time.Duration) {
+	for i, s := range r.Rounds {
+		if i == 0 || s.P50 < low {
+			low = s.P50
+		}
+		high = max(high, s.P50)
+	}
+	return low, high
+}
+
+func median(rounds []Sample, of func(Sample) time.Duration) time.Duration {
+	if len(rounds) == 0 {
+		return 0
+	}
+	v := make([]time.Duration, len(rounds))
+	for i, s := range rounds {
+		v[i] = of(s)
+	}
+	slices.Sort(v)
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+// Ratio of the p50s of two contestants: the median of the ratios of rounds that ran side by side, which a neighbour that
+// is busy for some of the rounds moves least. 0 if there is nothing to compare.
+func Ratio(a, b Row) float64 {
+	n := min(len(a.Rounds), len(b.Rounds))
+	v := make([]float64, 0, n)
+	for i := range n {
+		if b.Rounds[i].P50 > 0 {
+			v = append(v, float64(a.Rounds[i].P50)/float64(b.Rounds[i].P50))
+		}
+	}
+	if len(v) == 0 {
+		return 0
+	}
+	slices.Sort(v)
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+// Interleave runs rounds of every contestant in turn, with a short warm-up first. step is called before each round.
+func Interleave(ctx context.Context, cs []Contestant, rounds, ops int, step func(name string, round int)) ([]Row, error) {
+	rows := make([]Row, len(cs))
+	for i, c := range cs {
+		rows[i].Name = c.Name()
+		step(c.Name(), 0)
+		if _, err := c.Round(ctx, max(1, ops/10)); err != nil {
+			return nil, fmt.Errorf("%s: warm-up: %w", c.Name(), err)
+		}
+	}
+	for r := range rounds {
+		for i, c := range cs {
+			step(c.Name(), r+1)
+			s, err := c.Round(ctx, ops)
+			if err != nil {
+				return nil, fmt.Errorf("%s: round %d: %w", c.Name(), r+1, err)
+			}
+			rows[i].Rounds = append(rows[i].Rounds, s)
+		}
+	}
+	return rows, nil
+}
+
+// Latencies is a histogram of 100 ns to 60 s with three digits.
+type Latencies struct{ h *hdrhistogram.Histogram }
+
+// NewLatencies makes an empty histogram.
+func NewLatencies() Latencies { return Latencies{hdrhistogram.New(1, int64(60*time.Second/scale), 3)} }
+
+const scale = 100 * time.Nanosecond
+
+// Record adds one operation; longer ones than the histogram holds count as its longest.
+func (l Latencies) Record(d time.Duration) {
+	_ = l.h.RecordValue(min(max(int64(d/scale), 1), l.h.HighestTrackableValue()))
+}
+
+// At is the latency that the share q (0 to 100) of all operations stayed below.
+func (l Latencies) At(q float64) time.Duration { return time.Duration(l.h.ValueAtQuantile(q)) * scale }
+
+// Sample takes the quantiles that the tables show.
+func (l Latencies) Sample() Sample {
+	return Sample{P50: l.At(50), P99: l.At(99), P999: l.At(99.9)}
+}
+
+// Time measures ops calls of do.
+func Time(ctx context.Context, ops int, do func(ctx context.Context) error) (Sample, error) {
+	l := NewLatencies()
+	for range ops {
+		t := time.Now()
+		if err := do(ctx); err != nil {
+			return Sample{}, err
+		}
+		l.Record(time.Since(t))
+	}
+	return l.Sample(), nil
+}
