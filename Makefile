@@ -1,29 +1,80 @@
-# corfu: `make help` lists what there is. Scripts do the work; targets only name it.
+# `make help` lists what there is. Targets name things; the scripts under deploy do the work.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# The steps of `test` build on each other, and the lab wants the machine for itself.
+.NOTPARALLEL:
 
 GO ?= go
 # The command that `make lab` runs in the guest.
 CMD ?=
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# As named in the heads of the generated files.
 PROTOC_GEN_GO := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 
-# CMD reaches the lab as it was typed: neither make nor a shell in between may expand a $ in it.
+# CMD reaches the guest as it was typed: neither make nor a shell in between may expand a $ in it.
 unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
+export GO
 
-.PHONY: help
-help: ## what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+.PHONY: help build demo test test-unit test-lab bench bench-lab lab lab-shell fmt vet lint proto deps clean go-present
 
-##@ the lab
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-.PHONY: lab
-lab: ## run CMD='...' in the RDMA lab: a VM with Soft-RoCE that sees this machine's files
+build: go-present ## build bin/corfu
+	CGO_ENABLED=1 $(GO) build -o bin/corfu ./tools/corfu
+
+demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
+	bin/corfu demo
+
+test: deps vet lint test-unit test-lab ## everything: vet, lint, tests with the race detector, tests over verbs in the lab
+
+test-unit: go-present ## tests with the race detector, without the lab
+	$(GO) test -race ./...
+
+test-lab: go-present ## the tests over verbs, on Soft-RoCE in the lab
+	deploy/lab/test.sh
+
+bench: build ## measure on this machine
+	bin/corfu bench
+
+bench-lab: build ## measure in the lab, beside perftest
+	deploy/lab/lab 'bin/corfu bench-table'
+
+lab: ## run CMD='...' in the lab: a VM with Soft-RoCE that sees this machine's files
 	@deploy/lab/lab "$$GUEST_COMMAND"
 
-.PHONY: lab-shell
-lab-shell: ## a shell in the RDMA lab
+lab-shell: ## a shell in the lab
 	@deploy/lab/lab --shell
+
+fmt: go-present ## format the Go code
+	$(GO) fmt ./...
+
+vet: go-present
+	$(GO) vet ./...
+
+lint: go-present ## vet, formatting, staticcheck, and shellcheck where it is installed
+lint: vet
+	@unformatted=$$(gofmt -l $$($(GO) list -f '{{.Dir}}' ./...)); \
+		[ -z "$$unformatted" ] || { echo "not formatted (make fmt): $$unformatted" >&2; exit 1; }
+	$(GO) run $(STATICCHECK) ./...
+	@if command -v shellcheck >/dev/null; then set -x; \
+		shellcheck .ci/run $$(grep -rlIE '^#!/(usr/)?bin/(env )?(ba)?sh' deploy); fi
+
+proto: go-present ## generate the Go code of internal/wire/pb anew
+	deploy/apt-missing protobuf-compiler
+	GOBIN=$(CURDIR)/build/protoc $(GO) install $(PROTOC_GEN_GO)
+	GOBIN=$(CURDIR)/build/protoc $(GO) install $(PROTOC_GEN_GO_GRPC)
+	cd internal/wire/pb && PATH=$(CURDIR)/build/protoc:$$PATH protoc --go_out=. --go_opt=paths=source_relative \
+		--go-grpc_out=. --go-grpc_opt=paths=source_relative *.proto
+
+deps: ## install with apt what building and running need and is missing
+	@deploy/deps.sh
+
+clean: ## remove what was built (the lab's kernel stays in the cache)
+	rm -rf bin build
+
+go-present:
+	@command -v $(GO) >/dev/null || { echo "make: no $(GO) in PATH; install the Go that go.mod names" >&2; exit 1; }
