@@ -1032,6 +1032,7 @@ type SealRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"` // latest ACTIVE epoch, 0: none yet. A unit that was reconciled for it and missed its activation is intact in it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1080,9 +1081,16 @@ func (x *SealRequest) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *SealRequest) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
 type UnitSealReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	IntactEpoch   uint64                 `protobuf:"varint,1,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // epoch it was opened in, if it has not restarted since; 0: not intact (rule R16)
+	IntactEpoch   uint64                 `protobuf:"varint,1,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // last epoch it was opened in (or reconciled for, if that is the base), if it has not restarted since; 0: not intact (rule R16)
 	Watermark     uint64                 `protobuf:"varint,2,opt,name=watermark,proto3" json:"watermark,omitempty"`                        // all addresses below are durable, junk or trimmed here
 	End           uint64                 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`                                    // first address above all entries
 	TrimmedBelow  uint64                 `protobuf:"varint,4,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"`
@@ -2061,10 +2069,11 @@ const file_corfu_proto_rawDesc = "" +
 	"first_slot\x18\t \x01(\rR\tfirstSlot\x12\x14\n" +
 	"\x05slots\x18\n" +
 	" \x01(\rR\x05slots\x12\x1b\n" +
-	"\tfirst_use\x18\v \x01(\rR\bfirstUse\"5\n" +
+	"\tfirst_use\x18\v \x01(\rR\bfirstUse\"I\n" +
 	"\vSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x87\x01\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\"\x87\x01\n" +
 	"\rUnitSealReply\x12!\n" +
 	"\fintact_epoch\x18\x01 \x01(\x04R\vintactEpoch\x12\x1c\n" +
 	"\twatermark\x18\x02 \x01(\x04R\twatermark\x12\x10\n" +
