@@ -1,0 +1,243 @@
+package layout
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Commands and snapshots as Raft carries and stores them. Little-endian; a string and a list stand behind their length (u32).
+// The first byte is the format version, the second says what it is:
+//
+//	Found       1: layout
+//	Propose     2: owner u64, base u64, layout
+//	Decide      3: epoch u64, owner u64, verdict u8
+//	AbortBelow  4: epoch u64
+//	NewClient   5
+//	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs
+//	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout]
+//	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
+//	               sequencer u32 string, units n × (u32 string), segments n × (start u64, chains n × (base u64, units n × u32))
+const (
+	formatVersion = 1
+
+	codeFound = iota
+	codePropose
+	codeDecide
+	codeAbortBelow
+	codeNewClient
+	codeSnapshot = 16
+)
+
+// ErrFormat: the bytes are no command or snapshot that this build can read.
+var ErrFormat = errors.New("not a valid command or snapshot of the layout store")
+
+var le = binary.LittleEndian
+
+// EncodeCommand gives the bytes that DecodeCommand reads.
+func EncodeCommand(c Command) []byte { return c.appendTo([]byte{formatVersion}) }
+
+func (c Found) appendTo(b []byte) []byte { return appendLayout(append(b, codeFound), c.Layout) }
+
+func (c Propose) appendTo(b []byte) []byte {
+	b = le.AppendUint64(append(b, codePropose), uint64(c.Owner))
+	return appendLayout(le.AppendUint64(b, uint64(c.Base)), c.Layout)
+}
+
+func (c Decide) appendTo(b []byte) []byte {
+	b = le.AppendUint64(append(b, codeDecide), uint64(c.Epoch))
+	return append(le.AppendUint64(b, uint64(c.Owner)), byte(c.Verdict))
+}
+
+func (c AbortBelow) appendTo(b []byte) []byte {
+	return le.AppendUint64(append(b, codeAbortBelow), uint64(c.Epoch))
+}
+
+func (NewClient) appendTo(b []byte) []byte { return append(b, codeNewClient) }
+
+// DecodeCommand reads what EncodeCommand wrote. It fails with ErrFormat.
+func DecodeCommand(b []byte) (Command, error) {
+	d := decoder{b: b}
+	var c Command
+	switch d.start() {
+	case codeFound:
+		c = Found{Layout: d.layout()}
+	case codePropose:
+		c = Propose{Owner: Owner(d.u64()), Base: Epoch(d.u64()), Layout: d.layout()}
+	case codeDecide:
+		c = Decide{Epoch: Epoch(d.u64()), Owner: Owner(d.u64()), Verdict: Verdict(d.u8())}
+	case codeAbortBelow:
+		c = AbortBelow{Epoch: Epoch(d.u64())}
+	case codeNewClient:
+		c = NewClient{}
+	default:
+		d.bad = true
+	}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Snapshot gives the bytes that Restore reads. Equal states give equal bytes.
+func (s *State) Snapshot() []byte {
+	b := le.AppendUint32([]byte{formatVersion, codeSnapshot}, uint32(s.clients))
+	b = le.AppendUint64(b, uint64(s.latest))
+	b = appendOptional(le.AppendUint64(b, uint64(s.decided)), s.founding)
+	b = le.AppendUint32(b, uint32(len(s.records)))
+	for _, e := range slices.Sorted(maps.Keys(s.records)) {
+		r := s.records[e]
+		b = le.AppendUint64(b, uint64(r.Epoch))
+		b = le.AppendUint64(b, uint64(r.Owner))
+		b = le.AppendUint64(b, uint64(r.Base))
+		b = appendOptional(append(b, byte(r.Verdict)), r.Layout)
+	}
+	return b
+}
+
+// Restore gives the state that Snapshot wrote. It fails with ErrFormat.
+func Restore(b []byte) (*State, error) {
+	d := decoder{b: b}
+	if d.start() != codeSnapshot {
+		d.bad = true
+	}
+	s := NewState()
+	s.clients, s.latest, s.decided = ClientID(d.u32()), Epoch(d.u64()), Epoch(d.u64())
+	s.founding = d.optional()
+	for range d.count() {
+		r := Record{Epoch: Epoch(d.u64()), Owner: Owner(d.u64()), Base: Epoch(d.u64()), Verdict: Verdict(d.u8())}
+		r.Layout = d.optional()
+		s.records[r.Epoch] = r
+	}
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if (s.latest != 0 && s.Active() == nil) || s.latest > s.decided || s.decided > MaxEpoch {
+		return nil, fmt.Errorf("epochs %d and %d without their records: %w", s.latest, s.decided, ErrFormat)
+	}
+	return s, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(le.AppendUint32(b, uint32(len(s))), s...)
+}
+
+func appendOptional(b []byte, l *Layout) []byte {
+	if l == nil {
+		return append(b, 0)
+	}
+	return appendLayout(append(b, 1), l)
+}
+
+func appendLayout(b []byte, l *Layout) []byte {
+	b = le.AppendUint64(append(b, l.Log[:]...), uint64(l.Epoch))
+	for _, n := range [...]int{l.Geometry.PageSize, l.Geometry.Window, l.Geometry.SessionSlots, l.Geometry.MaxSessions} {
+		b = le.AppendUint32(b, uint32(n))
+	}
+	b = le.AppendUint64(append(b, byte(l.Durability)), uint64(l.Start))
+	b = appendString(le.AppendUint32(b, uint32(l.Sequencer.ID)), l.Sequencer.Control)
+	b = le.AppendUint32(b, uint32(len(l.Units)))
+	for _, u := range l.Units {
+		b = appendString(le.AppendUint32(b, uint32(u.ID)), u.Control)
+	}
+	b = le.AppendUint32(b, uint32(len(l.Segments)))
+	for _, s := range l.Segments {
+		b = le.AppendUint32(le.AppendUint64(b, uint64(s.Start)), uint32(len(s.Chains)))
+		for _, c := range s.Chains {
+			b = le.AppendUint32(le.AppendUint64(b, uint64(c.Base)), uint32(len(c.Units)))
+			for _, u := range c.Units {
+				b = le.AppendUint32(b, uint32(u))
+			}
+		}
+	}
+	return b
+}
+
+// decoder takes fields off b. Once something is missing it gives zeros, and end says so.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.bad || n > len(d.b) {
+		d.bad = true
+		return make([]byte, min(n, 16)) // no field but a string is longer, and string checks first
+	}
+	f := d.b[:n]
+	d.b = d.b[n:]
+	return f
+}
+
+func (d *decoder) u8() byte    { return d.take(1)[0] }
+func (d *decoder) u32() uint32 { return le.Uint32(d.take(4)) }
+func (d *decoder) u64() uint64 { return le.Uint64(d.take(8)) }
+
+// count is a length that the rest can hold: a made-up one must not make the decoder allocate or loop for long.
+func (d *decoder) count() int {
+	n := int(d.u32())
+	if n > len(d.b) {
+		d.bad = true
+		return 0
+	}
+	return n
+}
+
+func (d *decoder) string() string {
+	n := d.count()
+	if d.bad {
+		return ""
+	}
+	return string(d.take(n))
+}
+
+func (d *decoder) start() byte {
+	if d.u8() != formatVersion {
+		d.bad = true
+	}
+	return d.u8()
+}
+
+func (d *decoder) end() error {
+	if d.bad || len(d.b) != 0 {
+		return ErrFormat
+	}
+	return nil
+}
+
+func (d *decoder) optional() *Layout {
+	switch d.u8() {
+	case 0:
+		return nil
+	case 1:
+		return d.layout()
+	}
+	d.bad = true
+	return nil
+}
+
+func (d *decoder) layout() *Layout {
+	l := &Layout{Log: LogID(d.take(16)), Epoch: Epoch(d.u64())}
+	for _, n := range [...]*int{&l.Geometry.PageSize, &l.Geometry.Window, &l.Geometry.SessionSlots, &l.Geometry.MaxSessions} {
+		*n = int(d.u32())
+	}
+	l.Durability, l.Start = Durability(d.u8()), Position(d.u64())
+	l.Sequencer = Sequencer{ID: SequencerID(d.u32()), Control: d.string()}
+	for range d.count() {
+		l.Units = append(l.Units, Unit{ID: UnitID(d.u32()), Control: d.string()})
+	}
+	for range d.count() {
+		s := Segment{Start: Position(d.u64())}
+		for range d.count() {
+			c := Chain{Base: Address(d.u64())}
+			for range d.count() {
+				c.Units = append(c.Units, UnitID(d.u32()))
+			}
+			s.Chains = append(s.Chains, c)
+		}
+		l.Segments = append(l.Segments, s)
+	}
+	return l
+}

@@ -1,0 +1,36 @@
+package layout
+
+import "slices"
+
+// Next is the layout of epoch e with the members of l, its sequencer starting at start. Reconfigurations that change
+// the membership will start from it.
+func (l *Layout) Next(e Epoch, start Position) *Layout {
+	n := l.clone()
+	n.Epoch, n.Start = e, start
+	return n
+}
+
+func (l *Layout) clone() *Layout {
+	n := *l
+	n.Units = slices.Clone(l.Units)
+	n.Segments = slices.Clone(l.Segments)
+	for i := range n.Segments {
+		n.Segments[i].Chains = slices.Clone(n.Segments[i].Chains)
+		for j := range n.Segments[i].Chains {
+			n.Segments[i].Chains[j].Units = slices.Clone(n.Segments[i].Chains[j].Units)
+		}
+	}
+	return &n
+}
+
+// limit is the first address behind the addresses that stripe j of segment i uses, or 1 + MaxAddress in the last segment.
+func (l *Layout) limit(i, j int) Address {
+	s := l.Segments[i]
+	if i+1 == len(l.Segments) {
+		return l.Geometry.MaxAddress() + 1
+	}
+	n := uint64(l.Segments[i+1].Start - s.Start)
+	stripes := uint64(len(s.Chains))
+	// Stripe j holds the positions j, j + stripes, … below n.
+	return s.Chains[j].Base + Address((n+stripes-1-uint64(j))/stripes)
+}

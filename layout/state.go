@@ -1,0 +1,288 @@
+package layout
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Owner names who wrote a layout record: one reconfigurer in one term of leadership. 0 is none.
+type Owner uint64
+
+// Verdict is the second record of an epoch. It is written once (rule R13).
+type Verdict uint8
+
+// The verdicts.
+const (
+	Undecided Verdict = iota
+	Active
+	Aborted
+)
+
+func (v Verdict) String() string {
+	switch v {
+	case Undecided:
+		return "UNDECIDED"
+	case Active:
+		return "ACTIVE"
+	case Aborted:
+		return "ABORTED"
+	}
+	return fmt.Sprintf("Verdict(%d)", uint8(v))
+}
+
+// Record is what the store holds of one epoch. Owner, Base and Layout are written at once, and once; Verdict once.
+type Record struct {
+	Epoch   Epoch
+	Owner   Owner   // 0: no layout was proposed
+	Base    Epoch   // the ACTIVE epoch that the layout follows
+	Layout  *Layout // nil: none was proposed
+	Verdict Verdict
+}
+
+// MaxRecords is how many of the newest records a State keeps; older ones are decided and nothing asks for them.
+const MaxRecords = 64
+
+// State is the layout store's state machine: the founding layout, the two write-once records of every epoch, and the
+// client ids handed out. It changes by Apply alone. What it gives out belongs to it: callers must not change it.
+//
+// Invariants, at all times:
+//   - every epoch up to decided has a verdict, the latest ACTIVE one (latest ≤ decided) included
+//   - every ACTIVE record follows the ACTIVE one before it (Base), and all epochs between them are ABORTED
+//   - what a record says never changes (rule R13)
+type State struct {
+	founding *Layout
+	clients  ClientID // the last one handed out
+	latest   Epoch    // latest ACTIVE epoch; 0: none
+	decided  Epoch    // every epoch up to it has a verdict: ABORTED, unless a record says ACTIVE
+	records  map[Epoch]Record
+}
+
+// NewState is the state before the first command.
+func NewState() *State { return &State{records: map[Epoch]Record{}} }
+
+// What Apply refuses. Nothing changed then.
+var (
+	// ErrFounded: the log has a founding layout already. Use that one.
+	ErrFounded = errors.New("the log is founded already")
+	// ErrNotFounded: there is no log yet. Found it first.
+	ErrNotFounded = errors.New("no log was founded")
+	// ErrRecorded: the epoch has a layout record already (rule R13). Pick a higher epoch.
+	ErrRecorded = errors.New("the epoch has a layout record")
+	// ErrDecided: the epoch has another verdict already, or none can be given any more (rule R13). Get the state, pick a
+	// higher epoch.
+	ErrDecided = errors.New("the epoch is decided")
+	// ErrBase: the base is not the latest ACTIVE epoch. Get the state and start again.
+	ErrBase = errors.New("the base is not the latest active epoch")
+	// ErrGap: an epoch between the base and the proposed one has no verdict. Abort it first.
+	ErrGap = errors.New("an epoch in between is undecided")
+	// ErrOwner: another owner wrote the layout record, or nobody did. Only the owner makes it ACTIVE.
+	ErrOwner = errors.New("not the owner of the layout record")
+	// ErrInvalid: the command makes no sense. A bug of the caller.
+	ErrInvalid = errors.New("invalid command")
+	// ErrNoClients: all client ids are handed out.
+	ErrNoClients = errors.New("no client id is left")
+)
+
+// Command changes a State. It is one of the types below.
+type Command interface {
+	apply(*State) (Result, error)
+	appendTo(b []byte) []byte
+}
+
+// Result of a command that took effect.
+type Result struct {
+	Client ClientID // of NewClient
+}
+
+// Found writes the founding layout: identity, geometry, durability and first members of the log. Its epoch is 0.
+// It fails with ErrFounded or ErrInvalid.
+type Found struct{ Layout *Layout }
+
+// Propose writes the layout record of the layout's epoch. It fails with ErrNotFounded, ErrInvalid, ErrBase, ErrGap,
+// ErrRecorded or ErrDecided.
+type Propose struct {
+	Owner  Owner
+	Base   Epoch
+	Layout *Layout
+}
+
+// Decide writes the verdict of an epoch: ACTIVE, which only the record's owner may, or ABORTED, which anybody may. To write
+// the verdict that stands already is no error. It fails with ErrNotFounded, ErrInvalid, ErrDecided or ErrOwner.
+type Decide struct {
+	Epoch   Epoch
+	Owner   Owner
+	Verdict Verdict
+}
+
+// AbortBelow writes ABORTED for every undecided epoch below Epoch: one command, however far an epoch leaps (a unit's
+// promise may be far ahead). It fails with ErrNotFounded or ErrInvalid.
+type AbortBelow struct{ Epoch Epoch }
+
+// NewClient hands out the next client id. It fails with ErrNoClients.
+type NewClient struct{}
+
+// Apply executes a command. A command that fails changes nothing.
+func (s *State) Apply(c Command) (Result, error) { return c.apply(s) }
+
+// Founding is the founding layout (epoch 0), or nil.
+func (s *State) Founding() *Layout { return s.founding }
+
+// Active is the layout of the latest ACTIVE epoch, or nil.
+func (s *State) Active() *Layout { return s.records[s.latest].Layout }
+
+// Latest is the latest ACTIVE epoch; 0 if there is none.
+func (s *State) Latest() Epoch { return s.latest }
+
+// Highest is the highest epoch that has any record, or a verdict.
+func (s *State) Highest() Epoch {
+	h := s.decided
+	for e := range s.records {
+		h = max(h, e)
+	}
+	return h
+}
+
+// Record is what is known of epoch e. Of an old epoch (MaxRecords) only the verdict is known, and of that only that there
+// is one: ok is false.
+func (s *State) Record(e Epoch) (r Record, ok bool) {
+	if r, ok := s.records[e]; ok {
+		return r, true
+	}
+	if e != 0 && e > s.latest {
+		v := Undecided
+		if e <= s.decided {
+			v = Aborted
+		}
+		return Record{Epoch: e, Verdict: v}, true
+	}
+	return Record{}, false
+}
+
+func (c Found) apply(s *State) (Result, error) {
+	if s.founding != nil {
+		return Result{}, ErrFounded
+	}
+	if c.Layout == nil || c.Layout.Epoch != 0 {
+		return Result{}, fmt.Errorf("%w: a founding layout has epoch 0", ErrInvalid)
+	}
+	if err := c.Layout.Next(1, 0).Validate(); err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	s.founding = c.Layout.clone()
+	return Result{}, nil
+}
+
+func (c Propose) apply(s *State) (Result, error) {
+	if s.founding == nil {
+		return Result{}, ErrNotFounded
+	}
+	if err := s.checkProposed(c); err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	n := c.Layout.Epoch
+	if c.Base != s.latest || n <= s.latest {
+		return Result{}, fmt.Errorf("epoch %d on base %d: %w: that is %d", n, c.Base, ErrBase, s.latest)
+	}
+	r, _ := s.Record(n)
+	switch {
+	case r.Verdict != Undecided:
+		return Result{}, fmt.Errorf("epoch %d is %v: %w", n, r.Verdict, ErrDecided)
+	case r.Owner != 0:
+		return Result{}, fmt.Errorf("epoch %d, of owner %#x: %w", n, uint64(r.Owner), ErrRecorded)
+	case s.decided+1 != n:
+		return Result{}, fmt.Errorf("epoch %d, before %d: %w", s.decided+1, n, ErrGap)
+	}
+	s.records[n] = Record{Epoch: n, Owner: c.Owner, Base: c.Base, Layout: c.Layout.clone()}
+	return Result{}, nil
+}
+
+// checkProposed refuses what no reconfigurer may propose, whatever the records say.
+func (s *State) checkProposed(c Propose) error {
+	if c.Owner == 0 || c.Layout == nil {
+		return errors.New("no owner or no layout")
+	}
+	if err := c.Layout.Validate(); err != nil {
+		return err
+	}
+	if c.Layout.Log != s.founding.Log || c.Layout.Geometry != s.founding.Geometry {
+		return errors.New("another log or another geometry than the founding layout's")
+	}
+	if a := s.Active(); a != nil && c.Layout.Start < a.Start {
+		return fmt.Errorf("the sequencer would start at %d, before %d (rule R20)", c.Layout.Start, a.Start)
+	}
+	return nil
+}
+
+func (c Decide) apply(s *State) (Result, error) {
+	if s.founding == nil {
+		return Result{}, ErrNotFounded
+	}
+	if (c.Verdict != Active && c.Verdict != Aborted) || c.Epoch == 0 || c.Epoch > MaxEpoch {
+		return Result{}, fmt.Errorf("%w: epoch %d %v", ErrInvalid, c.Epoch, c.Verdict)
+	}
+	r, ok := s.Record(c.Epoch)
+	switch {
+	case !ok:
+		return Result{}, fmt.Errorf("epoch %d is older than the active %d: %w", c.Epoch, s.latest, ErrDecided)
+	case c.Verdict == Active && (r.Owner == 0 || r.Owner != c.Owner):
+		return Result{}, fmt.Errorf("epoch %d, of owner %#x: %w", c.Epoch, uint64(r.Owner), ErrOwner)
+	case r.Verdict == c.Verdict:
+		return Result{}, nil
+	case r.Verdict != Undecided:
+		return Result{}, fmt.Errorf("epoch %d is %v: %w", c.Epoch, r.Verdict, ErrDecided)
+	}
+	// An undecided record above the latest ACTIVE epoch still has that as its base: a later proposal would have needed a
+	// verdict here first.
+	r.Verdict = c.Verdict
+	s.records[c.Epoch] = r
+	if c.Verdict == Active {
+		s.latest = c.Epoch
+	}
+	s.settle(s.decided)
+	return Result{}, nil
+}
+
+func (c AbortBelow) apply(s *State) (Result, error) {
+	if s.founding == nil {
+		return Result{}, ErrNotFounded
+	}
+	if c.Epoch == 0 || c.Epoch > MaxEpoch {
+		return Result{}, fmt.Errorf("%w: abort below epoch %d", ErrInvalid, c.Epoch)
+	}
+	for e, r := range s.records {
+		if e < c.Epoch && r.Verdict == Undecided {
+			r.Verdict = Aborted
+			s.records[e] = r
+		}
+	}
+	s.settle(c.Epoch - 1)
+	return Result{}, nil
+}
+
+// settle raises decided to at least d and over what is decided above it, and forgets the oldest records.
+func (s *State) settle(d Epoch) {
+	s.decided = max(s.decided, d)
+	for s.records[s.decided+1].Verdict != Undecided {
+		s.decided++
+	}
+	for len(s.records) > MaxRecords {
+		oldest := MaxEpoch
+		for e := range s.records {
+			if e != s.latest {
+				oldest = min(oldest, e)
+			}
+		}
+		if oldest > s.decided {
+			return
+		}
+		delete(s.records, oldest)
+	}
+}
+
+func (NewClient) apply(s *State) (Result, error) {
+	if s.clients == ^ClientID(0) {
+		return Result{}, ErrNoClients
+	}
+	s.clients++
+	return Result{Client: s.clients}, nil
+}
