@@ -17,8 +17,8 @@ const (
 
 // MaxPrivate is the longest private data of a connection request, in bytes: what
 // rdma_cm leaves of the 92 bytes of an InfiniBand CM REQ for RDMA_PS_TCP
-// (rdma_connect(3): 56).
-const MaxPrivate = 56
+// (rdma_connect(3): 56), less one for its length, which rdma_cm does not carry.
+const MaxPrivate = 55
 
 // Info describes an open device.
 type Info struct {

@@ -1,0 +1,125 @@
+package verbs
+
+import (
+	"fmt"
+	"math/bits"
+	"time"
+
+	"corfu/rdma"
+	ib "corfu/rdma/internal/verbs"
+)
+
+// maxLength bounds one operation, in bytes. InfiniBand allows 2 GiB.
+const maxLength = 1 << 30
+
+// check tells whether a list can be posted on a queue of the given depth.
+func check(ops []rdma.Op, depth int) error {
+	if len(ops) == 0 || len(ops) > min(rdma.MaxBatch, depth) {
+		return fmt.Errorf("verbs: %w: a list of %d operations, not 1 to %d", rdma.ErrInvalid, len(ops), min(rdma.MaxBatch, depth))
+	}
+	for i := range ops {
+		if why := checkOp(&ops[i]); why != "" {
+			return fmt.Errorf("verbs: %w: %v (operation %d of the list): %s", rdma.ErrInvalid, ops[i].Kind, i, why)
+		}
+	}
+	return nil
+}
+
+func checkOp(op *rdma.Op) string {
+	switch op.Kind {
+	case rdma.OpCompareSwap, rdma.OpFetchAdd:
+		if op.Remote.Addr%rdma.WordSize != 0 {
+			return "the word is not 8-byte aligned"
+		}
+		return ""
+	case rdma.OpSend:
+		if op.Inline > 0 {
+			if op.Inline > rdma.MaxInline {
+				return "inline message too long"
+			}
+			return ""
+		}
+	case rdma.OpWrite, rdma.OpRead:
+	default:
+		return "unknown operation"
+	}
+	l := op.Local
+	switch {
+	case l.Mem == nil:
+		return "no local memory"
+	case l.Len <= 0 || l.Len > maxLength:
+		return fmt.Sprintf("length %d", l.Len)
+	case l.Off < 0 || l.Off > l.Mem.Len()-l.Len:
+		return "outside the local memory"
+	}
+	return ""
+}
+
+func atomics(ops []rdma.Op) (n int) {
+	for i := range ops {
+		if isAtomic(ops[i].Kind) {
+			n++
+		}
+	}
+	return n
+}
+
+func isAtomic(k rdma.Kind) bool { return k == rdma.OpCompareSwap || k == rdma.OpFetchAdd }
+
+// words is where the old values of atomics land: registered, 8 bytes each.
+type words struct {
+	mem  *rdma.Memory
+	off  int
+	free []uint16
+}
+
+func (w *words) local(i uint16) rdma.Local {
+	return w.mem.Slice(w.off+int(i)*rdma.WordSize, rdma.WordSize)
+}
+
+func (w *words) load(i uint16) uint64 { return w.mem.Load(w.off + int(i)*rdma.WordSize) }
+
+// fill writes a checked list into the call. olds has a word for each atomic operation, in order.
+func fill(call *ib.Call, ops []rdma.Op, w *words, olds []uint16) {
+	call.N = uint32(len(ops))
+	for i := range ops {
+		op, wr := &ops[i], &call.WR[i]
+		*wr = ib.WR{Op: uint16(op.Kind), Remote: op.Remote.Addr, RKey: uint32(op.Remote.Key)}
+		l := op.Local
+		switch {
+		case op.Kind == rdma.OpCompareSwap:
+			wr.Compare, wr.Swap = op.Compare, op.Swap
+			l, olds = w.local(olds[0]), olds[1:]
+		case op.Kind == rdma.OpFetchAdd:
+			wr.Compare = op.Swap
+			l, olds = w.local(olds[0]), olds[1:]
+		case op.Kind == rdma.OpSend && op.Inline > 0:
+			wr.Inline, wr.Length = 1, uint32(op.Inline)
+			copy(call.Message[i][:], op.Msg[:op.Inline])
+			continue
+		}
+		wr.Local, wr.Length, wr.LKey = l.Mem.Base()+uint64(l.Off), uint32(l.Len), l.Mem.LKey()
+	}
+}
+
+// opError says what a failed operation means for the caller. Only what the peer
+// refused is known to have had no effect.
+func opError(ops []rdma.Op, index int, s ib.Status, vendor uint32) *rdma.OpError {
+	index = min(index, len(ops)-1)
+	e := &rdma.OpError{Index: index, Kind: ops[index].Kind, Err: rdma.ErrBroken, Detail: s.String()}
+	switch s {
+	case ib.StatusRemAccess, ib.StatusRemInvReq, ib.StatusRemOp:
+		e.Err = rdma.ErrRemoteAccess
+	}
+	if vendor != 0 {
+		e.Detail = fmt.Sprintf("%v, vendor error %#x", s, vendor)
+	}
+	return e
+}
+
+// ackTimeout is the code n of the time-out 4.096 µs × 2^n that is at least t (IBTA vol. 1, 9.9.1.2).
+func ackTimeout(t time.Duration) uint8 {
+	const unit = 4096 * time.Nanosecond
+	n := bits.Len64(uint64(max(t-1, 0) / unit))
+	return uint8(min(max(n, 1), 31))
+}
