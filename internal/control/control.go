@@ -1,0 +1,79 @@
+// Package control opens the ends of the control plane: gRPC listeners and connections. In clear they stay on loopback,
+// unless the caller insists.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// ErrClear: the address is not on loopback and the control plane would be in clear. Whoever reaches it can seal and
+// wipe units: give it credentials, or say that the network is trusted.
+var ErrClear = errors.New("the control plane in clear is refused outside loopback")
+
+// MaxMessage bounds a gRPC message, in bytes: senders of pages stay far below.
+const MaxMessage = 4 << 20
+
+// Listen opens a TCP listener on "host:port"; port 0 takes a free one. secured says that the caller has credentials,
+// trusted that the network needs none. It fails with ErrClear.
+func Listen(addr string, secured, trusted bool) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("control address %q: %w", addr, err)
+	}
+	if !secured && !trusted && !loopback(host) {
+		return nil, fmt.Errorf("control address %q: %w", addr, ErrClear)
+	}
+	return net.Listen("tcp", addr)
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Serve makes a gRPC server on the listener's side; no options mean no credentials.
+func Serve(options ...grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append([]grpc.ServerOption{
+		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage)}, options...)...)
+}
+
+// Stop ends a server gracefully, and its connections after the grace period.
+func Stop(s *grpc.Server, grace time.Duration) {
+	done := make(chan struct{})
+	go func() { s.GracefulStop(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(grace):
+		s.Stop()
+		<-done
+	}
+}
+
+// Dial makes a connection to "host:port", which is established when it is first used and again whenever it broke.
+// No options mean no credentials. A proxy of the environment is not for it.
+func Dial(addr string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	if len(options) == 0 {
+		options = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	}
+	// A peer that comes back is to be noticed at once: gRPC's own back-off goes up to two minutes.
+	retry := grpc.ConnectParams{MinConnectTimeout: 2 * time.Second,
+		Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}}
+	return grpc.NewClient("passthrough:///"+addr, append([]grpc.DialOption{
+		grpc.WithNoProxy(), grpc.WithConnectParams(retry),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		}),
+	}, options...)...)
+}

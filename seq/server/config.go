@@ -1,0 +1,80 @@
+// Package server runs a sequencer: its word in registered memory, the sessions of clients that FETCH_ADD it, and the
+// control service that seals and activates it.
+//
+// The path of a token does not pass through this process's code: the NIC (or the software provider) executes it. What the
+// server does is open and revoke: a seal makes the promise durable, revokes the word, ends all connections, and then answers.
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// Config of a sequencer. ID and Device are required.
+type Config struct {
+	ID      layout.SequencerID
+	Device  rdma.Device
+	Control string // host:port of the gRPC service; default 127.0.0.1:0, a free port
+	Fabric  string // host:port that clients dial for the word; default: a free port of the device's address
+
+	// Dir keeps the promise over a restart; it is made if it is missing. Without it a restarted sequencer has promised
+	// nothing: it stays closed until the layout service seals it anew.
+	Dir string
+
+	TokenLife   time.Duration // how long a session's token is good for; default 10 s
+	MaxSessions int           // connections and unused tokens at a time; default 8192
+
+	Insecure      bool                // allow the control plane in clear outside loopback
+	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
+
+	Registerer prometheus.Registerer // default: metrics are kept and not registered
+	Logger     *slog.Logger          // default: discard
+}
+
+func (c Config) withDefaults() Config {
+	if c.Control == "" {
+		c.Control = "127.0.0.1:0"
+	}
+	if c.Fabric == "" {
+		c.Fabric = ":0"
+	}
+	if c.TokenLife == 0 {
+		c.TokenLife = 10 * time.Second
+	}
+	if c.MaxSessions == 0 {
+		c.MaxSessions = 8192
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	return c
+}
+
+// Validate reports every bad field.
+func (c Config) Validate() error {
+	var errs []error
+	if c.ID == 0 {
+		errs = append(errs, errors.New("sequencer id is 0: must be 1 or more"))
+	}
+	if c.Device == nil {
+		errs = append(errs, errors.New("no fabric device"))
+	}
+	if c.TokenLife < 0 {
+		errs = append(errs, fmt.Errorf("token life is %v: must be positive", c.TokenLife))
+	}
+	if c.MaxSessions < 0 {
+		errs = append(errs, fmt.Errorf("max sessions is %d: must be positive", c.MaxSessions))
+	}
+	return errors.Join(errs...)
+}

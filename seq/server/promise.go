@@ -1,0 +1,105 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+
+	"corfu/layout"
+)
+
+// The promise's file, 24 bytes, little-endian:
+//
+//	magic "CFSQ", version u32 = 1, sequencer u32, CRC-32C u32 (of the file with crc = 0), promise u64
+const (
+	promiseFile    = "promise"
+	promiseMagic   = 0x51534643
+	promiseVersion = 1
+	promiseSize    = 24
+)
+
+// errPromise: the promise's file is damaged, or of another sequencer. Nobody knows what was promised then: the
+// operator decides (an empty directory is a sequencer that promised nothing, which is safe once no old one runs).
+var errPromise = errors.New("not this sequencer's promise file")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// encodePromise draws the file.
+func encodePromise(id layout.SequencerID, e layout.Epoch) []byte {
+	le := binary.LittleEndian
+	b := le.AppendUint32(nil, promiseMagic)
+	b = le.AppendUint32(b, promiseVersion)
+	b = le.AppendUint32(b, uint32(id))
+	b = le.AppendUint32(b, 0)
+	b = le.AppendUint64(b, uint64(e))
+	le.PutUint32(b[12:], crc32.Checksum(b, castagnoli))
+	return b
+}
+
+// decodePromise fails with errPromise.
+func decodePromise(b []byte, id layout.SequencerID) (layout.Epoch, error) {
+	if len(b) != promiseSize {
+		return 0, fmt.Errorf("%d bytes: %w", len(b), errPromise)
+	}
+	e := layout.Epoch(binary.LittleEndian.Uint64(b[16:]))
+	if string(b) != string(encodePromise(id, e)) || e > layout.MaxEpoch {
+		return 0, errPromise
+	}
+	return e, nil
+}
+
+// loadPromise gives 0 if there is no file, or no directory.
+func loadPromise(dir string, id layout.SequencerID) (layout.Epoch, error) {
+	if dir == "" {
+		return 0, nil
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return 0, err
+	}
+	b, err := os.ReadFile(filepath.Join(dir, promiseFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	e, err := decodePromise(b, id)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", filepath.Join(dir, promiseFile), err)
+	}
+	return e, nil
+}
+
+// savePromise makes the promise durable (rule R14): a new file, synced, renamed over the old one, and the directory synced.
+func savePromise(dir string, id layout.SequencerID, e layout.Epoch) error {
+	if dir == "" {
+		return nil
+	}
+	tmp := filepath.Join(dir, promiseFile+".new")
+	if err := writeSynced(tmp, encodePromise(id, e)); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, promiseFile)); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
