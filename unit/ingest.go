@@ -1,0 +1,199 @@
+package unit
+
+import (
+	"errors"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+)
+
+// Bell is what became of a doorbell.
+type Bell uint8
+
+const (
+	BellTaken   Bell = iota // the session gets an ack now or once the address is durable
+	BellIgnored             // nothing to see there: the word is EMPTY, or outside the window
+	BellCold                // the address is below the window: decided; its state is on flash
+)
+
+// Doorbell looks at the word of a, which a session says it has changed, and notes that it wants an ack.
+func (u *Unit) Doorbell(s Session, a layout.Address) Bell {
+	u.stats.Doorbells++
+	if u.phase != Open || !u.inWindow(a) {
+		if u.phase == Open && a < u.base {
+			return BellCold
+		}
+		u.stats.DoorbellsIgnored++
+		return BellIgnored
+	}
+	c := u.cell(a)
+	switch c.stage {
+	case settled:
+		u.check(a)
+		u.ack(s, a, c.shadow)
+	case free:
+		if u.word(a) == c.shadow {
+			u.stats.DoorbellsIgnored++
+			return BellIgnored
+		}
+		u.ring(s, a)
+		u.look(a)
+	default:
+		u.ring(s, a)
+	}
+	return BellTaken
+}
+
+// ring adds s to those who want an ack for a.
+func (u *Unit) ring(s Session, a layout.Address) {
+	c := u.cell(a)
+	if c.ringer == 0 {
+		c.ringer = s
+	}
+	if c.ringer == s {
+		return
+	}
+	more := u.ringers[a]
+	for _, x := range more {
+		if x == s {
+			return
+		}
+	}
+	if len(more) < u.geo.MaxSessions {
+		u.ringers[a] = append(more, s)
+	}
+}
+
+// scanWords bounds the words that one Scan looks at, so that a large window costs no more than a small one.
+const scanWords = 1 << 14
+
+// Scan looks for published words of which no doorbell told, in the open part of
+// the window, and at some of the others for tampering. It tells how many it found.
+func (u *Unit) Scan() int {
+	if u.phase != Open {
+		return 0
+	}
+	if u.cursor < u.watermark || !u.inWindow(u.cursor) {
+		u.cursor = u.watermark
+	}
+	n := u.scan(u.cursor, scanWords)
+	u.cursor += scanWords
+	for range scanWords / 16 {
+		if u.audit++; u.audit < u.base || u.audit >= u.watermark {
+			u.audit = u.base
+		}
+		if u.inWindow(u.audit) && u.cell(u.audit).stage == settled {
+			u.check(u.audit)
+		}
+	}
+	return n
+}
+
+// ScanAll looks at all words. It tells how many it found published.
+func (u *Unit) ScanAll() int { return u.scan(u.base, u.geo.Window) }
+
+func (u *Unit) scan(from layout.Address, limit int) int {
+	n := 0
+	to := min(u.base+u.window(), from+layout.Address(limit))
+	for a := from; a < to; a++ {
+		// The window may move on while a word is taken in.
+		if !u.inWindow(a) {
+			continue
+		}
+		switch u.cell(a).stage {
+		case free:
+			if u.look(a) {
+				n++
+			}
+		case settled:
+			u.check(a)
+		}
+	}
+	return n
+}
+
+// check restores the word of a settled address if somebody changed it. The word
+// holds an entry whatever it was changed to, as far as rule R1 is concerned: no
+// honest CAS succeeds on it.
+func (u *Unit) check(a layout.Address) {
+	c := u.cell(a)
+	if w := u.word(a); w != c.shadow {
+		u.tampered(a, w)
+		u.store(a, c.shadow)
+	}
+}
+
+// look takes in the word of a free address if it was published; false: it is EMPTY still.
+func (u *Unit) look(a layout.Address) bool {
+	c := u.cell(a)
+	w := u.word(a)
+	if w == c.shadow {
+		return false
+	}
+	c.seen, c.stage = w, waiting
+	u.end = max(u.end, a+1)
+	if a < u.trimmed {
+		// Given up before it was written, and that is durable: nothing goes to flash.
+		u.enqueued++
+		u.flushed++
+		u.settle(a, wire.Trimmed)
+		u.advance()
+		return true
+	}
+	c.goal = u.ingest(a, w)
+	u.enqueued++
+	u.ready = append(u.ready, a)
+	return true
+}
+
+// ingest makes the ring slot of a what is to be on flash and tells the state that it gives.
+func (u *Unit) ingest(a layout.Address, w wire.Word) wire.State {
+	p, _ := u.lay.PositionAt(u.id, a)
+	page := u.ringPage(a)
+	if w.Generation() != u.geo.Generation(a) || (w.State() != wire.Written && w.State() != wire.Junk) {
+		// No correct client makes this of an EMPTY word. The address is spoilt.
+		u.tampered(a, w)
+		u.stats.Corrupt++
+		Mark(page, wire.Corrupt, u.log, p, u.epoch)
+		return wire.Corrupt
+	}
+	if w.State() == wire.Junk {
+		u.stats.Junk++
+		Mark(page, wire.DurableJunk, u.log, p, u.epoch)
+		return wire.DurableJunk
+	}
+	if err := u.copyPage(page, wire.TagUse(w.Tag()).Slot, p); err != nil {
+		u.stats.Corrupt++
+		u.alarm(Alarm{What: "corrupt", Address: a, Found: w, Shadow: u.cell(a).shadow, Err: err})
+		Mark(page, wire.Corrupt, u.log, p, u.epoch)
+		return wire.Corrupt
+	}
+	u.stats.Pages++
+	return wire.Durable
+}
+
+var (
+	errSlot = errors.New("no such staging slot")
+	errKind = errors.New("published a page that is no entry")
+)
+
+// copyPage copies a page from staging and verifies the copy: the client may still
+// write to the slot, so nothing that was read from there is used twice (rule R5).
+func (u *Unit) copyPage(page []byte, slot wire.StagingSlot, p layout.Position) error {
+	if int(slot) >= u.geo.SessionSlots*u.geo.MaxSessions {
+		return errSlot
+	}
+	staged := u.mem.Staging(slot)
+	n := min(wire.PageLength(staged), len(page))
+	copy(page[:n], staged)
+	clear(page[n:])
+	h, err := wire.VerifyPage(page, u.log, p)
+	if err != nil {
+		return err
+	}
+	if h.Flags.Kind() != wire.FlagData {
+		return errKind
+	}
+	clear(page[wire.HeaderSize+h.Length:])
+	return nil
+}

@@ -1,0 +1,101 @@
+package unit
+
+import (
+	"corfu/internal/wire"
+	"corfu/layout"
+)
+
+// Trim gives up one address; the reply comes by Output, once that is on flash.
+// StatusTooNew: it is not decided and durable; the client fills it first.
+//
+// The mark replaces the page in place. If a power cut tears that write, an entry is
+// lost that its user was giving up.
+func (u *Unit) Trim(s Session, id wire.RequestID, a layout.Address) {
+	switch p, mapped := u.position(a); {
+	case u.phase != Open || !mapped || a > u.geo.MaxAddress():
+		u.reply(s, wire.Reply{Request: id, Status: wire.StatusBadQuery})
+	case a < u.trimmed:
+		u.reply(s, wire.Reply{Request: id, State: wire.Trimmed})
+	case a >= u.base && (!u.inWindow(a) || u.cell(a).stage != settled):
+		u.reply(s, wire.Reply{Request: id, Status: wire.StatusTooNew})
+	case a >= u.base && u.cell(a).shadow.State() == wire.Trimmed:
+		u.reply(s, wire.Reply{Request: id, State: wire.Trimmed})
+	default:
+		page := make([]byte, u.geo.PageSize)
+		Mark(page, wire.Trimmed, u.log, p, u.epoch)
+		u.trims = append(u.trims, trim{a, page, s, id})
+	}
+}
+
+func (u *Unit) position(a layout.Address) (layout.Position, bool) {
+	if u.lay == nil {
+		return 0, false
+	}
+	return u.lay.PositionAt(u.id, a)
+}
+
+func (u *Unit) settleTrim(t trim) {
+	u.stats.Trimmed++
+	u.markTrimmed(t.address)
+	u.reply(t.session, wire.Reply{Request: t.request, State: wire.Trimmed})
+}
+
+// markTrimmed makes the word of a settled address TRIMMED, if it is in the window still.
+func (u *Unit) markTrimmed(a layout.Address) {
+	if !u.inWindow(a) || u.cell(a).stage != settled {
+		return
+	}
+	u.check(a)
+	u.store(a, u.cell(a).shadow.With(wire.Trimmed))
+}
+
+// CheckTrimPrefix tells whether all addresses below a may be given up: no further than the end, so that one
+// mistaken client cannot give up what is not written yet. The caller makes it durable and then calls TrimPrefix.
+func (u *Unit) CheckTrimPrefix(a layout.Address) wire.Status {
+	switch {
+	case u.phase != Open:
+		return wire.StatusBadQuery
+	case a > u.end:
+		return wire.StatusTooNew
+	}
+	return wire.StatusOK
+}
+
+// TrimPrefix gives up all addresses below a, which is durable. Words that are not
+// decided follow when they are: the CPU may not store to them now (rule R1).
+func (u *Unit) TrimPrefix(a layout.Address) {
+	if a <= u.trimmed {
+		return
+	}
+	u.trimmed = a
+	if u.mem == nil {
+		return
+	}
+	for x := u.base; x < a && u.inWindow(x); x++ {
+		u.markTrimmed(x)
+	}
+}
+
+// MaxAddr answers with the first address above all entries.
+func (u *Unit) MaxAddr(s Session, id wire.RequestID) {
+	if u.phase == Open {
+		u.scan(u.watermark, u.geo.Window)
+	}
+	u.reply(s, wire.Reply{Request: id, Value: uint64(u.end)})
+}
+
+// StateOf tells the state of an address, if the unit's memory knows it: not below the window.
+// An address that is not decided and durable is EMPTY.
+func (u *Unit) StateOf(a layout.Address) (s wire.State, known bool) {
+	switch {
+	case a < u.trimmed:
+		return wire.Trimmed, true
+	case a < u.base:
+		return wire.Empty, false
+	case u.mem == nil || !u.inWindow(a) || u.cell(a).stage != settled:
+		return wire.Empty, true
+	}
+	return u.cell(a).shadow.State(), true
+}
+
+func (u *Unit) reply(to Session, r wire.Reply) { u.out.Replies = append(u.out.Replies, Reply{to, r}) }

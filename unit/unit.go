@@ -1,0 +1,212 @@
+package unit
+
+import (
+	"corfu/internal/wire"
+	"corfu/layout"
+)
+
+// stage is how far an address of the window has come.
+type stage uint8
+
+const (
+	free    stage = iota // EMPTY, as far as the unit has seen
+	waiting              // ingested, to be flushed
+	writing              // in the batch in flight
+	settled              // terminal, and on flash
+)
+
+// cell is what the unit privately knows of one slot of the window.
+type cell struct {
+	shadow wire.Word  // what the CPU stored last; what the word must be while the stage is settled
+	seen   wire.Word  // as it was ingested, from waiting on
+	goal   wire.State // once flushed
+	stage  stage
+	ringer Session // first session that wants an ack; more of them are in Unit.ringers
+}
+
+// Unit is the core of a storage unit. See the package comment. Not safe for concurrent use.
+type Unit struct {
+	control
+
+	lay *layout.Layout // maps addresses to positions; nil until the first reconcile
+	geo layout.Geometry
+	mem Memory // nil until a geometry is known
+
+	cells     []cell
+	base      layout.Address // first address of the window
+	watermark layout.Address // rule R3: all addresses below are settled
+	end       layout.Address // first above all entries seen
+	trimmed   layout.Address // all below were given up; durable before it is set here
+
+	ready    []layout.Address // stage waiting, in the order of arrival
+	trims    []trim           // to be flushed
+	batch    Batch
+	inFlight bool
+	enqueued uint64 // addresses that ever became waiting
+	flushed  uint64 // of them, those on flash
+
+	ringers map[layout.Address][]Session // sessions beyond the first
+	owners  []Session                    // by index: the slots index×SessionSlots … belong to it
+	ending  []ending
+
+	cursor layout.Address // where the next partial scan starts
+	audit  layout.Address // where the next look for tampering starts
+
+	out   Output
+	stats Stats
+}
+
+// ending is a session whose slots are not free yet.
+type ending struct {
+	index int
+	after uint64 // free once that many addresses were flushed
+}
+
+// Output is what the unit wants done. The server takes it after every call.
+type Output struct {
+	Acks    []Ack
+	Replies []Reply
+	Freed   []int   // session indexes whose staging slots may be handed out again (rule R6)
+	Alarms  []Alarm // the first few of what ought not to happen; Stats counts all
+}
+
+// Ack goes to one session.
+type Ack struct {
+	To  Session
+	Ack wire.Ack
+}
+
+// Reply goes to one session.
+type Reply struct {
+	To    Session
+	Reply wire.Reply
+}
+
+// Alarm is something that a correct client or a sound memory does not do.
+type Alarm struct {
+	What    string // "tampering" or "corrupt"
+	Address layout.Address
+	Found   wire.Word
+	Shadow  wire.Word // what the unit had stored
+	Err     error     // why a page was refused
+}
+
+const maxAlarms = 16
+
+// Stats counts since the start.
+type Stats struct {
+	Doorbells, DoorbellsIgnored uint64
+	Pages, Junk, Corrupt        uint64 // ingested
+	Tampered                    uint64
+	Steps                       uint64 // of the window
+	Trimmed                     uint64
+	Torn                        uint64 // pages on flash that were no whole pages at the last start
+}
+
+// View is where the unit stands.
+type View struct {
+	Phase      Phase
+	Epoch      layout.Epoch // sealed at or open in
+	Promise    layout.Epoch
+	Intact     layout.Epoch
+	Reconciled bool
+	Log        layout.LogID
+	Geometry   layout.Geometry // zero until known
+
+	Base, Watermark, End, TrimmedBelow layout.Address
+
+	Waiting int // addresses ingested and not on flash
+}
+
+// New makes the core of a unit as its meta file describes it: closed, not intact (rule R19).
+// A unit that never was part of a log has only an id.
+func New(id layout.UnitID, log layout.LogID, promise layout.Epoch) *Unit {
+	return &Unit{
+		control: control{id: id, log: log, promise: promise},
+		ringers: make(map[layout.Address][]Session),
+	}
+}
+
+// View tells where the unit stands.
+func (u *Unit) View() View {
+	return View{
+		Phase: u.phase, Epoch: u.epoch, Promise: u.promise, Intact: u.intact,
+		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
+		Log:        u.log, Geometry: u.geo,
+		Base: u.base, Watermark: min(u.watermark, u.end), End: u.end, TrimmedBelow: u.trimmed,
+		Waiting: len(u.ready) + len(u.batch.addrs),
+	}
+}
+
+// Stats gives the counters.
+func (u *Unit) Stats() Stats { return u.stats }
+
+// Output gives what is to be done; the caller empties it with Reset.
+func (u *Unit) Output() *Output { return &u.out }
+
+// Reset empties the output, keeping its memory.
+func (o *Output) Reset() {
+	o.Acks, o.Replies, o.Freed, o.Alarms = o.Acks[:0], o.Replies[:0], o.Freed[:0], o.Alarms[:0]
+}
+
+// Empty tells whether there is nothing to do.
+func (o *Output) Empty() bool {
+	return len(o.Acks)+len(o.Replies)+len(o.Freed)+len(o.Alarms) == 0
+}
+
+func (u *Unit) alarm(a Alarm) {
+	if len(u.out.Alarms) < maxAlarms {
+		u.out.Alarms = append(u.out.Alarms, a)
+	}
+}
+
+// cell is that of an address in the window.
+func (u *Unit) cell(a layout.Address) *cell { return &u.cells[u.geo.Slot(a)] }
+
+func (u *Unit) window() layout.Address { return layout.Address(u.geo.Window) }
+
+// inWindow tells whether the word of a is a's own.
+func (u *Unit) inWindow(a layout.Address) bool { return a >= u.base && a-u.base < u.window() }
+
+func (u *Unit) word(a layout.Address) wire.Word { return u.mem.LoadWord(u.geo.Slot(a)) }
+
+// store is the CPU's only way to a word, so that the shadow knows.
+func (u *Unit) store(a layout.Address, w wire.Word) {
+	slot := u.geo.Slot(a)
+	u.cells[slot].shadow = w
+	u.mem.StoreWord(slot, w)
+}
+
+// ringPage is the ring slot of a. Its capacity reaches beyond, so that the store can join neighbours.
+func (u *Unit) ringPage(a layout.Address) []byte {
+	n := u.geo.PageSize
+	i := u.geo.Slot(a) * n
+	return u.mem.Ring()[i : i+n]
+}
+
+// openSession, in the control's words: SetSession notes who owns a slice of staging; s is 0 for nobody.
+func (u *Unit) SetSession(index int, s Session) { u.owners[index] = s }
+
+// EndSession takes in all that a session has published; its connections must be
+// closed. Output.Freed names its index once that is on flash: until then readers
+// and helpers may still look for pages in its slots (rule R6).
+func (u *Unit) EndSession(index int) {
+	u.owners[index] = 0
+	if u.phase == Open {
+		u.ScanAll()
+	}
+	u.ending = append(u.ending, ending{index, u.enqueued})
+	u.release()
+}
+
+func (u *Unit) release() {
+	kept := u.ending[:0]
+	for _, e := range u.ending {
+		if u.flushed >= e.after {
+			u.out.Freed = append(u.out.Freed, e.index)
+		} else {
+			kept = append(kept, e)
+		}
+	}
+	u.ending = kept
+}
