@@ -1,0 +1,141 @@
+package flash
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// File is one open segment. Tests put faults in front of it with Options.Wrap.
+type File interface {
+	// Write writes bufs one behind the other at off. With sync all of it is on stable storage when it returns.
+	Write(bufs [][]byte, off int64, sync bool) error
+	// Sync brings everything written before to stable storage.
+	Sync() error
+	// Read fills b from off; what lies beyond the end of the file is zero.
+	Read(b []byte, off int64) error
+	Close() error
+}
+
+// align is what O_DIRECT asks of addresses and offsets, in bytes: more than any device's sector.
+const align = 4096
+
+// osFile is a File of the operating system.
+type osFile struct {
+	f      *os.File
+	fd     int
+	direct bool
+	nosync bool // test control: nothing is brought to stable storage
+}
+
+// openFile opens or makes the segment file at path, size bytes long. made tells that it was made: its
+// directory is not synced yet.
+func openFile(path string, size int64, nosync bool) (f *osFile, made bool, err error) {
+	const flags = os.O_RDWR | os.O_CREATE
+	f = &osFile{direct: true, nosync: nosync}
+	f.f, err = os.OpenFile(path, flags|unix.O_DIRECT, 0o600)
+	if errors.Is(err, unix.EINVAL) {
+		// tmpfs and others know no O_DIRECT.
+		f.direct = false
+		f.f, err = os.OpenFile(path, flags, 0o600)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("flash: %w", err)
+	}
+	f.fd = int(f.f.Fd())
+	st, err := f.f.Stat()
+	if err == nil && st.Size() < size {
+		made = true
+		err = f.allocate(size)
+	}
+	if err != nil {
+		_ = f.f.Close()
+		return nil, false, fmt.Errorf("flash: %s: %w", path, err)
+	}
+	return f, made, nil
+}
+
+// allocate gives the file its size, with blocks behind it where the file system can: no write needs new ones.
+func (f *osFile) allocate(size int64) error {
+	err := unix.Fallocate(f.fd, 0, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		err = f.f.Truncate(size)
+	}
+	if err != nil {
+		return fmt.Errorf("allocate %d bytes: %w", size, err)
+	}
+	if f.nosync {
+		return nil
+	}
+	return f.f.Sync()
+}
+
+func (f *osFile) Write(bufs [][]byte, off int64, sync bool) error {
+	flags := 0
+	if sync && f.direct && !f.nosync {
+		flags = unix.RWF_DSYNC
+	}
+	for len(bufs) > 0 {
+		n, err := unix.Pwritev2(f.fd, bufs[:min(len(bufs), maxIOV)], off, flags)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("flash: write %s at %d: %w", f.f.Name(), off, err)
+		}
+		off += int64(n)
+		bufs = skip(bufs, n)
+	}
+	if sync && !f.direct {
+		return f.Sync()
+	}
+	return nil
+}
+
+// maxIOV is IOV_MAX of Linux, the longest list that one call takes.
+const maxIOV = 1024
+
+// skip drops the first n bytes of bufs.
+func skip(bufs [][]byte, n int) [][]byte {
+	for len(bufs) > 0 && n >= len(bufs[0]) {
+		n -= len(bufs[0])
+		bufs = bufs[1:]
+	}
+	if n > 0 {
+		bufs[0] = bufs[0][n:]
+	}
+	return bufs
+}
+
+func (f *osFile) Sync() error {
+	if f.nosync {
+		return nil
+	}
+	for {
+		err := unix.Fdatasync(f.fd)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("flash: sync %s: %w", f.f.Name(), err)
+		}
+		return nil
+	}
+}
+
+func (f *osFile) Read(b []byte, off int64) error {
+	n, err := f.f.ReadAt(b, off)
+	if err == io.EOF {
+		clear(b[n:])
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("flash: %w", err)
+	}
+	return nil
+}
+
+func (f *osFile) Close() error { return f.f.Close() }
