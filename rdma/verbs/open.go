@@ -19,7 +19,7 @@ type Options struct {
 	HugePages bool   // back Alloc with huge pages where there are any
 }
 
-// Choice is a device that can carry the fabric, and why the others cannot.
+// Choice is a device that can carry the fabric, and the address to use it by.
 type Choice struct {
 	Device ib.DeviceInfo
 	Addr   netip.Addr
@@ -59,6 +59,9 @@ func Choose(o Options) (Choice, error) {
 	}
 	return Choice{}, fmt.Errorf("verbs: %w: %s", rdma.ErrUnavailable, strings.Join(why, "; "))
 }
+
+// Usable tells by which address Open would use a device, or else what is wrong with it.
+func Usable(d ib.DeviceInfo) (addr netip.Addr, problem string) { return usable(d, netip.Addr{}) }
 
 // usable gives the address to use a device by, or what is wrong with it.
 func usable(d ib.DeviceInfo, want netip.Addr) (netip.Addr, string) {

@@ -7,11 +7,23 @@ import (
 	"time"
 
 	"corfu/rdma"
+	"corfu/rdma/rdmatest"
 )
 
 // lab skips a test that needs an RDMA device, unless CORFU_LAB asks for it: then
 // a missing device is a failure.
 func lab(t testing.TB) *Device {
+	t.Helper()
+	d := open(t)
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func open(t testing.TB) *Device {
 	t.Helper()
 	if os.Getenv("CORFU_LAB") != "1" {
 		t.Skip("needs an RDMA device: make lab CMD='go test ./rdma/verbs' sets CORFU_LAB=1")
@@ -20,11 +32,6 @@ func lab(t testing.TB) *Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return d
 }
 
@@ -118,4 +125,8 @@ func TestLoopback(t *testing.T) {
 	if err := s.Receive(func(msg []byte) { got = append(got, string(msg)) }); err != nil || len(got) != 1 || got[0] != "doorbell" {
 		t.Errorf("received %q, %v", got, err)
 	}
+}
+
+func TestConformance(t *testing.T) {
+	rdmatest.Run(t, func(t *testing.T) rdma.Device { return open(t) })
 }
