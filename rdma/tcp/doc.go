@@ -32,10 +32,10 @@
 //	  0  magic "CorfuTCP"                      0  magic "CorfuTCP"
 //	  8  version u16                           8  version u16
 //	 10  role u8: 1 forward, 2 reverse        10  status u8: 0 accepted, 1 rejected
-//	 11  length of private u8 (0..56)         11  length of reason u8 (0..100)
+//	 11  length of private u8 (0..55)         11  length of reason u8 (0..100)
 //	 12  token [16]                           12  reason [100], rest zero
-//	 28  private [56], rest zero             112  zero [16]
-//	 84  zero [44]
+//	 28  private [55], rest zero             112  zero [16]
+//	 83  zero [45]
 //
 // # Requests
 //

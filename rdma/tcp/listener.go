@@ -27,7 +27,8 @@ type listener struct {
 	sock *net.TCPListener
 
 	requests chan *request
-	closed   chan struct{}
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
 	once     sync.Once
 	slots    chan struct{} // one for each socket in the handshake
 
@@ -65,10 +66,10 @@ func (d *Device) Listen(addr string) (rdma.Listener, error) {
 		dev:      d,
 		sock:     sock.(*net.TCPListener),
 		requests: make(chan *request, backlog),
-		closed:   make(chan struct{}),
 		slots:    make(chan struct{}, handshakes),
 		half:     make(map[token]*half),
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.running.Add(1)
 	go l.run()
 	return l, nil
@@ -89,7 +90,7 @@ func (l *listener) run() {
 			select {
 			case <-time.After(10 * time.Millisecond):
 				continue
-			case <-l.closed:
+			case <-l.ctx.Done():
 				return
 			}
 		}
@@ -108,9 +109,7 @@ func (l *listener) run() {
 func (l *listener) handshake(s *net.TCPConn) {
 	defer l.running.Done()
 	defer func() { <-l.slots }()
-	stop := context.AfterFunc(closedContext{l.closed}, func() { _ = s.SetDeadline(time.Now()) })
-	h, err := readHello(s)
-	stop()
+	h, err := l.readHello(s)
 	if err != nil {
 		_ = s.Close()
 		return
@@ -127,7 +126,7 @@ func (l *listener) handshake(s *net.TCPConn) {
 	select {
 	case twin = <-me.twin:
 	case <-time.After(handshakeTimeout):
-	case <-l.closed:
+	case <-l.ctx.Done():
 	}
 	if twin == nil {
 		twin = l.unpair(me)
@@ -178,7 +177,7 @@ func (l *listener) offer(a, b *half) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
-	case <-l.closed:
+	case <-l.ctx.Done():
 		_ = r.Reject("listener closed")
 		return
 	default:
@@ -195,7 +194,7 @@ func (l *listener) Accept(ctx context.Context) (rdma.Request, error) {
 	select {
 	case r := <-l.requests:
 		return r, nil
-	case <-l.closed:
+	case <-l.ctx.Done():
 		return nil, fmt.Errorf("tcp: accept: %w", rdma.ErrClosed)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("tcp: accept: %w", ctx.Err())
@@ -206,7 +205,7 @@ func (l *listener) Accept(ctx context.Context) (rdma.Request, error) {
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		l.mu.Lock()
-		close(l.closed)
+		l.cancel()
 		l.mu.Unlock()
 		_ = l.sock.Close()
 		l.running.Wait()
@@ -218,25 +217,13 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// closedContext lets context.AfterFunc watch a plain channel.
-type closedContext struct{ done <-chan struct{} }
-
-func (c closedContext) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (c closedContext) Done() <-chan struct{}       { return c.done }
-func (c closedContext) Value(any) any               { return nil }
-func (c closedContext) Err() error {
-	select {
-	case <-c.done:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
-func readHello(s *net.TCPConn) (*hello, error) {
+// readHello gives up when its time is over or the listener closes.
+func (l *listener) readHello(s *net.TCPConn) (*hello, error) {
 	if err := s.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, err
 	}
+	stop := context.AfterFunc(l.ctx, func() { _ = s.SetReadDeadline(time.Now()) })
+	defer stop()
 	var b [helloSize]byte
 	if _, err := io.ReadFull(s, b[:]); err != nil {
 		return nil, err

@@ -1,0 +1,99 @@
+package rdmatest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"corfu/rdma"
+)
+
+// testAtomics adds to one word from several connections and both ends, in lists of
+// several: the sum is exact and no old value is seen twice. One of the connections
+// belongs to the process that owns the word: by rule R1 that is how its CPU competes.
+func testAtomics(e *env) {
+	l := e.listen()
+	const conns, list = 4, 8
+	n := trials(1500, 50)
+	m := e.alloc(4096)
+	r := e.register(m, 0, 4096, rdma.RemoteAtomic)
+	olds := make([][]uint64, 2*conns)
+	var ends []rdma.Conn
+	for range conns {
+		near, far := e.connect(l, rdma.ConnOptions{})
+		ends = append(ends, near, far)
+	}
+	e.parallel(len(ends), func(i int) error {
+		b := rdma.NewBatch(list)
+		for range n {
+			b.Reset()
+			for range list {
+				b.FetchAdd(r.Remote(8), 1)
+			}
+			if err := ends[i].Do(e.ctx, b); err != nil {
+				return err
+			}
+			for k := range list {
+				olds[i] = append(olds[i], b.Old(k))
+			}
+			if !slices.IsSorted(olds[i][len(olds[i])-list:]) {
+				return fmt.Errorf("list out of order: %v", olds[i][len(olds[i])-list:])
+			}
+		}
+		return nil
+	})
+	total := uint64(2 * conns * n * list)
+	if got := m.Load(8); got != total {
+		e.Errorf("rule R1: word is %d, want %d", got, total)
+	}
+	every := slices.Concat(olds...)
+	slices.Sort(every)
+	for i, v := range every {
+		if v != uint64(i) {
+			e.Fatalf("rule R1: old values do not run from 0 to %d: %d stands at %d", total-1, v, i)
+		}
+	}
+}
+
+// testCompareSwapCounter counts with CAS from some connections and FETCH_ADD from others, on one word.
+func testCompareSwapCounter(e *env) {
+	l := e.listen()
+	const conns = 4
+	n := trials(1500, 50)
+	m := e.alloc(4096)
+	r := e.register(m, 0, 4096, rdma.RemoteAtomic)
+	var ends []rdma.Conn
+	for range conns {
+		near, _ := e.connect(l, rdma.ConnOptions{})
+		ends = append(ends, near)
+	}
+	e.parallel(conns, func(i int) error {
+		b := rdma.NewBatch(1)
+		for was, won := uint64(0), 0; won < n; {
+			b.Reset()
+			if i%2 == 0 {
+				b.FetchAdd(r.Remote(0), 1)
+			} else {
+				b.CompareSwap(r.Remote(0), was, was+1)
+			}
+			if err := ends[i].Do(e.ctx, b); err != nil {
+				return err
+			}
+			switch old := b.Old(0); {
+			case i%2 == 0:
+				won++
+			case old == was:
+				was++
+				won++
+			case old < was:
+				return errors.New("rule R1: counter went back")
+			default:
+				was = old
+			}
+		}
+		return nil
+	})
+	if got := m.Load(0); got != uint64(conns*n) {
+		e.Errorf("rule R1: counter is %d, want %d", got, conns*n)
+	}
+}
