@@ -1,0 +1,229 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// maxCounter is the last count of one client id.
+const maxCounter = 1<<32 - 1
+
+func makeAttempt(c layout.ClientID, n uint64) layout.Attempt { return wire.MakeAttempt(c, uint32(n)) }
+
+// attempt is one append and all that it needs, kept for the next one: the fast path
+// allocates nothing. It belongs to one goroutine at a time.
+type attempt struct {
+	l    *Log
+	page rdma.Local // header and payload, as written to all replicas
+	size int        // of the payload
+	seq  *rdma.Batch
+	reps []replica
+	acks chan wire.State // one for each replica at most
+	wait *time.Timer     // for Acks; stopped while not in use
+
+	seqOn *pipe // where seq was posted last
+
+	// Of the running try.
+	view  *view
+	pos   layout.Position
+	place layout.Place
+	id    layout.Attempt
+
+	// Of AppendAsync.
+	ctx  context.Context
+	done func(layout.Position, error)
+}
+
+// replica is an attempt's part at one unit.
+type replica struct {
+	s       *unitSession
+	slot    int // of s; meaningful while holding
+	use     wire.Use
+	holding bool
+	waiting bool // an Ack is awaited
+	posted  bool // pub was posted
+
+	write *rdma.Batch // the payload alone, to U2 … Uk while U1 is asked
+	pub   *rdma.Batch // the CAS, at U1 with the payload before it
+	cas   int         // its place in pub
+}
+
+const maxReplicas = 16 // of a chain, as far as this client goes
+
+// attempts is the pool of attempts: MaxOutstanding of them, made as they are needed.
+type attempts struct {
+	l    *Log
+	free chan *attempt
+
+	mu     sync.Mutex
+	made   int
+	memory []*rdma.Memory
+
+	jobs chan *attempt // to idle workers of AppendAsync
+}
+
+// attemptsAtOnce share one piece of memory.
+const attemptsAtOnce = 16
+
+func (as *attempts) setup(l *Log) {
+	as.l, as.free, as.jobs = l, make(chan *attempt, l.o.MaxOutstanding), make(chan *attempt)
+}
+
+// get waits for an attempt that nobody uses.
+func (as *attempts) get(ctx context.Context) (*attempt, error) {
+	select {
+	case a := <-as.free:
+		return a, nil
+	default:
+	}
+	if err := as.grow(); err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-as.free:
+		return a, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-as.l.ctx.Done():
+		return nil, ErrClosed
+	}
+}
+
+func (as *attempts) grow() error {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	n := min(attemptsAtOnce, as.l.o.MaxOutstanding-as.made)
+	if n <= 0 || len(as.free) > 0 {
+		return nil
+	}
+	size := as.l.frames.pageSize
+	mem, err := as.l.dev.Alloc(n * size)
+	if err != nil {
+		return fmt.Errorf("client: memory for %d appends: %w", n, err)
+	}
+	as.memory = append(as.memory, mem)
+	as.made += n
+	for i := range n {
+		t := time.NewTimer(time.Hour)
+		t.Stop()
+		as.free <- &attempt{l: as.l, page: mem.Slice(i*size, size), seq: rdma.NewBatch(1), acks: make(chan wire.State, maxReplicas), wait: t}
+	}
+	return nil
+}
+
+func (as *attempts) close() {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	for _, m := range as.memory {
+		_ = m.Close()
+	}
+	as.memory = nil
+}
+
+// load takes the payload.
+func (a *attempt) load(payload []byte) {
+	a.size = copy(a.page.Bytes()[wire.HeaderSize:], payload)
+}
+
+// sealed is the part of the page that matters.
+func (a *attempt) sealed() rdma.Local {
+	return a.page.Mem.Slice(a.page.Off, wire.HeaderSize+a.size)
+}
+
+// replicas gives room for the n replicas of a chain.
+func (a *attempt) replicas(n int) []replica {
+	for len(a.reps) < n {
+		a.reps = append(a.reps, replica{write: rdma.NewBatch(1), pub: rdma.NewBatch(3)})
+	}
+	return a.reps[:n]
+}
+
+// inFlight tells whether a device may still touch the attempt's memory.
+func (a *attempt) inFlight() bool {
+	if a.seq.InFlight() {
+		return true
+	}
+	for i := range a.reps {
+		if a.reps[i].write.InFlight() || a.reps[i].pub.InFlight() {
+			return true
+		}
+	}
+	return false
+}
+
+// quiesce waits until nothing of the attempt is in flight. The watchdog bounds it.
+func (a *attempt) quiesce(ctx context.Context) error {
+	if a.seq.InFlight() {
+		if _ = a.seqOn.wait(ctx, a.seq); a.seq.InFlight() {
+			return ctx.Err()
+		}
+	}
+	for i := range a.reps {
+		r := &a.reps[i]
+		for _, b := range []*rdma.Batch{r.write, r.pub} {
+			if !b.InFlight() {
+				continue
+			}
+			_ = r.s.check(r.s.appends.wait(ctx, b))
+			if b.InFlight() {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// settleSlots gives back the slots of a try that is over. Nothing is in flight.
+func (a *attempt) settleSlots() {
+	for i := range a.reps {
+		r := &a.reps[i]
+		if r.waiting {
+			r.s.slots.forget(r.slot, r.use, a.acks)
+			r.waiting = false
+		}
+		if r.holding {
+			r.holding = false
+			switch {
+			case !r.posted || (r.pub.Result() == nil && r.pub.Old(r.cas) != r.pub.Ops[r.cas].Compare):
+				r.s.slots.release(r.slot)
+			case r.pub.Result() == nil:
+				r.s.slots.publish(r.slot)
+			default: // Unknown: the session broke, and its slots with it.
+			}
+		}
+		r.posted = false
+	}
+	for len(a.acks) > 0 {
+		<-a.acks
+	}
+}
+
+// recycle puts the attempt back into the pool, at once or when nothing of it is in flight any more. decide says
+// that its position may be a hole, or published at the head alone, and is to be decided and completed for others' sake.
+func (a *attempt) recycle(decide bool) {
+	l := a.l
+	if !a.inFlight() && !decide {
+		a.settleSlots()
+		a.view, a.ctx, a.done = nil, nil, nil
+		l.attempts.free <- a
+		return
+	}
+	p := a.pos
+	l.background(func(ctx context.Context) {
+		_ = a.quiesce(context.Background())
+		a.settleSlots()
+		a.view, a.ctx, a.done = nil, nil, nil
+		l.attempts.free <- a
+		if decide {
+			ctx, cancel := context.WithTimeout(ctx, 2*l.o.OpTimeout)
+			defer cancel()
+			_ = l.fill(ctx, p)
+		}
+	})
+}

@@ -1,0 +1,37 @@
+// Package client is how programs use the log: [Open] it, then append, read, fill and
+// trim. A [Log] is safe for any number of goroutines; they share its connections.
+//
+// # What it promises
+//
+//   - An append that returned a position is at that position for ever, durable at every
+//     replica of its chain as the layout's durability says.
+//   - An append that failed with an error other than [ErrUnknown] is not in the log and
+//     never will be. ErrUnknown says that it may be, and where.
+//   - A value or junk once read at a position is read there by everybody from then on
+//     (until it is trimmed).
+//   - "Unwritten" and "tail" are answers of the newest epoch, not of a unit that was left behind.
+//
+// # How it works
+//
+// There is no server in the data path: the client takes a position from the sequencer's
+// word with a FETCH_ADD, writes the page into the memory of all replicas of that position's
+// chain at once, and publishes it with one compare-and-swap for each replica, head first.
+//
+//	Append ── FETCH_ADD ─► sequencer            position p, epoch e
+//	   │ WRITE page ─────► U2 … Uk staging      all at once
+//	   │ WRITE page, CAS ► U1                   EMPTY(gen, e) → WRITTEN(slot, use)
+//	   │ CAS ────────────► U2 … Uk              in chain order, each after the one before (rule R2)
+//	   ▼ acks ◄─────────── U1 … Uk              the page is on flash (durability flash)
+//
+// Everything that a client knows of one layout is a view: the layout and the sessions opened
+// under it, one for each unit and one for the sequencer. A newer layout makes a newer view; the epoch never
+// goes back (rule R8). Whenever an operation is refused, breaks or hangs, the layout is asked
+// for and the outcome is found out before anything else is done (rule R9, resolve.go).
+//
+// # Reading order
+//
+// log.go (the API), append.go (the fast path), resolve.go (when it did not go well),
+// fill.go (decide a position and complete it down the chain), inspect.go and read.go, then view.go and session.go.
+//
+// Lock order: Log.ops, then any one of the others, which are leaves.
+package client

@@ -1,0 +1,86 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// What can go wrong. Test with errors.Is.
+var (
+	// ErrUnwritten: nothing is at the position yet, in the newest epoch. Read again later, or Follow.
+	ErrUnwritten = errors.New("position not written")
+
+	// ErrJunk: the position was handed out, never written and filled. It will never hold a value: go on to the next.
+	ErrJunk = errors.New("position filled with junk")
+
+	// ErrTrimmed: the position was given up. It will never be read again: go on, or start
+	// from your latest checkpoint.
+	ErrTrimmed = errors.New("position trimmed")
+
+	// ErrCorrupt: a replica found that its copy of the entry does not verify and no other replica
+	// could serve it. For the operator; reading again may find a repaired copy.
+	ErrCorrupt = errors.New("entry corrupt")
+
+	// ErrTooLarge: the payload is longer than MaxPayload. Nothing was done: split it.
+	ErrTooLarge = errors.New("payload too large")
+
+	// ErrUnknown: the append may have happened. An *UnknownError says where, if a position is known:
+	// read it to find out. Appending again may write the payload twice.
+	ErrUnknown = errors.New("outcome of the append unknown")
+
+	// ErrUnavailable: no layout server, or not enough of the cluster, answered in time. Nothing is
+	// known to be wrong with the request: try again later.
+	ErrUnavailable = errors.New("cluster not available")
+
+	// ErrClosed: the Log was closed.
+	ErrClosed = errors.New("log closed")
+
+	// ErrInvariant: a replica holds an entry that the protocol makes impossible there (rule R2).
+	// Something is badly broken: the client stopped where it stood. For the operator.
+	ErrInvariant = errors.New("invariant broken")
+)
+
+// UnknownError is an append whose outcome could not be found out in time. It is ErrUnknown
+// and also whatever cut the search short.
+type UnknownError struct {
+	Position layout.Position // where the payload stands, if it is in the log
+	Cause    error
+}
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("append at position %d: %v: %v", e.Position, ErrUnknown, e.Cause)
+}
+
+// Unwrap gives ErrUnknown and the cause.
+func (e *UnknownError) Unwrap() []error { return []error{ErrUnknown, e.Cause} }
+
+// errStale: a word or a server is of another epoch than the view. Get the layout and start again.
+var errStale = errors.New("of another epoch")
+
+// errTimeout is why a connection on which nothing moved was closed.
+var errTimeout = errors.New("no answer from the peer in time")
+
+// sessionError says that a member of the cluster could not be reached. It is transient.
+type sessionError struct {
+	who string
+	err error
+}
+
+func (e *sessionError) Error() string { return e.who + ": " + e.err.Error() }
+func (e *sessionError) Unwrap() error { return e.err }
+
+// transient tells whether a fresh layout and fresh sessions may cure err.
+func transient(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrClosed) {
+		return false
+	}
+	var s *sessionError
+	return errors.As(err, &s) || errors.Is(err, errStale) || errors.Is(err, rdma.ErrBroken) ||
+		errors.Is(err, rdma.ErrRemoteAccess) || errors.Is(err, rdma.ErrClosed)
+}
+
+func at(p layout.Position, err error) error { return fmt.Errorf("position %d: %w", p, err) }

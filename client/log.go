@@ -1,0 +1,258 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// Log is a log that was opened. Its methods may be called by any number of goroutines.
+type Log struct {
+	o       Options
+	log     *slog.Logger
+	m       *metrics
+	dev     rdma.Device
+	ownsDev bool
+	control control
+	view    atomic.Pointer[view]
+
+	ids atomic.Pointer[ids]
+
+	attempts attempts
+	frames   frames
+
+	ctx    context.Context // ends with the Log
+	cancel context.CancelFunc
+	closed atomic.Bool
+	ops    sync.RWMutex // held for reading by each operation, for writing by Close
+	bg     sync.WaitGroup
+
+	mu         sync.Mutex
+	sessions   map[*session]*view
+	ended      bool // no session is adopted any more
+	refreshing *refreshing
+	renew      sync.Mutex // held while a client id is asked for
+}
+
+// openTimeout bounds Open where its context does not.
+const openTimeout = 10 * time.Second
+
+// Open opens the log that the layout servers serve, waiting until there is an ACTIVE layout. It fails with
+// ErrUnavailable if none comes before ctx ends (or within 10 s, if ctx has no deadline), and with
+// rdma.ErrUnavailable if the provider asked for does not work here.
+func Open(ctx context.Context, o Options) (*Log, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("client: options: %w", err)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		bounded, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+		ctx = bounded
+	}
+	l := &Log{o: o, log: o.Logger, m: newMetrics(o.Registerer), dev: o.Device, sessions: map[*session]*view{}}
+	l.control = control{o: &l.o}
+	l.control.init()
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	if err := l.start(ctx); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Log) start(ctx context.Context) error {
+	if err := l.firstContact(ctx); err != nil {
+		return err
+	}
+	if l.dev == nil {
+		dev, err := openDevice(l.o)
+		if err != nil {
+			return err
+		}
+		l.dev, l.ownsDev = dev, true
+	}
+	l.frames.dev, l.frames.pageSize = l.dev, l.current().layout.Geometry.PageSize
+	l.attempts.setup(l)
+	l.background(l.follow)
+	l.background(l.watchdog)
+	return nil
+}
+
+// firstContact gets a layout and a client id.
+func (l *Log) firstContact(ctx context.Context) error {
+	var b backoff
+	for {
+		err := l.getLayout(ctx)
+		if err == nil {
+			if err = l.newClientID(ctx); err == nil {
+				return nil
+			}
+		}
+		if sleep(ctx, b.step()) != nil {
+			return fmt.Errorf("client: %w: %w", ErrUnavailable, err)
+		}
+	}
+}
+
+// ids makes attempt ids: a client id that nobody else ever gets, and a counter.
+type ids struct {
+	client layout.ClientID
+	n      atomic.Uint64
+}
+
+func (l *Log) client() layout.ClientID { return l.ids.Load().client }
+
+// attemptID gives an id that no attempt ever had. Once the counter is used up, a new client id is asked for.
+func (l *Log) attemptID(ctx context.Context) (layout.Attempt, error) {
+	for {
+		i := l.ids.Load()
+		if n := i.n.Add(1); n <= maxCounter {
+			return makeAttempt(i.client, n), nil
+		}
+		l.renew.Lock()
+		var err error
+		if l.ids.Load() == i {
+			err = l.newClientID(ctx)
+		}
+		l.renew.Unlock()
+		if err != nil {
+			return 0, fmt.Errorf("client: %w: new client id: %w", ErrUnavailable, err)
+		}
+	}
+}
+
+func (l *Log) newClientID(ctx context.Context) error {
+	var errs []error
+	for _, addr := range l.o.LayoutServers {
+		cc, err := l.control.get(addr)
+		if err == nil {
+			bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
+			var m *pb.NewClientIDReply
+			m, err = pb.NewLayoutServiceClient(cc).NewClientID(bounded, &pb.NewClientIDRequest{})
+			cancel()
+			if err == nil && m.Client != 0 {
+				l.ids.Store(&ids{client: layout.ClientID(m.Client)})
+				return nil
+			}
+		}
+		errs = append(errs, fmt.Errorf("layout server %s: %w", addr, err))
+	}
+	return errors.Join(errs...)
+}
+
+// enter begins an operation, unless the log is closed; exit ends it.
+func (l *Log) enter() error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	l.ops.RLock()
+	if l.closed.Load() {
+		l.ops.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (l *Log) exit() { l.ops.RUnlock() }
+
+// background runs fn until the Log ends. It is called by operations and by what it runs, so
+// that Close, which waits for both, cannot miss it.
+func (l *Log) background(fn func(context.Context)) {
+	l.bg.Add(1)
+	go func() {
+		defer l.bg.Done()
+		fn(l.ctx)
+	}()
+}
+
+// watchdog breaks connections on which nothing moves, and keeps the gauges.
+func (l *Log) watchdog(ctx context.Context) {
+	t := time.NewTicker(l.o.OpTimeout / 4)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			l.inspectSessions(now)
+		}
+	}
+}
+
+func (l *Log) inspectSessions(now time.Time) {
+	l.mu.Lock()
+	all := make([]*session, 0, len(l.sessions))
+	for s := range l.sessions {
+		select {
+		case <-s.closed:
+			delete(l.sessions, s)
+			l.m.connErrors.Inc()
+		default:
+			all = append(all, s)
+		}
+	}
+	l.mu.Unlock()
+	free := 0
+	for _, s := range all {
+		s.watch(now, l.o.OpTimeout)
+	}
+	for _, k := range l.current().units {
+		if s := k.cur.Load(); s != nil && s.alive() {
+			free += len(s.slots.free)
+		}
+	}
+	l.m.credits.Set(float64(free))
+}
+
+// Layout is the layout in use. It must not be changed.
+func (l *Log) Layout() *layout.Layout { return l.current().layout }
+
+// MaxPayload is the longest payload of an entry, in bytes.
+func (l *Log) MaxPayload() int { return l.Layout().Geometry.MaxPayload() }
+
+// Provider tells what carries the operations: "verbs" or "tcp", and the device's name.
+func (l *Log) Provider() (name, device string) {
+	i := l.dev.Info()
+	return i.Provider, i.Name
+}
+
+// Close ends the log. Operations in flight end: appends that may have happened with ErrUnknown, everything
+// else with ErrClosed. It returns once all of them did. Idempotent.
+func (l *Log) Close() error {
+	if l.closed.Swap(true) {
+		return nil
+	}
+	l.cancel()
+	l.mu.Lock()
+	l.ended = true
+	var all []*session
+	for s := range l.sessions {
+		all = append(all, s)
+	}
+	l.mu.Unlock()
+	for _, s := range all {
+		s.fail(ErrClosed)
+	}
+	err := l.control.close()
+	l.ops.Lock() // all operations ended
+	defer l.ops.Unlock()
+	l.bg.Wait()
+	for s := range l.sessions { // no operation and no background task is left that could open another
+		<-s.closed
+	}
+	l.frames.close()
+	l.attempts.close()
+	if l.ownsDev {
+		err = errors.Join(err, l.dev.Close())
+	}
+	return err
+}

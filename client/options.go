@@ -1,0 +1,114 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"corfu/rdma"
+)
+
+// Options of a Log. Only LayoutServers must be set.
+type Options struct {
+	// LayoutServers are the layout service, each "host:port". One that answers is enough.
+	LayoutServers []string
+
+	// Device is the fabric device to use; it stays the caller's. Nil: one is opened by Provider and
+	// DeviceName, and closed with the Log.
+	Device rdma.Device
+
+	// Provider is "verbs", "tcp" or "auto" (default): verbs if a device is found that can do atomics, else tcp.
+	Provider string
+
+	// DeviceName is the RDMA device, such as "mlx5_0". Default: the first usable one.
+	DeviceName string
+
+	// HoleTimeout is how long a reader waits for a position that was handed out before it fills it with junk.
+	// Default 20 ms. Longer than the slowest append, or appends lose their positions to readers.
+	HoleTimeout time.Duration
+
+	// OpTimeout is how long nothing may move on a connection with operations in flight before it is
+	// closed and their outcomes are looked up. Default 2 s, at least 10 ms. It is checked every quarter of it.
+	OpTimeout time.Duration
+
+	// Spin is how long an operation polls for its completion before it sleeps. Default: the
+	// fabric's, 20 µs; negative: not at all.
+	Spin time.Duration
+
+	// MaxOutstanding bounds the appends in flight, AppendAsync and Append together; more of them wait.
+	// Default 256, 1 to 65536. Each takes two pages of registered memory.
+	MaxOutstanding int
+
+	// Registerer takes the metrics (corfu_client_*). Nil: none.
+	Registerer prometheus.Registerer
+
+	// Logger takes what an operator should know. Nil: slog.Default.
+	Logger *slog.Logger
+
+	// DialOptions are for the control plane, credentials first of all. None: in clear, which is
+	// allowed to loopback addresses only, unless Insecure is set.
+	DialOptions []grpc.DialOption
+
+	// Insecure allows the control plane in clear to any address.
+	Insecure bool
+}
+
+// withDefaults fills in the zero fields and reports every bad one.
+func (o Options) withDefaults() (Options, error) {
+	setDefault(&o.Provider, "auto")
+	setDefault(&o.HoleTimeout, 20*time.Millisecond)
+	setDefault(&o.OpTimeout, 2*time.Second)
+	setDefault(&o.MaxOutstanding, 256)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	var errs []error
+	if len(o.LayoutServers) == 0 {
+		errs = append(errs, errors.New("no layout server given"))
+	}
+	for _, s := range o.LayoutServers {
+		if err := o.mayDial(s); err != nil {
+			errs = append(errs, fmt.Errorf("layout server %w", err))
+		}
+	}
+	if o.Provider != "auto" && o.Provider != "verbs" && o.Provider != "tcp" {
+		errs = append(errs, fmt.Errorf("provider %q: must be auto, verbs or tcp", o.Provider))
+	}
+	if o.HoleTimeout < 0 {
+		errs = append(errs, fmt.Errorf("hole timeout %v: must not be negative", o.HoleTimeout))
+	}
+	if o.OpTimeout < 10*time.Millisecond {
+		errs = append(errs, fmt.Errorf("operation timeout %v: must be at least 10ms", o.OpTimeout))
+	}
+	if o.MaxOutstanding < 1 || o.MaxOutstanding > 65536 {
+		errs = append(errs, fmt.Errorf("%d outstanding appends: must be 1 to 65536", o.MaxOutstanding))
+	}
+	return o, errors.Join(errs...)
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// mayDial refuses to talk in clear to another machine unless that was asked for.
+func (o *Options) mayDial(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", addr)
+	}
+	if o.Insecure || len(o.DialOptions) > 0 || host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("%s is not loopback: give credentials (DialOptions) or set Insecure", addr)
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+)
+
+// Read gives the payload at p. If p was handed out and nothing is there, Read waits HoleTimeout and then fills it. It fails
+// with ErrUnwritten (p was not handed out yet), ErrJunk, ErrTrimmed, ErrCorrupt, ErrUnavailable, ErrClosed, or ctx's error.
+func (l *Log) Read(ctx context.Context, p layout.Position) ([]byte, error) {
+	if err := l.enter(); err != nil {
+		return nil, err
+	}
+	defer l.exit()
+	r := reading{l: l, p: p}
+	return try(ctx, l, func(v *view) ([]byte, error) { return r.read(ctx, v) })
+}
+
+// reading is one Read: what it has seen over its tries.
+type reading struct {
+	l     *Log
+	p     layout.Position
+	hole  time.Time // since when p was seen to be a hole; zero: not yet
+	looks int       // at an entry that is not decided yet
+}
+
+// read looks at the tail until it says something that a reader may return (rule R11).
+func (r *reading) read(ctx context.Context, v *view) ([]byte, error) {
+	l := r.l
+	place, err := v.layout.Locate(r.p)
+	if err != nil {
+		return nil, at(r.p, ErrUnwritten)
+	}
+	f, err := l.frames.get()
+	if err != nil {
+		return nil, err
+	}
+	defer l.put(f)
+	for {
+		tail, err := v.unit(ctx, place.Chain.Tail())
+		if err != nil {
+			return nil, err
+		}
+		spot := spot{tail, place.Address, r.p}
+		e, err := l.inspect(ctx, v, spot, f)
+		if err != nil {
+			return nil, err
+		}
+		switch decided := e.durable || !v.flash(); {
+		case e.kind == entryPage && decided:
+			return e.payload(), nil
+		case e.kind == entryJunk && decided:
+			return nil, at(r.p, ErrJunk)
+		case e.kind == entryTrimmed:
+			return nil, at(r.p, ErrTrimmed)
+		case e.kind == entryCorrupt:
+			return r.elsewhere(ctx, v, place, e.word, f)
+		case e.kind == entryNone:
+			err = r.missing(ctx, v, place, f)
+		default:
+			err = r.undecided(ctx, v)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// undecided waits a little for the unit, and then helps (rule R10).
+func (r *reading) undecided(ctx context.Context, v *view) error {
+	r.looks++
+	if r.looks%12 != 0 {
+		return sleep(ctx, min(time.Millisecond, time.Duration(r.looks)*50*time.Microsecond))
+	}
+	return r.l.fillIn(ctx, v, r.p)
+}
+
+// missing deals with a tail that has nothing at p. Nil: look again.
+func (r *reading) missing(ctx context.Context, v *view, place layout.Place, f *frame) error {
+	l := r.l
+	if handed, err := l.below(ctx, v, r.p, f); err != nil {
+		return err
+	} else if !handed {
+		// Rule R12: conclusive only if every other replica shows the epoch after the tail answered.
+		if err := l.chainShowsEpoch(ctx, v, place.Chain, f); err != nil {
+			return err
+		}
+		return at(r.p, ErrUnwritten)
+	}
+	if r.hole.IsZero() {
+		r.hole = time.Now()
+		l.m.holes.Inc()
+	}
+	wait := l.o.HoleTimeout
+	if len(place.Chain.Units) > 1 {
+		head, err := v.unit(ctx, place.Chain.Head())
+		if err != nil {
+			return err
+		}
+		// The head has an entry: whoever put it there is on his way down the chain, or gone. Give
+		// him the time of a few round trips before going with him.
+		if w, err := l.readWord(ctx, head, place.Address, f); err != nil {
+			return err
+		} else if classify(w, v.layout.Geometry.Generation(place.Address), v.epoch()) == foundEntry {
+			wait = min(wait, time.Millisecond)
+		}
+	}
+	if left := wait - time.Since(r.hole); left > 0 {
+		return sleep(ctx, min(left, time.Millisecond))
+	}
+	return l.fillIn(ctx, v, r.p)
+}
+
+func (l *Log) readWord(ctx context.Context, s *unitSession, a layout.Address, f *frame) (wire.Word, error) {
+	f.b.Reset()
+	f.b.Read(f.word(0), s.word(a))
+	if err := s.check(f.do(ctx, s.reads)); err != nil {
+		return 0, err
+	}
+	return wire.Word(f.value(0)), nil
+}
+
+// elsewhere serves an entry whose copy at the tail is corrupt from another replica. Rule R11 allows that if it is
+// durable there and the tail shows the same entry in the same epoch. The tail's copy cannot be compared any more; but that it was
+// published there means that every replica before it holds that very entry (rule R2), and that the
+// same word still stands there afterwards, under the same epoch, means that it is still so.
+func (r *reading) elsewhere(ctx context.Context, v *view, place layout.Place, word wire.Word, f *frame) ([]byte, error) {
+	l := r.l
+	tail, err := v.unit(ctx, place.Chain.Tail())
+	if err != nil {
+		return nil, err
+	}
+	for i := len(place.Chain.Units) - 2; i >= 0; i-- {
+		s, err := v.unit(ctx, place.Chain.Units[i])
+		if err != nil {
+			return nil, err
+		}
+		e, err := l.inspect(ctx, v, spot{s, place.Address, r.p}, f)
+		if err != nil {
+			return nil, err
+		}
+		if e.kind != entryPage || !e.durable {
+			continue
+		}
+		w, err := l.readWord(ctx, tail, place.Address, f)
+		if err == nil && w != word {
+			err = &sessionError{tail.who, errStale}
+		}
+		if err == nil {
+			err = l.showsEpoch(ctx, v, tail, f)
+		}
+		return e.payload(), err
+	}
+	return nil, l.foundCorrupt(r.p)
+}

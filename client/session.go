@@ -1,0 +1,333 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// session is what every session has: connections that live and die together.
+type session struct {
+	who    string
+	log    *slog.Logger
+	pipes  []*pipe
+	broken chan struct{} // closed when it breaks or is closed
+	closed chan struct{} // closed once all connections are closed: nothing touches local memory any more
+	once   sync.Once
+	after  func() // runs when it breaks
+}
+
+// fail breaks the session. Operations in flight complete, with rdma.ErrBroken if their outcome is unknown.
+func (s *session) fail(err error) {
+	s.once.Do(func() {
+		if err != nil && !errors.Is(err, ErrClosed) {
+			s.log.Info("session ended", "with", s.who, "cause", err)
+		}
+		close(s.broken)
+		if s.after != nil {
+			s.after()
+		}
+		go func() {
+			for _, p := range s.pipes {
+				_ = p.conn.Close()
+			}
+			close(s.closed)
+		}()
+	})
+}
+
+func (s *session) alive() bool {
+	select {
+	case <-s.broken:
+		return false
+	default:
+		return true
+	}
+}
+
+// check breaks the session if an operation ended with an error of the fabric, and gives err back.
+// A context that ended says nothing about the session.
+func (s *session) check(err error) error {
+	if err == nil {
+		return nil
+	}
+	var op *rdma.OpError
+	if errors.As(err, &op) || errors.Is(err, rdma.ErrBroken) || errors.Is(err, rdma.ErrClosed) || errors.Is(err, rdma.ErrRemoteAccess) {
+		s.fail(err)
+		return &sessionError{s.who, err}
+	}
+	return err
+}
+
+// watch closes the session if nothing moves on one of its connections.
+func (s *session) watch(now time.Time, limit time.Duration) {
+	for _, p := range s.pipes {
+		if p.stuck(now, limit) {
+			s.fail(errTimeout)
+		}
+	}
+}
+
+// unitSession is a session with one unit in one epoch.
+type unitSession struct {
+	session
+	id       layout.UnitID
+	geometry layout.Geometry
+	patience time.Duration // for replies
+
+	appends, reads *pipe // apart: READs and atomics of one connection share max_rd_atomic
+
+	index, ring, stagingRead, stagingWrite rdma.Remote
+
+	slots    *slots
+	requests requests
+
+	unrung atomic.Uint32 // pages published without a doorbell
+	junks  atomic.Uint32 // counts the tags of junk words
+
+	// helping is held by the one who clears the window for all who wait for it; it owns the two fields below.
+	helping  chan struct{}
+	obstacle layout.Address
+	since    time.Time
+}
+
+// word is the place of the index word of a.
+func (s *unitSession) word(a layout.Address) rdma.Remote {
+	return s.index.Add(uint64(wire.WordOffset(s.geometry, a)))
+}
+
+func (s *unitSession) ringSlot(a layout.Address) rdma.Remote {
+	return s.ring.Add(uint64(s.geometry.Slot(a)) * uint64(s.geometry.PageSize))
+}
+
+// staging is where any session's slot is read; false if the unit has no such slot.
+func (s *unitSession) staging(slot wire.StagingSlot) (rdma.Remote, bool) {
+	ok := int(slot) < s.geometry.SessionSlots*s.geometry.MaxSessions
+	return s.stagingRead.Add(uint64(slot) * uint64(s.geometry.PageSize)), ok
+}
+
+// own is where this session's i-th slot is written.
+func (s *unitSession) own(i int) rdma.Remote {
+	return s.stagingWrite.Add(uint64(i) * uint64(s.geometry.PageSize))
+}
+
+// junkTag tells this client's junk from others'.
+func (s *unitSession) junkTag() uint64 {
+	return wire.Use{Slot: s.slots.first, Count: uint16(s.junks.Add(1))}.Tag()
+}
+
+// bellDue tells whether this publication should ring. Under memory durability nobody waits for the unit, which looks
+// for itself every few milliseconds: ring only so often that credits keep coming, and keep its CPU out of the way.
+func (s *unitSession) bellDue(d layout.Durability) bool {
+	if d == layout.Flash {
+		return true
+	}
+	return s.unrung.Add(1)%uint32(max(1, len(s.slots.state)/4)) == 0
+}
+
+// Connection sizes. The send queue takes all attempts that hold a slot, and readers; the unit sends
+// at most an Ack for each doorbell, and a reply for each request.
+const (
+	sendDepth = 512
+	recvDepth = 1024
+)
+
+func (l *Log) connOptions() rdma.ConnOptions {
+	return rdma.ConnOptions{SendDepth: sendDepth, RecvDepth: recvDepth, MaxMessage: wire.MaxMessage, Spin: l.o.Spin}
+}
+
+// openUnit opens a session with u in the view's epoch.
+func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit) (*unitSession, error) {
+	cc, err := l.control.get(u.Control)
+	if err != nil {
+		return nil, err
+	}
+	m, err := pb.NewUnitServiceClient(cc).OpenSession(ctx, v.openRequest(l.client()))
+	if err != nil {
+		return nil, err
+	}
+	g := v.layout.Geometry
+	if p := l.dev.Info().Provider; m.Provider != p {
+		return nil, fmt.Errorf("it speaks %s, this client %s: open the log with provider %s", m.Provider, p, m.Provider)
+	}
+	if n := int(m.Slots); n < 1 || n > g.SessionSlots || int(m.FirstSlot)+n > g.SessionSlots*g.MaxSessions || m.Index == nil || m.Ring == nil || m.StagingRead == nil || m.StagingWrite == nil {
+		return nil, errors.New("it offered a session that does not fit the layout's geometry")
+	}
+	s := &unitSession{
+		session: session{who: fmt.Sprintf("unit %d", u.ID), log: l.log, broken: make(chan struct{}), closed: make(chan struct{})},
+		id:      u.ID, geometry: g, patience: l.o.OpTimeout,
+		index: remote(m.Index), ring: remote(m.Ring), stagingRead: remote(m.StagingRead), stagingWrite: remote(m.StagingWrite),
+		helping: make(chan struct{}, 1),
+	}
+	s.requests = requests{dead: s.closed, waiting: map[wire.RequestID]*pending{}}
+	s.slots = newSlots(wire.StagingSlot(m.FirstSlot), int(m.Slots), uint16(m.FirstUse), s.broken)
+	s.after = s.slots.broke
+	for _, token := range [][]byte{m.AppendToken, m.ReadToken} {
+		c, err := l.dev.Dial(ctx, m.Fabric, token, l.connOptions())
+		if err != nil {
+			s.fail(nil)
+			<-s.closed
+			return nil, err
+		}
+		s.pipes = append(s.pipes, &pipe{conn: c})
+	}
+	s.appends, s.reads = s.pipes[0], s.pipes[1]
+	for _, p := range s.pipes {
+		l.background(func(context.Context) { s.receive(p) })
+	}
+	return s, nil
+}
+
+// receive takes what the unit sends until the connection breaks.
+func (s *unitSession) receive(p *pipe) {
+	var d wire.Decoder
+	var bad error
+	for {
+		err := p.conn.Receive(func(b []byte) {
+			m, err := d.Decode(b)
+			switch m := m.(type) {
+			case *wire.Acks:
+				for _, a := range m.List[:m.N] {
+					s.slots.ack(a)
+				}
+			case wire.Reply:
+				s.requests.take(m)
+			default:
+				if bad = err; err == nil {
+					bad = fmt.Errorf("unexpected %T: %w", m, wire.ErrBadMessage)
+				}
+			}
+		})
+		if err == nil {
+			err = bad
+		}
+		if err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+// seqSession is a session with the sequencer in one epoch.
+type seqSession struct {
+	session
+	pipe *pipe
+	word rdma.Remote
+}
+
+func (l *Log) openSequencer(ctx context.Context, v *view) (*seqSession, error) {
+	cc, err := l.control.get(v.layout.Sequencer.Control)
+	if err != nil {
+		return nil, err
+	}
+	m, err := pb.NewSequencerServiceClient(cc).OpenSession(ctx, v.openRequest(l.client()))
+	if err != nil {
+		return nil, err
+	}
+	if p := l.dev.Info().Provider; m.Provider != p || m.Word == nil {
+		return nil, fmt.Errorf("it speaks %s, this client %s: open the log with provider %s", m.Provider, p, m.Provider)
+	}
+	c, err := l.dev.Dial(ctx, m.Fabric, m.Token, l.connOptions())
+	if err != nil {
+		return nil, err
+	}
+	s := &seqSession{
+		session: session{who: "sequencer", log: l.log, broken: make(chan struct{}), closed: make(chan struct{}), pipes: []*pipe{{conn: c}}},
+		word:    remote(m.Word),
+	}
+	s.pipe = s.pipes[0]
+	l.background(func(context.Context) {
+		for {
+			if err := c.Receive(func([]byte) {}); err != nil {
+				s.fail(err)
+				return
+			}
+		}
+	})
+	return s, nil
+}
+
+func remote(r *pb.Remote) rdma.Remote { return rdma.Remote{Addr: r.Addr, Key: rdma.RKey(r.Key)} }
+
+// link holds the current session with one member, and opens another when it broke.
+type link[S any] struct {
+	cur   atomic.Pointer[S]
+	alive func(*S) bool
+	open  func(context.Context) (*S, error)
+	who   string
+
+	turn    chan struct{} // held by whoever opens
+	backoff backoff
+	next    time.Time // no attempt before
+}
+
+func newLink[S any](who string, alive func(*S) bool, open func(context.Context) (*S, error)) *link[S] {
+	return &link[S]{who: who, alive: alive, open: open, turn: make(chan struct{}, 1)}
+}
+
+// get gives the session, opening it if need be. Its errors are *sessionError or ctx's.
+func (k *link[S]) get(ctx context.Context) (*S, error) {
+	if s := k.cur.Load(); s != nil && k.alive(s) {
+		return s, nil
+	}
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if s := k.cur.Load(); s != nil && k.alive(s) {
+		return s, nil
+	}
+	if err := sleep(ctx, time.Until(k.next)); err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := k.open(bounded)
+	if err != nil {
+		// A seal sends all clients here at once: come back spread out.
+		k.next = time.Now().Add(k.backoff.step())
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &sessionError{k.who, err}
+	}
+	k.backoff = backoff{}
+	k.cur.Store(s)
+	return s, nil
+}
+
+// backoff grows from 1 ms to 250 ms, with jitter.
+type backoff struct{ n int }
+
+func (b *backoff) step() time.Duration {
+	d := min(time.Millisecond<<b.n, 250*time.Millisecond)
+	b.n = min(b.n+1, 8)
+	return d/2 + rand.N(d)
+}
+
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

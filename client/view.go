@@ -1,0 +1,289 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
+	"corfu/layout"
+)
+
+// view is one layout and what was opened under it. It is replaced as a whole by a newer
+// one; its epoch never changes, and an operation that holds a view acts in that epoch only (rule R8).
+type view struct {
+	layout *layout.Layout
+	units  map[layout.UnitID]*link[unitSession]
+	seq    *link[seqSession]
+
+	tail     atomic.Uint64 // first position not known to be handed out in this epoch
+	turn     atomic.Uint32 // which chain Tail looks at
+	replaced chan struct{} // closed when a newer view is in use
+}
+
+func (v *view) epoch() layout.Epoch { return v.layout.Epoch }
+
+func (v *view) flash() bool { return v.layout.Durability == layout.Flash }
+
+// saw notes that all positions below p are handed out.
+func (v *view) saw(p layout.Position) {
+	for {
+		old := v.tail.Load()
+		if uint64(p) <= old || v.tail.CompareAndSwap(old, uint64(p)) {
+			return
+		}
+	}
+}
+
+func (v *view) openRequest(c layout.ClientID) *pb.OpenSessionRequest {
+	return &pb.OpenSessionRequest{Log: v.layout.Log[:], Epoch: uint64(v.layout.Epoch), Client: uint32(c)}
+}
+
+// unit gives a session with unit id.
+func (v *view) unit(ctx context.Context, id layout.UnitID) (*unitSession, error) {
+	return v.units[id].get(ctx)
+}
+
+func (v *view) retired() bool {
+	select {
+	case <-v.replaced:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *Log) newView(lay *layout.Layout) *view {
+	v := &view{layout: lay, units: make(map[layout.UnitID]*link[unitSession], len(lay.Units)), replaced: make(chan struct{})}
+	v.tail.Store(uint64(lay.Start))
+	for _, u := range lay.Units {
+		v.units[u.ID] = newLink(fmt.Sprintf("unit %d", u.ID),
+			func(s *unitSession) bool { return s.alive() },
+			func(ctx context.Context) (*unitSession, error) {
+				s, err := l.openUnit(ctx, v, u)
+				if err != nil {
+					return nil, l.failedOpen(u.Control, err)
+				}
+				return s, l.adopt(v, &s.session)
+			})
+	}
+	v.seq = newLink("sequencer",
+		func(s *seqSession) bool { return s.alive() },
+		func(ctx context.Context) (*seqSession, error) {
+			s, err := l.openSequencer(ctx, v)
+			if err != nil {
+				return nil, l.failedOpen(lay.Sequencer.Control, err)
+			}
+			return s, l.adopt(v, &s.session)
+		})
+	return v
+}
+
+func (l *Log) failedOpen(addr string, err error) error {
+	l.m.connErrors.Inc()
+	l.log.Debug("no session", "with", addr, "cause", err)
+	return err
+}
+
+// adopt takes a new session under the watchdog and Close, unless its view is out of use already.
+func (l *Log) adopt(v *view, s *session) error {
+	l.mu.Lock()
+	l.sessions[s] = v
+	ended := l.ended
+	l.mu.Unlock()
+	if ended || v.retired() {
+		s.fail(ErrClosed)
+		return errStale
+	}
+	return nil
+}
+
+func (l *Log) current() *view { return l.view.Load() }
+
+// install makes lay the layout in use, if it is newer than what is in use (rule R8).
+// Sessions of the older view end: whoever holds them finds out what became of its operations (rule R9).
+func (l *Log) install(lay *layout.Layout) error {
+	l.mu.Lock()
+	old := l.view.Load()
+	if old != nil && lay.Log != old.layout.Log {
+		l.mu.Unlock()
+		return fmt.Errorf("client: the layout service now serves log %v, not %v", lay.Log, old.layout.Log)
+	}
+	if old != nil && lay.Epoch <= old.layout.Epoch {
+		l.mu.Unlock()
+		return nil
+	}
+	if old != nil && lay.Geometry != old.layout.Geometry {
+		l.mu.Unlock()
+		return errors.New("client: the geometry of the log changed: open it anew")
+	}
+	l.view.Store(l.newView(lay))
+	var ending []*session
+	if old != nil {
+		close(old.replaced)
+		for s, v := range l.sessions {
+			if v == old {
+				ending = append(ending, s)
+			}
+		}
+	}
+	l.mu.Unlock()
+	l.m.epoch.Set(float64(lay.Epoch))
+	l.log.Info("layout", "epoch", lay.Epoch, "units", len(lay.Units), "start", lay.Start, "durability", lay.Durability)
+	for _, s := range ending {
+		s.fail(errStale)
+	}
+	return nil
+}
+
+// refreshing is one question to the layout servers; all who want to know share it.
+type refreshing struct {
+	done chan struct{}
+	err  error
+}
+
+// refresh asks for the layout, and returns once the answer is in use or a newer view than v is.
+func (l *Log) refresh(ctx context.Context, v *view) error {
+	if v.retired() {
+		return nil
+	}
+	l.mu.Lock()
+	r := l.refreshing
+	if r == nil {
+		r = &refreshing{done: make(chan struct{})}
+		l.refreshing = r
+		l.background(func(bg context.Context) {
+			r.err = l.getLayout(bg)
+			l.mu.Lock()
+			l.refreshing = nil
+			l.mu.Unlock()
+			close(r.done)
+		})
+	}
+	l.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-v.replaced:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// getLayout asks each layout server in turn until one answers.
+func (l *Log) getLayout(ctx context.Context) error {
+	var errs []error
+	for _, addr := range l.o.LayoutServers {
+		err := l.getLayoutFrom(ctx, addr)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("layout server %s: %w", addr, err))
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Log) getLayoutFrom(ctx context.Context, addr string) error {
+	cc, err := l.control.get(addr)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	m, err := pb.NewLayoutServiceClient(cc).Get(ctx, &pb.GetRequest{})
+	if err != nil {
+		return err
+	}
+	lay, err := pbconv.ToLayout(m)
+	if err != nil {
+		return err
+	}
+	return l.install(lay)
+}
+
+// follow keeps a stream of layouts open, so that most clients know of a new epoch before they are refused.
+func (l *Log) follow(ctx context.Context) {
+	var b backoff
+	for i := 0; ctx.Err() == nil; i++ {
+		addr := l.o.LayoutServers[i%len(l.o.LayoutServers)]
+		if l.followFrom(ctx, addr) {
+			b = backoff{}
+		}
+		_ = sleep(ctx, b.step())
+	}
+}
+
+// followFrom reports whether any layout came.
+func (l *Log) followFrom(ctx context.Context, addr string) (came bool) {
+	cc, err := l.control.get(addr)
+	if err != nil {
+		return false
+	}
+	stream, err := pb.NewLayoutServiceClient(cc).Watch(ctx, &pb.WatchRequest{})
+	for err == nil {
+		var m *pb.Layout
+		if m, err = stream.Recv(); err != nil {
+			break
+		}
+		var lay *layout.Layout
+		if lay, err = pbconv.ToLayout(m); err == nil {
+			err = l.install(lay)
+			came = true
+		}
+	}
+	if ctx.Err() == nil {
+		l.log.Debug("layout stream ended", "server", addr, "cause", err)
+	}
+	return came
+}
+
+// retry prepares another try of an operation that failed with err under v: nil means try again, with the view
+// that is current then. It returns err itself if trying again is no cure.
+func (l *Log) retry(ctx context.Context, v *view, err error, b *backoff) error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	if !transient(err) {
+		return err
+	}
+	l.m.retries.Inc()
+	rerr := l.refresh(ctx, v)
+	if !v.retired() {
+		t := time.NewTimer(b.step())
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-v.replaced:
+		case <-ctx.Done():
+		case <-l.ctx.Done():
+			return ErrClosed
+		}
+	}
+	if ctx.Err() != nil {
+		if rerr != nil && ctx.Err() != rerr {
+			err = errors.Join(err, rerr)
+		}
+		return fmt.Errorf("%w: %w (last: %w)", ErrUnavailable, ctx.Err(), err)
+	}
+	return nil
+}
+
+// try runs fn with the current view, and again with a fresh one, until it succeeds or fails for good.
+func try[T any](ctx context.Context, l *Log, fn func(*view) (T, error)) (T, error) {
+	var b backoff
+	for {
+		v := l.current()
+		x, err := fn(v)
+		if err == nil {
+			return x, nil
+		}
+		if err = l.retry(ctx, v, err, &b); err != nil {
+			var zero T
+			return zero, err
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+)
+
+// clearWindow is called when unit id's window has not reached address a, and returns when it is worth
+// looking again. The window waits for what stands at its base to become durable (rule R4), and moves once something is
+// published in its last quarter. Usually that is under way. A hole there lasts until somebody fills
+// it: after HoleTimeout this client does. One goroutine does that for all that wait.
+func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layout.Address) error {
+	l.m.windowWaits.Inc()
+	s, err := v.unit(ctx, id)
+	if err != nil {
+		return err
+	}
+	select {
+	case s.helping <- struct{}{}:
+		defer func() { <-s.helping }()
+	default:
+		return sleep(ctx, time.Millisecond)
+	}
+	f, err := l.frames.get()
+	if err != nil {
+		return err
+	}
+	defer l.put(f)
+	o, found, err := s.findObstacle(ctx, a, f)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return sleep(ctx, 200*time.Microsecond)
+	}
+	if o != s.obstacle || s.since.IsZero() {
+		s.obstacle, s.since = o, time.Now()
+	}
+	if time.Since(s.since) < l.o.HoleTimeout {
+		if err := s.bell(ctx, o, f); err != nil {
+			return err
+		}
+		return sleep(ctx, min(time.Millisecond, l.o.HoleTimeout))
+	}
+	p, ok := v.layout.PositionAt(id, o)
+	if !ok {
+		return fmt.Errorf("client: unit %d address %d: %w", id, o, layout.ErrBeyond)
+	}
+	l.log.Debug("clearing the window", "unit", id, "position", p, "waiting", a)
+	if err := l.fillIn(ctx, v, p); err != nil {
+		return err
+	}
+	// The holes of a client that died come in rows: the next one has waited as long as this one.
+	if o, found, err = s.findObstacle(ctx, a, f); err == nil && found {
+		s.obstacle = o
+	}
+	return err
+}
+
+// findObstacle gives the address that keeps the window from a, if it is one that a fill could help.
+func (s *unitSession) findObstacle(ctx context.Context, a layout.Address, f *frame) (layout.Address, bool, error) {
+	base, baseOpen := layout.Address(1<<63), false // lowest address in the window, and whether it is not durable
+	var published, empty layout.Address            // highest ones
+	err := s.scan(ctx, f, func(x layout.Address, w wire.Word) {
+		if x < base {
+			base, baseOpen = x, !w.State().Terminal()
+		}
+		if w.State() != wire.Empty {
+			published = max(published, x)
+		} else if x < a {
+			empty = max(empty, x)
+		}
+	})
+	switch w := layout.Address(s.geometry.Window); {
+	case err != nil:
+		return 0, false, err
+	case a < base+w:
+		return 0, false, nil // it is there now
+	case baseOpen:
+		return base, true, nil
+	case published > base+w-layout.Address(s.geometry.OpenPages()) || empty < base:
+		return 0, false, nil // the unit has all it needs
+	}
+	return empty, true, nil
+}
+
+// scan reads all words of the unit's window, a page at a time.
+func (s *unitSession) scan(ctx context.Context, f *frame, fn func(layout.Address, wire.Word)) error {
+	g := s.geometry
+	most := f.page.Len / wire.WordSize
+	for from := 0; from < g.Window; from += most {
+		n := min(most, g.Window-from)
+		f.b.Reset()
+		f.b.Read(f.page.Mem.Slice(f.page.Off, n*wire.WordSize), s.word(layout.Address(from)))
+		if err := s.check(f.do(ctx, s.reads)); err != nil {
+			return err
+		}
+		for i := range n {
+			w := wire.Word(f.page.Mem.Load(f.page.Off + i*wire.WordSize))
+			fn(layout.Address(w.Generation())*layout.Address(g.Window)+layout.Address(from+i), w)
+		}
+	}
+	return nil
+}
