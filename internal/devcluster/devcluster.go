@@ -1,0 +1,197 @@
+package devcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"corfu/internal/control"
+	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
+	"corfu/layout"
+	layoutserver "corfu/layout/server"
+	"corfu/rdma"
+	"corfu/rdma/fabric"
+	seqserver "corfu/seq/server"
+	unitserver "corfu/unit/server"
+)
+
+// Cluster is a running cluster.
+type Cluster struct {
+	Units  []*unitserver.Server // unit i+1
+	Seq    *seqserver.Server
+	Layout *layoutserver.Server
+
+	opts   Options
+	record record
+	device rdma.Device
+	owned  bool   // the device was opened here
+	reason string // why the device was chosen
+	conn   *grpc.ClientConn
+}
+
+// Start starts all members and returns once the layout is active and every member
+// serves it. What was started is stopped again if it fails.
+func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
+	o = o.withDefaults()
+	if o.Dir == "" {
+		return nil, errors.New("devcluster: no directory")
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("devcluster: %w", err)
+	}
+	c := &Cluster{opts: o, device: o.Device, reason: "given"}
+	fresh := false
+	if c.record, fresh, err = load(o); err != nil {
+		return nil, fmt.Errorf("devcluster: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("devcluster: %w", errors.Join(err, c.Close()))
+		}
+	}()
+	if c.device == nil {
+		c.device, c.reason, err = fabric.Open(fabric.Options{Provider: o.Provider, Device: o.DeviceName})
+		if err != nil {
+			return nil, err
+		}
+		c.owned = true
+	}
+	if err := c.startMembers(ctx); err != nil {
+		return nil, err
+	}
+	if fresh {
+		// Before the layout server makes the log: from then on the addresses are fixed.
+		if err := c.record.save(o.Dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.startLayout(ctx); err != nil {
+		return nil, err
+	}
+	ready, cancel := context.WithTimeout(ctx, o.Ready)
+	defer cancel()
+	return c, c.awaitReady(ready)
+}
+
+// startMembers starts those that the first layout names: their ports must be known before it.
+func (c *Cluster) startMembers(ctx context.Context) (err error) {
+	o := c.opts
+	for i := range c.record.Units {
+		u, err := c.startUnit(ctx, i)
+		if err != nil {
+			return err
+		}
+		c.Units = append(c.Units, u)
+		c.record.Units[i] = u.ControlAddr()
+	}
+	c.Seq, err = seqserver.Start(ctx, seqserver.Config{
+		ID: 1, Dir: filepath.Join(o.Dir, "seq-1"), Device: c.device, Control: c.record.Sequencer,
+		Registerer: o.Registerer, Logger: o.Logger.With("sequencer", 1),
+	})
+	if err != nil {
+		return fmt.Errorf("sequencer: %w", err)
+	}
+	c.record.Sequencer = c.Seq.ControlAddr()
+	return nil
+}
+
+func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, error) {
+	id := i + 1
+	u, err := unitserver.Start(ctx, unitserver.Config{
+		ID: layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: c.record.Units[i],
+		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.Itoa(id)}, c.opts.Registerer),
+		Logger:     c.opts.Logger.With("unit", id),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("unit %d: %w", id, err)
+	}
+	return u, nil
+}
+
+func (c *Cluster) startLayout(ctx context.Context) (err error) {
+	c.Layout, err = layoutserver.Start(ctx, layoutserver.Config{
+		Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(),
+		Registerer: c.opts.Registerer, Logger: c.opts.Logger.With("layout", 1),
+	})
+	if err != nil {
+		return fmt.Errorf("layout server: %w", err)
+	}
+	if c.record.Layout != c.Layout.ControlAddr() {
+		c.record.Layout = c.Layout.ControlAddr()
+		if err := c.record.save(c.opts.Dir); err != nil {
+			return err
+		}
+	}
+	c.conn, err = control.Dial(c.LayoutAddr())
+	return err
+}
+
+// LayoutAddr is host:port of the layout server: what client.Options.LayoutServers wants.
+func (c *Cluster) LayoutAddr() string { return c.Layout.ControlAddr() }
+
+// Device is the fabric device of all members, and why it was chosen.
+func (c *Cluster) Device() (dev rdma.Device, reason string) { return c.device, c.reason }
+
+// UnitDir is where a unit's data lies.
+func (c *Cluster) UnitDir(id layout.UnitID) string {
+	return filepath.Join(c.opts.Dir, fmt.Sprintf("unit-%d", id))
+}
+
+// Reconfigure moves the cluster to a new epoch with the same members, and returns its layout.
+func (c *Cluster) Reconfigure(ctx context.Context) (*layout.Layout, error) {
+	m, err := pb.NewLayoutServiceClient(c.conn).Reconfigure(ctx, &pb.ReconfigureRequest{Reason: "devcluster"})
+	if err != nil {
+		return nil, fmt.Errorf("devcluster: reconfigure: %w", err)
+	}
+	return pbconv.ToLayout(m)
+}
+
+// Health is nil while every member serves.
+func (c *Cluster) Health() error {
+	var errs []error
+	for i, u := range c.Units {
+		if err := u.Health(); err != nil {
+			errs = append(errs, fmt.Errorf("unit %d: %w", i+1, err))
+		}
+	}
+	if err := c.Seq.Health(); err != nil {
+		errs = append(errs, fmt.Errorf("sequencer: %w", err))
+	}
+	if err := c.Layout.Health(); err != nil {
+		errs = append(errs, fmt.Errorf("layout server: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// Close stops all members; everything durable stays. The layout server goes first: it would take the others for failed.
+func (c *Cluster) Close() error {
+	var errs []error
+	if c.conn != nil {
+		errs = append(errs, c.conn.Close())
+		c.conn = nil
+	}
+	if c.Layout != nil {
+		errs = append(errs, c.Layout.Close())
+	}
+	if c.Seq != nil {
+		errs = append(errs, c.Seq.Close())
+	}
+	for _, u := range c.Units {
+		errs = append(errs, u.Close())
+	}
+	if c.owned {
+		c.owned = false
+		errs = append(errs, c.device.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Chains are the chains of the first layout, heads first.
+func (c *Cluster) Chains() []layout.Chain { return c.record.template().Segments[0].Chains }

@@ -1,0 +1,129 @@
+package devcluster
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.yaml.in/yaml/v3"
+
+	"corfu/layout"
+)
+
+// shape is what a cluster cannot change once it was made.
+type shape struct {
+	Chains     int               `yaml:"chains"`
+	Replicas   int               `yaml:"replicas"`
+	Geometry   layout.Geometry   `yaml:"geometry"`
+	Durability layout.Durability `yaml:"durability"`
+}
+
+// record is cluster.yaml. The first layout names the control addresses, so they must be the same at every start.
+type record struct {
+	Shape     shape    `yaml:"shape"`
+	Layout    string   `yaml:"layout"`
+	Sequencer string   `yaml:"sequencer"`
+	Units     []string `yaml:"units"` // unit i+1
+}
+
+const recordName = "cluster.yaml"
+
+// anyPort is where a member listens that never did before.
+const anyPort = "127.0.0.1:0"
+
+// ErrShape: the directory holds a cluster of another shape. Use its shape, or another directory.
+var ErrShape = errors.New("the directory holds a cluster of another shape")
+
+// load gives the record of the directory, or that of a new cluster, with the ports still open.
+func load(o Options) (r record, fresh bool, err error) {
+	b, err := os.ReadFile(filepath.Join(o.Dir, recordName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r = newRecord(o)
+		return r, true, r.Shape.validate()
+	case err != nil:
+		return r, false, err
+	}
+	if err := yaml.Unmarshal(b, &r); err != nil {
+		return r, false, fmt.Errorf("%s: %w", filepath.Join(o.Dir, recordName), err)
+	}
+	if len(r.Units) != r.Shape.Chains*r.Shape.Replicas {
+		return r, false, fmt.Errorf("%s: %d units for %d chains of %d", filepath.Join(o.Dir, recordName), len(r.Units), r.Shape.Chains, r.Shape.Replicas)
+	}
+	if o.Control != "" {
+		r.Layout = o.Control // no layout names it: clients are told
+	}
+	return r, false, r.Shape.agrees(o)
+}
+
+func newRecord(o Options) record {
+	s := shape{o.Chains, o.Replicas, o.Geometry, o.Durability}
+	if s.Chains == 0 {
+		s.Chains = 2
+	}
+	if s.Replicas == 0 {
+		s.Replicas = 2
+	}
+	if s.Geometry == (layout.Geometry{}) {
+		s.Geometry = layout.DefaultGeometry()
+	}
+	r := record{Shape: s, Layout: o.Control, Sequencer: anyPort}
+	if r.Layout == "" {
+		r.Layout = anyPort
+	}
+	for range max(0, s.Chains*s.Replicas) {
+		r.Units = append(r.Units, anyPort)
+	}
+	return r
+}
+
+// agrees refuses options that ask for another shape than the directory has.
+func (s shape) agrees(o Options) error {
+	switch {
+	case o.Chains != 0 && o.Chains != s.Chains:
+		return fmt.Errorf("%w: %d chains, not %d", ErrShape, s.Chains, o.Chains)
+	case o.Replicas != 0 && o.Replicas != s.Replicas:
+		return fmt.Errorf("%w: %d replicas, not %d", ErrShape, s.Replicas, o.Replicas)
+	case o.Geometry != (layout.Geometry{}) && o.Geometry != s.Geometry:
+		return fmt.Errorf("%w: geometry %+v, not %+v", ErrShape, s.Geometry, o.Geometry)
+	case o.Durability != layout.Flash && o.Durability != s.Durability:
+		return fmt.Errorf("%w: durability %v, not %v", ErrShape, s.Durability, o.Durability)
+	}
+	return nil
+}
+
+// save replaces the record in one step.
+func (r record) save(dir string) error {
+	b, err := yaml.Marshal(r)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, recordName+".tmp")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, recordName))
+}
+
+// template is the first layout, before the layout server gives it an epoch and a log id.
+func (r record) template() *layout.Layout {
+	l := &layout.Layout{
+		Geometry: r.Shape.Geometry, Durability: r.Shape.Durability,
+		Sequencer: layout.Sequencer{ID: 1, Control: r.Sequencer},
+	}
+	for i, control := range r.Units {
+		l.Units = append(l.Units, layout.Unit{ID: layout.UnitID(i + 1), Control: control})
+	}
+	s := layout.Segment{}
+	for c := range r.Shape.Chains {
+		var chain layout.Chain
+		for k := range r.Shape.Replicas {
+			chain.Units = append(chain.Units, layout.UnitID(c*r.Shape.Replicas+k+1))
+		}
+		s.Chains = append(s.Chains, chain)
+	}
+	l.Segments = []layout.Segment{s}
+	return l
+}

@@ -1,0 +1,67 @@
+package devcluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// Options of a cluster. Of a directory that holds a cluster already, the shape (chains, replicas,
+// geometry, durability) is the cluster's: zero fields take it, others must agree.
+type Options struct {
+	Device     rdma.Device // fabric of all members; nil: opened by Provider and DeviceName, and closed with the cluster
+	Provider   string      // "auto" (default), "verbs" or "tcp"
+	DeviceName string      // RDMA device; "": the first usable one
+
+	Dir        string            // where everything durable lies; needed
+	Control    string            // of the layout server, host:port; default a free port on 127.0.0.1, or the one it had
+	Chains     int               // default 2; 1 to 64
+	Replicas   int               // of each chain; default 2; 1 to 16
+	Geometry   layout.Geometry   // default layout.DefaultGeometry
+	Durability layout.Durability // default layout.Flash
+
+	Ready      time.Duration         // how long Start waits for the cluster to serve; default 30 s
+	Registerer prometheus.Registerer // of all members, units told apart by the label "unit"; nil: none
+	Logger     *slog.Logger          // nil: none
+}
+
+func (o Options) withDefaults() Options {
+	if o.Provider == "" {
+		o.Provider = "auto"
+	}
+	if o.Ready == 0 {
+		o.Ready = 30 * time.Second
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	return o
+}
+
+// validate reports every bad field of a shape whose defaults are filled in.
+func (s shape) validate() error {
+	var errs []error
+	if s.Chains < 1 || s.Chains > 64 {
+		errs = append(errs, fmt.Errorf("%d chains: must be 1 to 64", s.Chains))
+	}
+	if s.Replicas < 1 || s.Replicas > 16 {
+		errs = append(errs, fmt.Errorf("%d replicas: must be 1 to 16", s.Replicas))
+	}
+	if err := s.Geometry.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if s.Durability != layout.Flash && s.Durability != layout.Memory {
+		errs = append(errs, fmt.Errorf("unknown durability %d", s.Durability))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"corfu/client"
+	"corfu/internal/devcluster"
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/tools/corfu/internal/bench"
+)
+
+// appendRig is a cluster of one chain of two units, and one client of it.
+type appendRig struct {
+	durability layout.Durability
+	cluster    *devcluster.Cluster
+	log        *client.Log
+	payload    []byte
+}
+
+func openAppendRig(ctx context.Context, dev rdma.Device, d layout.Durability, b benchFlags, a *app) (_ *appendRig, err error) {
+	r := &appendRig{durability: d, payload: make([]byte, benchPayload)}
+	for i := range r.payload {
+		r.payload[i] = byte(i*7 + i>>8)
+	}
+	r.cluster, err = devcluster.Start(ctx, devcluster.Options{
+		Device: dev, Dir: filepath.Join(b.dir, d.String()), Chains: 1, Replicas: 2, Durability: d, Logger: a.logger(true),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.log, err = client.Open(ctx, client.Options{
+		LayoutServers: []string{r.cluster.LayoutAddr()}, Device: dev, Spin: b.spin, Logger: a.logger(true),
+	})
+	if err != nil {
+		return nil, errors.Join(err, r.cluster.Close())
+	}
+	return r, nil
+}
+
+func (r *appendRig) close() error { return errors.Join(r.log.Close(), r.cluster.Close()) }
+
+// Name implements bench.Contestant.
+func (r *appendRig) Name() string { return fmt.Sprintf("Append, 2 replicas, %v", r.durability) }
+
+// Round implements bench.Contestant.
+func (r *appendRig) Round(ctx context.Context, ops int) (bench.Sample, error) {
+	return bench.Time(ctx, ops, func(ctx context.Context) error {
+		_, err := r.log.Append(ctx, r.payload)
+		return err
+	})
+}
+
+// throughput runs n appenders, each with one append outstanding, for d.
+func (r *appendRig) throughput(ctx context.Context, n int, d time.Duration) (perSecond float64, err error) {
+	var done atomic.Int64
+	var failed atomic.Pointer[error]
+	var running sync.WaitGroup
+	start := time.Now()
+	for range n {
+		running.Add(1)
+		go func() {
+			defer running.Done()
+			for time.Since(start) < d && failed.Load() == nil {
+				if _, err := r.log.Append(ctx, r.payload); err != nil {
+					failed.CompareAndSwap(nil, &err)
+					return
+				}
+				done.Add(1)
+			}
+		}()
+	}
+	running.Wait()
+	if err := failed.Load(); err != nil {
+		return 0, *err
+	}
+	return float64(done.Load()) / time.Since(start).Seconds(), nil
+}
+
+func (a *app) measureThroughput(ctx context.Context, r *rig, b benchFlags, rep *report) error {
+	if b.duration == 0 || len(b.appenders) == 0 {
+		return nil
+	}
+	rigs := []*appendRig{r.memory, r.flash}
+	bar := a.newBar(int64(len(rigs)*len(b.appenders)), "throughput")
+	for _, x := range rigs {
+		for _, n := range b.appenders {
+			bar.Describe(fmt.Sprintf("throughput: %v, %d appenders", x.durability, n))
+			rate, err := x.throughput(ctx, n, b.duration)
+			if err != nil {
+				return fmt.Errorf("throughput, %v, %d appenders: %w", x.durability, n, err)
+			}
+			rep.Throughput = append(rep.Throughput, throughputJSON{x.durability.String(), n, rate, rate * benchPayload / 1e6})
+			_ = bar.Add(1)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"corfu/internal/devcluster"
+	"corfu/layout"
+	"corfu/tools/corfu/internal/scratch"
+)
+
+type devFlags struct {
+	dir, control, http, durability string
+	chains, replicas               int
+}
+
+func (a *app) devCommand() *cobra.Command {
+	var d devFlags
+	cmd := &cobra.Command{
+		Use: "dev", Short: "Run a whole cluster in one process", Args: cobra.NoArgs,
+		Long: `Run a whole cluster in one process on loopback: a layout server, a sequencer and
+chains of storage units. It stays up until interrupted; the other commands find it
+by themselves. Without --dir everything is forgotten at the end.`,
+	}
+	f := cmd.Flags()
+	f.StringVar(&d.dir, "dir", "", "`directory` that keeps the cluster (default: a temporary one)")
+	f.StringVar(&d.control, "control", "", "`host:port` of the layout server (default: "+defaultLayout+", or a free port if that is taken)")
+	f.StringVar(&d.http, "http", "127.0.0.1:0", "`host:port` of /metrics and /healthz, or off")
+	f.StringVar(&d.durability, "durability", "flash", "flash, or memory: an append is acknowledged before it is on flash")
+	f.IntVar(&d.chains, "chains", 0, "chains (default 2, or what --dir holds)")
+	f.IntVar(&d.replicas, "replicas", 0, "units of each chain (default 2, or what --dir holds)")
+	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
+		for _, name := range []string{"chains", "replicas"} {
+			if n, _ := f.GetInt(name); f.Changed(name) && n < 1 {
+				return usagef("--%s %d: must be at least 1", name, n)
+			}
+		}
+		return a.dev(ctx, d)
+	})
+	return cmd
+}
+
+func (a *app) dev(ctx context.Context, d devFlags) (err error) {
+	durability, err := layout.ParseDurability(d.durability)
+	if err != nil {
+		return &usageError{err}
+	}
+	kept := d.dir != ""
+	if !kept {
+		remove := func() error { return nil }
+		if d.dir, remove, err = scratch.Dir("corfu-dev-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, remove()) }()
+		if d.control == "" {
+			d.control = freeOr(defaultLayout)
+		}
+	} else if d.control == "" && !exists(d.dir) {
+		d.control = freeOr(defaultLayout)
+	}
+	r := newRegistry()
+	c, err := devcluster.Start(ctx, devcluster.Options{
+		Provider: a.provider, DeviceName: a.device, Dir: d.dir, Control: d.control,
+		Chains: d.chains, Replicas: d.replicas, Durability: durability, Registerer: r, Logger: a.logger(true),
+	})
+	if errors.Is(err, devcluster.ErrShape) {
+		return &usageError{err}
+	} else if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	return a.devUp(ctx, c, d, kept, r)
+}
+
+// devUp tells the world about the cluster and waits for the end.
+func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept bool, r *prometheus.Registry) error {
+	st, err := serveStatus(d.http, r, c.Health)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	dev, reason := c.Device()
+	info := dev.Info()
+	file, remove, err := writeClusterFile(clusterFile{
+		LayoutServers: []string{c.LayoutAddr()}, Provider: info.Provider, Device: deviceName(info.Provider, info.Name), PID: os.Getpid(),
+	})
+	if err == nil {
+		defer remove()
+	}
+	if a.json() {
+		if err := a.printJSON(devJSON{ready{"corfu dev", c.LayoutAddr(), st.addr(), d.dir, info.Provider}, info.Name, reason, file}); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(a.stdout, "layout server  %s\nmetrics        http://%s/metrics\nfabric         %s, device %s: %s\n", c.LayoutAddr(), st.addr(), info.Provider, info.Name, reason)
+		fate := "forgotten at the end"
+		if kept {
+			fate = "kept"
+		}
+		fmt.Fprintf(a.stdout, "data           %s, %s\n\n", d.dir, fate)
+		if err != nil {
+			fmt.Fprintf(a.stdout, "Other commands need --cluster %s (%v).\n", c.LayoutAddr(), err)
+		} else {
+			fmt.Fprintln(a.stdout, "Other commands find it by themselves; try: corfu append hello && corfu read 0")
+		}
+		fmt.Fprintln(a.stdout, "Up. Interrupt to stop.")
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// devJSON is what corfu dev -o json says once it is up.
+type devJSON struct {
+	ready
+	Device  string `json:"device"`
+	Reason  string `json:"reason"`
+	Cluster string `json:"cluster_file"`
+}
+
+// deviceName is what client options take: only verbs devices have names to choose by.
+func deviceName(provider, name string) string {
+	if provider == "verbs" {
+		return name
+	}
+	return ""
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

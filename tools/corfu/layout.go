@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"corfu/layout"
+	layoutserver "corfu/layout/server"
+)
+
+// layoutConfig is the configuration file of a layout server.
+type layoutConfig struct {
+	daemonConfig `yaml:",inline"`
+	Raft         string          `yaml:"raft"`
+	Bootstrap    bootstrapConfig `yaml:"bootstrap"`
+}
+
+// bootstrapConfig describes the log's first layout. A server that has a layout already keeps that.
+type bootstrapConfig struct {
+	Log        string         `yaml:"log"` // 32 hexadecimal digits; default: a new one
+	Durability string         `yaml:"durability"`
+	Geometry   geometryConfig `yaml:"geometry"`
+	Sequencer  memberConfig   `yaml:"sequencer"`
+	Units      []memberConfig `yaml:"units"`
+	Chains     [][]uint32     `yaml:"chains"` // unit numbers, head first
+}
+
+type memberConfig struct {
+	ID      uint32 `yaml:"id"`
+	Control string `yaml:"control"`
+}
+
+// geometryConfig is layout.Geometry with the names of configuration files.
+type geometryConfig struct {
+	PageSize     int `yaml:"page_size"`
+	Window       int `yaml:"window"`
+	SessionSlots int `yaml:"session_slots"`
+	MaxSessions  int `yaml:"max_sessions"`
+}
+
+func defaultGeometryConfig() geometryConfig {
+	g := layout.DefaultGeometry()
+	return geometryConfig{g.PageSize, g.Window, g.SessionSlots, g.MaxSessions}
+}
+
+func (g geometryConfig) geometry() layout.Geometry {
+	return layout.Geometry{PageSize: g.PageSize, Window: g.Window, SessionSlots: g.SessionSlots, MaxSessions: g.MaxSessions}
+}
+
+func (a *app) layoutCommand() *cobra.Command {
+	c := layoutConfig{Bootstrap: bootstrapConfig{Durability: layout.Flash.String(), Geometry: defaultGeometryConfig()}}
+	var config, sequencer string
+	var units, chains []string
+	cmd := &cobra.Command{
+		Use: "layout", Short: "Run a layout server, or ask one", Args: cobra.NoArgs,
+		Long: `Run a layout server: it keeps the layouts of all epochs, and moves the cluster from
+one to the next. On its first start it makes the log from --seq, --unit and --chain
+(or the bootstrap section of its configuration file); later it ignores them.`,
+		Example: `  corfu layout --dir /var/lib/corfu/layout --seq 1=127.0.0.1:7771 \
+    --unit 1=127.0.0.1:7781 --unit 2=127.0.0.1:7782 --chain 1,2`,
+	}
+	f := cmd.Flags()
+	daemonFlags(f, &c.daemonConfig, &config, defaultLayout, "127.0.0.1:7870")
+	f.StringVar(&c.Raft, "raft", "", "`host:port` of Raft among layout servers (default: none, a single server)")
+	f.StringVar(&c.Bootstrap.Durability, "durability", layout.Flash.String(), "flash, or memory on machines whose memory survives a power cut")
+	f.IntVar(&c.Bootstrap.Geometry.PageSize, "page-size", c.Bootstrap.Geometry.PageSize, "`bytes` of a page")
+	f.IntVar(&c.Bootstrap.Geometry.Window, "window", c.Bootstrap.Geometry.Window, "`pages` of a unit in registered memory")
+	f.StringVar(&sequencer, "seq", "", "the sequencer, `id=host:port`")
+	f.StringArrayVar(&units, "unit", nil, "a storage unit, `id=host:port`; once for each")
+	f.StringArrayVar(&chains, "chain", nil, "a chain of `units`, 1,2: head first; once for each")
+	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
+		if err := loadConfig(cmd, config, &c); err != nil {
+			return err
+		}
+		if err := c.Bootstrap.members(sequencer, units, chains); err != nil {
+			return err
+		}
+		if c.Dir == "" {
+			return usagef("layout needs --dir")
+		}
+		first, err := c.Bootstrap.layout()
+		if err != nil {
+			return err
+		}
+		return a.serve(ctx, "corfu layout", c.daemonConfig, "", func(r *prometheus.Registry) (daemon, error) {
+			return layoutserver.Start(ctx, layoutserver.Config{
+				Dir: c.Dir, Raft: c.Raft, Control: c.Control, Bootstrap: first,
+				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: a.logger(false),
+			})
+		})
+	})
+	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand())
+	return cmd
+}
+
+// members takes what the flags say in place of the file.
+func (b *bootstrapConfig) members(sequencer string, units, chains []string) (err error) {
+	if sequencer != "" {
+		if b.Sequencer, err = parseMember("--seq", sequencer); err != nil {
+			return err
+		}
+	}
+	if len(units) > 0 {
+		b.Units = nil
+	}
+	for _, s := range units {
+		u, err := parseMember("--unit", s)
+		if err != nil {
+			return err
+		}
+		b.Units = append(b.Units, u)
+	}
+	if len(chains) > 0 {
+		b.Chains = nil
+	}
+	for _, s := range chains {
+		var chain []uint32
+		for _, id := range strings.Split(s, ",") {
+			n, err := strconv.ParseUint(strings.TrimSpace(id), 10, 32)
+			if err != nil || n == 0 {
+				return usagef("--chain %s: %q is not the number of a unit", s, id)
+			}
+			chain = append(chain, uint32(n))
+		}
+		b.Chains = append(b.Chains, chain)
+	}
+	return nil
+}
+
+func parseMember(flag, s string) (memberConfig, error) {
+	id, control, ok := strings.Cut(s, "=")
+	n, err := strconv.ParseUint(id, 10, 32)
+	if !ok || err != nil || n == 0 || control == "" {
+		return memberConfig{}, usagef("%s %s: must be id=host:port, the id a number from 1", flag, s)
+	}
+	return memberConfig{uint32(n), control}, nil
+}
+
+// layout is the template of the first layout, epoch 0, or nil if nothing describes one: a server that has its
+// layouts needs none.
+func (b *bootstrapConfig) layout() (*layout.Layout, error) {
+	if b.Sequencer == (memberConfig{}) && len(b.Units) == 0 && len(b.Chains) == 0 {
+		return nil, nil
+	}
+	d, err := layout.ParseDurability(b.Durability)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	l := &layout.Layout{
+		Geometry: b.Geometry.geometry(), Durability: d,
+		Sequencer: layout.Sequencer{ID: layout.SequencerID(b.Sequencer.ID), Control: b.Sequencer.Control},
+		Segments:  make([]layout.Segment, 1),
+	}
+	if b.Log != "" {
+		if l.Log, err = layout.ParseLogID(b.Log); err != nil {
+			return nil, &usageError{err}
+		}
+	}
+	for _, u := range b.Units {
+		l.Units = append(l.Units, layout.Unit{ID: layout.UnitID(u.ID), Control: u.Control})
+	}
+	for _, c := range b.Chains {
+		var chain layout.Chain
+		for _, id := range c {
+			chain.Units = append(chain.Units, layout.UnitID(id))
+		}
+		l.Segments[0].Chains = append(l.Segments[0].Chains, chain)
+	}
+	return l, b.check(*l)
+}
+
+// check validates the template as the layout that it will become.
+func (b *bootstrapConfig) check(l layout.Layout) error {
+	l.Epoch = 1
+	if l.Log.IsZero() {
+		l.Log = layout.LogID{1}
+	}
+	if err := l.Validate(); err != nil {
+		return &usageError{fmt.Errorf("the first layout is not possible: %w", err)}
+	}
+	return nil
+}

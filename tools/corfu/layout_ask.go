@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"corfu/internal/control"
+	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
+	"corfu/layout"
+)
+
+func (a *app) layoutShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show", Short: "Print the layout in force", Args: cobra.NoArgs,
+		RunE: a.body(func(ctx context.Context, _ []string) error {
+			var l *layout.Layout
+			err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
+				m, err := c.Get(ctx, &pb.GetRequest{})
+				if err != nil {
+					return err
+				}
+				l, err = pbconv.ToLayout(m)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.printLayout(l)
+		}),
+	}
+}
+
+func (a *app) layoutReconfigureCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use: "reconfigure", Short: "Move the cluster to a new epoch", Args: cobra.NoArgs,
+		Long: "Seal the epoch in force, reconcile the units and activate a new epoch with the same members.\nClients go on by themselves.",
+	}
+	cmd.Flags().StringVar(&reason, "reason", "asked for by an operator", "what the logs of the layout server say of it")
+	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
+		var l *layout.Layout
+		err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
+			m, err := c.Reconfigure(ctx, &pb.ReconfigureRequest{Reason: reason})
+			if err != nil {
+				return err
+			}
+			l, err = pbconv.ToLayout(m)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printLayout(l)
+		}
+		_, err = fmt.Fprintf(a.stdout, "epoch %d is active, from position %d on\n", l.Epoch, l.Start)
+		return err
+	})
+	return cmd
+}
+
+// askLayout asks each layout server in turn until one is there.
+func (a *app) askLayout(ctx context.Context, ask func(context.Context, pb.LayoutServiceClient) error) error {
+	found, err := a.findCluster()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	for _, addr := range found.LayoutServers {
+		if err = a.askOne(ctx, addr, ask); grpcstatus.Code(err) != codes.Unavailable {
+			break
+		}
+	}
+	switch s, ok := grpcstatus.FromError(err); {
+	case err == nil:
+		return nil
+	case ok && (s.Code() == codes.Unavailable || s.Code() == codes.DeadlineExceeded):
+		return fmt.Errorf("no cluster answers at %s: is it up? corfu dev starts one, --cluster names another: %s",
+			strings.Join(found.LayoutServers, ", "), s.Message())
+	case ok:
+		return fmt.Errorf("the layout server refused: %s", s.Message())
+	}
+	return err
+}
+
+func (a *app) askOne(ctx context.Context, addr string, ask func(context.Context, pb.LayoutServiceClient) error) error {
+	if err := a.checkClear(addr); err != nil {
+		return err
+	}
+	conn, err := control.Dial(addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return ask(ctx, pb.NewLayoutServiceClient(conn))
+}
+
+// layoutJSON is a layout as scripts read it.
+type layoutJSON struct {
+	Log        string        `json:"log"`
+	Epoch      layout.Epoch  `json:"epoch"`
+	Durability string        `json:"durability"`
+	PageSize   int           `json:"page_size"`
+	MaxPayload int           `json:"max_payload"`
+	Window     int           `json:"window"`
+	Start      uint64        `json:"start"`
+	Sequencer  memberJSON    `json:"sequencer"`
+	Units      []memberJSON  `json:"units"`
+	Segments   []segmentJSON `json:"segments"`
+}
+
+type memberJSON struct {
+	ID      uint32 `json:"id"`
+	Control string `json:"control"`
+}
+
+type segmentJSON struct {
+	Start  uint64      `json:"start"`
+	Chains []chainJSON `json:"chains"`
+}
+
+type chainJSON struct {
+	Base  uint64          `json:"base"`
+	Units []layout.UnitID `json:"units"`
+}
+
+func describeLayout(l *layout.Layout) layoutJSON {
+	out := layoutJSON{
+		Log: l.Log.String(), Epoch: l.Epoch, Durability: l.Durability.String(),
+		PageSize: l.Geometry.PageSize, MaxPayload: l.Geometry.MaxPayload(), Window: l.Geometry.Window,
+		Start:     uint64(l.Start),
+		Sequencer: memberJSON{uint32(l.Sequencer.ID), l.Sequencer.Control},
+	}
+	for _, u := range l.Units {
+		out.Units = append(out.Units, memberJSON{uint32(u.ID), u.Control})
+	}
+	for _, s := range l.Segments {
+		seg := segmentJSON{Start: uint64(s.Start)}
+		for _, c := range s.Chains {
+			seg.Chains = append(seg.Chains, chainJSON{uint64(c.Base), c.Units})
+		}
+		out.Segments = append(out.Segments, seg)
+	}
+	return out
+}
+
+func (a *app) printLayout(l *layout.Layout) error {
+	if a.json() {
+		return a.printJSON(describeLayout(l))
+	}
+	g := l.Geometry
+	fmt.Fprintf(a.stdout, "log         %s\nepoch       %d, from position %d on\ndurability  %s\n", l.Log, l.Epoch, l.Start, l.Durability)
+	fmt.Fprintf(a.stdout, "pages       %d bytes, up to %d of them payload; a window of %d pages\n", g.PageSize, g.MaxPayload(), g.Window)
+	fmt.Fprintf(a.stdout, "sequencer   %d at %s\n\n", l.Sequencer.ID, l.Sequencer.Control)
+	rows := [][]string{{"FROM", "CHAIN", "BASE", "UNITS, HEAD FIRST"}}
+	for _, s := range l.Segments {
+		for i, c := range s.Chains {
+			var units []string
+			for _, id := range c.Units {
+				u, _ := l.Unit(id)
+				units = append(units, fmt.Sprintf("%d at %s", id, u.Control))
+			}
+			rows = append(rows, []string{fmt.Sprint(s.Start), fmt.Sprint(i), fmt.Sprint(c.Base), strings.Join(units, ", ")})
+		}
+	}
+	return a.printTable(rows)
+}

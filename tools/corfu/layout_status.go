@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"corfu/internal/wire/pb"
+)
+
+// statusJSON is the state of the cluster as scripts read it.
+type statusJSON struct {
+	Epoch           uint64             `json:"epoch"`
+	EpochInProgress uint64             `json:"epoch_in_progress,omitempty"`
+	Phase           string             `json:"phase,omitempty"`
+	Members         []memberStatusJSON `json:"members"`
+}
+
+type memberStatusJSON struct {
+	Name    string `json:"name"`
+	Control string `json:"control"`
+	State   string `json:"state"`
+	Epoch   uint64 `json:"epoch"`
+	Error   string `json:"error,omitempty"`
+	Store   string `json:"store,omitempty"`
+	End     uint64 `json:"end"`
+}
+
+func (a *app) layoutStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Print the state of every member", Args: cobra.NoArgs,
+		RunE: a.body(func(ctx context.Context, _ []string) error {
+			var m *pb.StatusReply
+			err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) (err error) {
+				m, err = c.Status(ctx, &pb.StatusRequest{})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.printStatus(m)
+		}),
+	}
+}
+
+func (a *app) printStatus(m *pb.StatusReply) error {
+	if a.json() {
+		out := statusJSON{Epoch: m.GetLayout().GetEpoch(), EpochInProgress: m.GetEpochInProgress(), Phase: m.GetPhase()}
+		for _, s := range m.GetMembers() {
+			out.Members = append(out.Members, memberStatusJSON{
+				s.GetName(), s.GetControl(), s.GetState(), s.GetEpoch(), s.GetError(), s.GetStore(), s.GetMaxAddress(),
+			})
+		}
+		return a.printJSON(out)
+	}
+	fmt.Fprintf(a.stdout, "epoch %d is active", m.GetLayout().GetEpoch())
+	if n := m.GetEpochInProgress(); n != 0 {
+		fmt.Fprintf(a.stdout, ", going to %d (%s)", n, m.GetPhase())
+	}
+	fmt.Fprint(a.stdout, "\n\n")
+	rows := [][]string{{"MEMBER", "STATE", "EPOCH", "CONTROL", "PAGES", "STORE"}}
+	for _, s := range m.GetMembers() {
+		state := s.GetState()
+		if s.GetError() != "" {
+			state += " (" + s.GetError() + ")"
+		}
+		rows = append(rows, []string{
+			s.GetName(), state, fmt.Sprint(s.GetEpoch()), s.GetControl(), fmt.Sprint(s.GetMaxAddress()), s.GetStore(),
+		})
+	}
+	return a.printTable(rows)
+}

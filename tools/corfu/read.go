@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"corfu/client"
+	"corfu/layout"
+)
+
+func (a *app) readCommand() *cobra.Command {
+	var from, to string
+	cmd := &cobra.Command{
+		Use:   "read POSITION... | read --from A --to B",
+		Short: "Print entries",
+		Long: `Print the entries at the positions given, or all entries from A up to but not
+including B (without --to: up to the end of the log). A range leaves out holes that
+were filled and what was trimmed; a single position that holds no entry is an error.`,
+	}
+	cmd.Flags().StringVar(&from, "from", "", "first `position` of a range")
+	cmd.Flags().StringVar(&to, "to", "", "`position` behind the last of a range (default: the tail)")
+	cmd.RunE = a.body(func(ctx context.Context, args []string) error {
+		ranged := from != "" || to != ""
+		switch {
+		case ranged && len(args) > 0:
+			return usagef("read takes either positions or --from and --to, not both")
+		case !ranged && len(args) == 0:
+			return usagef("read needs a position, or --from and --to")
+		case !ranged:
+			ps, err := parsePositions(args)
+			if err != nil {
+				return err
+			}
+			return a.withLog(ctx, func(l *client.Log) error { return a.readEach(ctx, l, ps) })
+		}
+		return a.readRange(ctx, from, to)
+	})
+	return cmd
+}
+
+func (a *app) readEach(ctx context.Context, l *client.Log, ps []layout.Position) (err error) {
+	out := a.newEntryPrinter()
+	defer func() { err = errors.Join(err, out.flush()) }()
+	for _, p := range ps {
+		payload, err := a.readOne(ctx, l, p)
+		if err != nil {
+			return explain(p, err)
+		}
+		if err := out.print(p, payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) readOne(ctx context.Context, l *client.Log, p layout.Position) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	return l.Read(ctx, p)
+}
+
+func (a *app) readRange(ctx context.Context, from, to string) error {
+	var first, end layout.Position
+	var err error
+	if from != "" {
+		if first, err = parsePosition(from); err != nil {
+			return err
+		}
+	}
+	if to != "" {
+		if end, err = parsePosition(to); err != nil {
+			return err
+		}
+		if end < first {
+			return usagef("the range ends at %d, before it begins at %d", end, first)
+		}
+	}
+	return a.withLog(ctx, func(l *client.Log) error {
+		tail, err := a.tail(ctx, l)
+		if err != nil {
+			return err
+		}
+		if to == "" {
+			end = max(tail, first)
+		}
+		if end > tail {
+			return fmt.Errorf("the range ends at %d, but the log ends at %d (corfu tail): nothing is written from there on", end, tail)
+		}
+		return a.printEntries(ctx, l, first, end)
+	})
+}
+
+func (a *app) printEntries(ctx context.Context, l *client.Log, first, end layout.Position) (err error) {
+	out := a.newEntryPrinter()
+	defer func() { err = errors.Join(err, out.flush()) }()
+	ctx, progress, stop := stalled(ctx, a.timeout)
+	defer stop()
+	for e, err := range l.ReadRange(ctx, first, end) {
+		progress()
+		if err != nil {
+			return explain(e.Position, cause(ctx, err))
+		}
+		if err := out.print(e.Position, e.Payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}

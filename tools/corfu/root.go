@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// app is one run of the command: its streams and the flags that all commands share.
+type app struct {
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+
+	cluster  string        // --cluster: layout servers, comma-separated; "": found by findCluster
+	provider string        // --provider
+	device   string        // --device
+	timeout  time.Duration // --timeout
+	output   string        // -o
+	insecure bool          // --insecure
+	verbose  bool          // --verbose
+
+	started bool // a command's own code began: errors before it are about usage
+}
+
+// run executes the command line and returns the exit status.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var usage *usageError
+	if a.started && !errors.As(err, &usage) {
+		fmt.Fprintf(stderr, "corfu: %s\n", oneLine(err))
+		return exitRuntime
+	}
+	fmt.Fprintf(stderr, "corfu: %s (see %s --help)\n", oneLine(err), cmd.CommandPath())
+	return exitUsage
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "corfu",
+		Short:             "A shared log over RDMA flash",
+		Long:              "corfu is a shared log over RDMA flash: one totally ordered log that many clients append to and read from.",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkFlags() },
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.cluster, "cluster", "", "layout `servers`, host:port, comma-separated (default: $CORFU_LAYOUT, then a running corfu dev, then "+defaultLayout+")")
+	f.StringVar(&a.provider, "provider", "", "fabric `provider`: auto, verbs or tcp (default: what the cluster file says, then auto)")
+	f.StringVar(&a.device, "device", "", "RDMA `device` (default: the first usable one)")
+	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to wait for an answer of the cluster")
+	f.StringVarP(&a.output, "output", "o", "text", "output `format`: text or json")
+	f.BoolVar(&a.insecure, "insecure", false, "allow control connections in clear to addresses that are not loopback")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
+	root.AddCommand(
+		a.devCommand(), a.demoCommand(), a.benchCommand(),
+		a.layoutCommand(), a.seqCommand(), a.unitCommand(),
+		a.appendCommand(), a.readCommand(), a.tailCommand(), a.fillCommand(), a.trimCommand(),
+		a.devicesCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+func (a *app) checkFlags() error {
+	if a.output != "text" && a.output != "json" {
+		return usagef("output format %q: must be text or json", a.output)
+	}
+	switch a.provider {
+	case "", "auto", "verbs", "tcp":
+	default:
+		return usagef("provider %q: must be auto, verbs or tcp", a.provider)
+	}
+	if a.timeout <= 0 {
+		return usagef("timeout %v: must be above zero", a.timeout)
+	}
+	return nil
+}
+
+func (a *app) json() bool { return a.output == "json" }
+
+// body marks where usage ends and work begins.
+func (a *app) body(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		a.started = true
+		return f(cmd.Context(), args)
+	}
+}
+
+// logger of clients and daemons. quiet: warnings and worse, unless --verbose asks for more.
+func (a *app) logger(quiet bool) *slog.Logger {
+	level := slog.LevelInfo
+	switch {
+	case a.verbose:
+		level = slog.LevelDebug
+	case quiet:
+		level = slog.LevelError
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+}

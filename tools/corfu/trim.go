@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"corfu/client"
+)
+
+func (a *app) trimCommand() *cobra.Command {
+	var prefix string
+	cmd := &cobra.Command{
+		Use: "trim POSITION... | trim --prefix POSITION", Short: "Give up entries for ever",
+		Long: `Give up the entries at the positions given, or with --prefix all entries below a
+position. There is no way back. Positions that nobody was given yet are refused.`,
+	}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "trim everything below this `position`")
+	cmd.RunE = a.body(func(ctx context.Context, args []string) error {
+		switch {
+		case prefix != "" && len(args) > 0:
+			return usagef("trim takes either positions or --prefix, not both")
+		case prefix != "":
+			return a.trimPrefix(ctx, prefix)
+		case len(args) == 0:
+			return usagef("trim needs a position, or --prefix")
+		}
+		ps, err := parsePositions(args)
+		if err != nil {
+			return err
+		}
+		return a.withLog(ctx, func(l *client.Log) error {
+			tail, err := a.tail(ctx, l)
+			if err != nil {
+				return err
+			}
+			for _, p := range ps { // before the first trim: nothing half done
+				if p >= tail {
+					return fmt.Errorf("position %d cannot be trimmed: the log ends at %d", p, tail)
+				}
+			}
+			for _, p := range ps {
+				if err := a.each(ctx, p, l.Trim, "trimmed"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	return cmd
+}
+
+func (a *app) trimPrefix(ctx context.Context, prefix string) error {
+	p, err := parsePosition(prefix)
+	if err != nil {
+		return err
+	}
+	return a.withLog(ctx, func(l *client.Log) error {
+		tail, err := a.tail(ctx, l)
+		if err != nil {
+			return err
+		}
+		if p > tail {
+			return fmt.Errorf("cannot trim below %d: the log ends at %d", p, tail)
+		}
+		return a.each(ctx, p, l.TrimPrefix, "trimmed below")
+	})
+}
