@@ -16,6 +16,8 @@ func (s *Store) Write(pages []Page) error {
 	if len(pages) == 0 {
 		return nil
 	}
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
 	s.touched = s.touched[:0]
 	for i := 0; i < len(pages); {
 		n, err := s.run(pages[i:])

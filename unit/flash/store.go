@@ -51,7 +51,7 @@ type Page struct {
 	Bytes   []byte // page size
 }
 
-// Store is an open directory. Write is for one goroutine; the rest is safe for many.
+// Store is an open directory. Safe for many goroutines; one Write at a time.
 type Store struct {
 	dir  string
 	opts Options
@@ -60,6 +60,8 @@ type Store struct {
 
 	metaMu sync.Mutex
 	meta   Meta
+
+	writeMu sync.Mutex // Write, and what closes files, exclude each other. Before mu
 
 	mu       sync.RWMutex // of the fields below; readers of a file hold it, so that Wipe waits for them
 	pageSize int
@@ -253,6 +255,8 @@ func (s *Store) DropBelow(a layout.Address) error {
 }
 
 func (s *Store) drop(which func(n uint64) bool) error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ns, err := s.list()
@@ -279,6 +283,8 @@ func (s *Store) drop(which func(n uint64) bool) error {
 
 // Close lets go of the directory. What was written is durable before. Idempotent.
 func (s *Store) Close() error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

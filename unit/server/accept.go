@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"corfu/rdma"
+)
+
+// pending is a connection that may be made with a token.
+type pending struct {
+	session *session
+	role    role
+}
+
+const (
+	acceptTimeout = 10 * time.Second
+	maxAccepting  = 64 // handshakes at a time
+)
+
+// accept takes connections until the listener is closed.
+func (s *Server) accept() {
+	defer close(s.acceptDone)
+	slots := make(chan struct{}, maxAccepting)
+	for {
+		req, err := s.listener.Accept(s.ctx)
+		switch {
+		case errors.Is(err, rdma.ErrClosed) || s.ctx.Err() != nil:
+			return
+		case err != nil:
+			s.cfg.Logger.Warn("accept", "error", err)
+			time.Sleep(10 * time.Millisecond) // whatever it is, it must not spin
+			continue
+		}
+		p, ok := s.redeem(req.Private())
+		if !ok {
+			s.m.rejected.Inc()
+			_ = req.Reject("unknown, used or old token")
+			continue
+		}
+		slots <- struct{}{}
+		s.handshakes.Add(1)
+		go func() {
+			defer func() { <-slots; s.handshakes.Done() }()
+			s.connect(req, p)
+		}()
+	}
+}
+
+// redeem gives the session that a token opens a connection of. A token is good once.
+func (s *Server) redeem(private []byte) (pending, bool) {
+	var t token
+	if len(private) < len(t) {
+		return pending{}, false
+	}
+	copy(t[:], private)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.tokens[t]
+	delete(s.tokens, t)
+	return p, ok
+}
+
+func (s *Server) connect(req rdma.Request, p pending) {
+	ctx, cancel := context.WithTimeout(s.ctx, acceptTimeout)
+	defer cancel()
+	// A client rings for each of its slots, and for what it fills.
+	depth := min(max(256, 2*s.mem.geo.SessionSlots), 4096)
+	conn, err := req.Accept(ctx, rdma.ConnOptions{RecvDepth: depth})
+	if err != nil {
+		p.session.fail(err)
+		return
+	}
+	p.session.attach(p.role, conn)
+}

@@ -1,0 +1,88 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/unit/flash"
+)
+
+// Config of a unit. ID, Dir and Device are required.
+type Config struct {
+	ID      layout.UnitID
+	Dir     string // of the flash store, made if it is missing; it belongs to this unit for ever
+	Device  rdma.Device
+	Control string // host:port of the gRPC service; default 127.0.0.1:0, a free port
+	Fabric  string // host:port that clients dial; default: a free port of the device's address
+
+	Flash flash.Options
+
+	TokenLife   time.Duration // how long a session may take to connect; default 10 s
+	ColdReaders int           // cold reads at a time; default 4, 1 to 256
+
+	// ScanBusy and ScanIdle are how often the index is searched for words of which no doorbell told, while
+	// something happened in the last 100 ms, and otherwise. Default 2 ms and 20 ms.
+	ScanBusy, ScanIdle time.Duration
+
+	Insecure      bool                // allow the control plane in clear outside loopback
+	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
+
+	Registerer prometheus.Registerer // default: metrics are kept and not registered
+	Logger     *slog.Logger          // default: discard
+}
+
+func (c Config) withDefaults() Config {
+	if c.Control == "" {
+		c.Control = "127.0.0.1:0"
+	}
+	if c.Fabric == "" {
+		c.Fabric = ":0"
+	}
+	if c.TokenLife == 0 {
+		c.TokenLife = 10 * time.Second
+	}
+	if c.ColdReaders == 0 {
+		c.ColdReaders = 4
+	}
+	if c.ScanBusy == 0 {
+		c.ScanBusy = 2 * time.Millisecond
+	}
+	if c.ScanIdle == 0 {
+		c.ScanIdle = 20 * time.Millisecond
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	return c
+}
+
+// Validate reports every bad field.
+func (c Config) Validate() error {
+	var errs []error
+	if c.ID == 0 {
+		errs = append(errs, errors.New("unit id is 0: must be 1 or more"))
+	}
+	if c.Dir == "" {
+		errs = append(errs, errors.New("no directory"))
+	}
+	if c.Device == nil {
+		errs = append(errs, errors.New("no fabric device"))
+	}
+	if c.ColdReaders < 1 || c.ColdReaders > 256 {
+		errs = append(errs, fmt.Errorf("%d cold readers: must be 1 to 256", c.ColdReaders))
+	}
+	if c.TokenLife < 0 || c.ScanBusy < 0 || c.ScanIdle < 0 {
+		errs = append(errs, errors.New("times must be positive"))
+	}
+	return errors.Join(errs...)
+}

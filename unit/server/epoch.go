@@ -1,0 +1,162 @@
+package server
+
+import (
+	"fmt"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/unit"
+	"corfu/unit/flash"
+)
+
+// seal promises to serve no epoch below n, takes the index out of reach, ends all sessions, brings what was published to
+// flash, and answers with what is there: in this order (rules R14, R15). It may be repeated until it succeeds.
+func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapshot, err error) {
+	s.ctl.Lock()
+	defer s.ctl.Unlock()
+	began := time.Now()
+	var again bool
+	var v unit.View
+	if e := s.do(func(u *unit.Unit) { again, err = u.CheckSeal(log, n); v = u.View() }); e != nil || err != nil {
+		return snap, firstError(e, err)
+	}
+	if !again {
+		if err := s.promise(log, n, v); err != nil {
+			return snap, err
+		}
+		if err := s.do(func(u *unit.Unit) { u.BeginSeal(log, n, base) }); err != nil {
+			return snap, err
+		}
+	}
+	if err := s.mem.revoke(); err != nil {
+		return snap, err
+	}
+	if err := s.endSessions(); err != nil {
+		return snap, err
+	}
+	if s.mem != nil {
+		if err := s.waitFlushed(); err != nil {
+			return snap, fmt.Errorf("unit: seal: what was published is not on flash: %w", err)
+		}
+	}
+	if e := s.do(func(u *unit.Unit) { snap, err = u.EndSeal(n) }); e != nil || err != nil {
+		return snap, firstError(e, err)
+	}
+	if !again {
+		s.m.seals.Inc()
+		s.m.sealSeconds.Observe(time.Since(began).Seconds())
+		s.cfg.Logger.Info("sealed", "epoch", n, "watermark", snap.Watermark, "end", snap.End, "intact", snap.Intact, "took", time.Since(began))
+	}
+	return snap, nil
+}
+
+// promise makes the promise durable. What is settled now is noted with it, for the next start.
+func (s *Server) promise(log layout.LogID, n layout.Epoch, v unit.View) error {
+	err := s.store.UpdateMeta(func(m *flash.Meta) {
+		m.Log, m.Promise = flash.LogID(log), n
+		if v.Geometry.Window != 0 {
+			m.SettledBelow = max(m.SettledBelow, v.Watermark)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("unit: promise: %w", err)
+	}
+	return nil
+}
+
+// activate opens epoch n (rule R18).
+func (s *Server) activate(n layout.Epoch) error {
+	s.ctl.Lock()
+	defer s.ctl.Unlock()
+	var ready bool
+	var err error
+	if e := s.do(func(u *unit.Unit) { ready, err = u.Prepare(n) }); e != nil || err != nil || ready {
+		return firstError(e, err)
+	}
+	if err := s.mem.open(s.cfg.Device); err != nil {
+		return err
+	}
+	if err := s.do(func(u *unit.Unit) { u.Activate(n) }); err != nil {
+		return err
+	}
+	s.m.activations.Inc()
+	s.cfg.Logger.Info("open", "epoch", n)
+	return nil
+}
+
+func firstError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// entries calls fn with what the unit, sealed at n, holds at from … to−1, in order. e.Page is valid during the call.
+func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit.Entry) error) error {
+	var v unit.View
+	var err error
+	check := func() error {
+		if e := s.do(func(u *unit.Unit) { v, err = u.View(), u.CheckSealed(n) }); e != nil {
+			return e
+		}
+		return err
+	}
+	if err := check(); err != nil {
+		return err
+	}
+	to = min(to, v.End)
+	if v.Geometry.PageSize == 0 {
+		return nil
+	}
+	page := make([]byte, v.Geometry.PageSize)
+	for a := from; a < to; a++ {
+		// Somebody may seal at a higher epoch, and wipe, meanwhile.
+		if (a-from)%entriesChunk == entriesChunk-1 {
+			if err := check(); err != nil {
+				return err
+			}
+		}
+		e, err := s.entry(a, v, page)
+		if err != nil {
+			return err
+		}
+		if e.State == wire.Empty {
+			continue
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	return check()
+}
+
+const entriesChunk = 256
+
+// entry reads what stands at a.
+func (s *Server) entry(a layout.Address, v unit.View, page []byte) (unit.Entry, error) {
+	if a < v.TrimmedBelow {
+		return unit.Entry{Address: a, State: wire.Trimmed}, nil
+	}
+	if err := s.store.ReadPage(a, page); err != nil {
+		return unit.Entry{}, err
+	}
+	state, h := unit.Classify(page, v.Log)
+	e := unit.Entry{Address: a, State: state, Attempt: h.Attempt}
+	switch {
+	case state == wire.Durable:
+		e.Page = page[:wire.HeaderSize+h.Length]
+	case state == wire.Empty && a < v.Watermark:
+		e.State = wire.Corrupt // it was there, or is not mapped; the core knows
+		if known, ok := s.stateOf(a); ok {
+			e.State = known
+		}
+	}
+	return e, nil
+}
+
+// stateOf asks the core.
+func (s *Server) stateOf(a layout.Address) (state wire.State, known bool) {
+	_ = s.do(func(u *unit.Unit) { state, known = u.StateOf(a) })
+	return state, known
+}

@@ -1,0 +1,190 @@
+package server_test
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/rdma/tcp"
+)
+
+var connOptions = rdma.ConnOptions{}
+
+// R3: what was acknowledged is there after a restart.
+func TestR3AcknowledgedSurvivesRestart(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	for a := range layout.Address(100) {
+		m.put(a)
+	}
+	r.restart()
+	snap := r.open(2, false)
+	if snap.Watermark != 100 || snap.End != 100 || snap.IntactEpoch != 0 {
+		t.Fatalf("snapshot: %v", snap)
+	}
+	m = r.session(2)
+	for i, a := range []layout.Address{0, 50, 99} {
+		_, page := m.cold(wire.RequestID(i), a)
+		verify(t, page, a)
+	}
+	m.put(100)
+}
+
+// R14, R19: the promise is durable, and only what is above it is sealed.
+func TestR14PromiseSurvivesRestart(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(3, true)
+	for range 2 { // the same again is the same answer, but not once it is open
+		if _, err := r.seal(5, 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := r.seal(4, 3)
+	wantCode(t, err, codes.FailedPrecondition)
+	r.restart()
+	_, err = r.seal(5, 3)
+	wantCode(t, err, codes.FailedPrecondition)
+	wantCode(t, r.activate(5), codes.FailedPrecondition)
+	_, err = r.seal(6, 3)
+	must(t, err)
+	other := layout.LogID{9}
+	_, err = r.ctl.Seal(t.Context(), &pb.SealRequest{Log: other[:], Epoch: 9})
+	wantCode(t, err, codes.FailedPrecondition)
+}
+
+// R15: after a seal no operation of an older epoch takes effect, and everything
+// published before it is in the snapshot.
+func TestR15SealRevokesThenAnswers(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	m.put(0)
+	// Published without a doorbell: the seal finds it.
+	if _, _, err := m.write(1, 77, false); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := r.seal(2, 1)
+	must(t, err)
+	if snap.Watermark != 2 || snap.End != 2 || snap.IntactEpoch != 1 {
+		t.Fatalf("snapshot: %v", snap)
+	}
+	if _, _, err := m.write(2, 78, true); !isRefused(err) {
+		t.Fatalf("a write after the seal: %v", err)
+	}
+	if _, err := r.trySession(1); err == nil {
+		t.Fatal("a session in a sealed epoch")
+	}
+	got := r.entries(2)
+	if len(got) != 2 || got[0].Attempt != uint64(wire.MakeAttempt(9, 1)) || got[1].Attempt != 77 || got[1].State != uint32(wire.Durable) {
+		t.Fatalf("entries: %v", got)
+	}
+	verify(t, append(got[1].Page, make([]byte, 4096)...), 1)
+}
+
+// R6, R15: a writer of an older epoch is refused by value where the device hands out the same keys again.
+func TestR15StaleWriterRefusedByValueWhereKeysAreReused(t *testing.T) {
+	r := newRig(t, tcp.Options{ReuseKeys: true})
+	r.open(1, true)
+	stale := r.session(1)
+	stale.put(0)
+	r.open(2, false)
+	m := r.session(2)
+	if m.s.Index.Key != stale.s.Index.Key && m.s.Ring.Key != stale.s.Index.Key && m.s.StagingRead.Key != stale.s.Index.Key {
+		t.Log("the index key was not reused")
+	}
+	// The stale writer's mind: old epoch, old word, on a connection that works, with today's keys.
+	m.epoch = 1
+	_, old, err := m.write(1, 66, true)
+	must(t, err)
+	if old != wire.EmptyWord(0, 2) {
+		t.Fatalf("the stale CAS found %v", old)
+	}
+	if w := m.look(1); w != wire.EmptyWord(0, 2) {
+		t.Fatalf("the word is %v", w)
+	}
+	m.epoch = 2
+	m.put(1)
+	if _, _, err := stale.write(2, 67, true); !isRefused(err) {
+		t.Fatalf("a write on the old session: %v", err)
+	}
+}
+
+// R17: what the unit lacks is put in place and durable before the answer; what it has stays; a
+// different entry is refused.
+func TestR17Reconcile(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	m.put(0)
+	m.put(2)
+	page := func(a layout.Address, attempt wire.Attempt) *pb.Entry {
+		n := m.page(a, attempt)
+		return &pb.Entry{Address: uint64(a), State: uint32(wire.Durable), Attempt: uint64(attempt), Page: append([]byte(nil), m.mem.Bytes()[:n]...)}
+	}
+	snap, err := r.seal(2, 1)
+	must(t, err)
+	if snap.Watermark != 1 || snap.End != 3 {
+		t.Fatalf("snapshot: %v", snap)
+	}
+	wantCode(t, r.reconcile(2, false, page(2, 5)), codes.DataLoss)
+	wantCode(t, r.activate(2), codes.FailedPrecondition) // R18
+	junk := &pb.Entry{Address: 3, State: uint32(wire.DurableJunk)}
+	must(t, r.reconcile(2, false, page(0, wire.MakeAttempt(9, 1)), page(1, 5), junk))
+	r.restart() // without a word: only what was durable counts
+	snap, err = r.seal(3, 1)
+	must(t, err)
+	if snap.Watermark != 4 || snap.End != 4 {
+		t.Fatalf("snapshot: %v", snap)
+	}
+	got := r.entries(3)
+	want := []wire.Attempt{wire.MakeAttempt(9, 1), 5, wire.MakeAttempt(9, 3), 0}
+	for i, e := range got {
+		if e.Attempt != uint64(want[i]) {
+			t.Fatalf("entries: %v", got)
+		}
+	}
+	must(t, r.reconcile(3, true))
+	if got := r.entries(3); len(got) != 0 {
+		t.Fatalf("entries of a wiped unit: %v", got)
+	}
+}
+
+// R18: only what is sealed at n, reconciled for n and not restarted since opens n.
+func TestR18Activate(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	wantCode(t, r.activate(1), codes.FailedPrecondition)
+	_, err := r.seal(1, 0)
+	must(t, err)
+	wantCode(t, r.activate(1), codes.FailedPrecondition)
+	must(t, r.reconcile(1, true))
+	wantCode(t, r.activate(2), codes.FailedPrecondition)
+	must(t, r.activate(1))
+	must(t, r.activate(1))
+	_, err = r.seal(2, 1)
+	must(t, err)
+	must(t, r.reconcile(2, false))
+	r.restart()
+	wantCode(t, r.activate(2), codes.FailedPrecondition)
+}
+
+// R16: a unit that was reconciled for an epoch and missed its activation is intact in it.
+func TestR16IntactWithoutActivation(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	_, err := r.seal(2, 1)
+	must(t, err)
+	must(t, r.reconcile(2, false))
+	if snap, err := r.seal(3, 2); err != nil || snap.IntactEpoch != 2 {
+		t.Fatal(snap, err)
+	}
+	must(t, r.reconcile(3, false))
+	// Epoch 3 was aborted: the base is 2 still.
+	if snap, err := r.seal(4, 2); err != nil || snap.IntactEpoch != 2 {
+		t.Fatal(snap, err)
+	}
+}

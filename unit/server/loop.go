@@ -1,0 +1,251 @@
+package server
+
+import (
+	"errors"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/unit"
+	"corfu/unit/flash"
+)
+
+// eventKind says what the loop is to do.
+type eventKind uint8
+
+const (
+	evDoorbell eventKind = iota
+	evTrim
+	evMaxAddr
+	evAttach
+	evDetach
+	evCall
+)
+
+// event is one message to the loop. By value: doorbells allocate nothing.
+type event struct {
+	kind    eventKind
+	link    *link
+	address layout.Address
+	request wire.RequestID
+	call    func(*unit.Unit)
+	done    chan struct{}
+}
+
+const (
+	queueDepth = 4096
+	// drain bounds how many events are taken before flushes and acks get their turn.
+	drain = 256
+	// busyFor is how long after the last event the scan keeps its quick pace.
+	busyFor = 100 * time.Millisecond
+	// retryFlush is the pause after a flush that failed.
+	retryFlush = 100 * time.Millisecond
+)
+
+var errStopped = errors.New("unit: server stopped")
+
+// do runs fn on the core and waits until it has. It fails once the loop has ended.
+func (s *Server) do(fn func(u *unit.Unit)) error {
+	done := make(chan struct{})
+	select {
+	case s.events <- event{kind: evCall, call: fn, done: done}:
+	case <-s.loopDone:
+		return errStopped
+	}
+	select {
+	case <-done:
+		return nil
+	case <-s.loopDone:
+		return errStopped
+	}
+}
+
+// loopState belongs to the loop's goroutine.
+type loopState struct {
+	live      map[unit.Session]*link
+	busy      time.Time // of the last event
+	retry     time.Time // no flush before, after one that failed
+	started   time.Time // of the flush in flight
+	waiters   []chan error
+	published unit.Stats // as the metrics have them
+}
+
+func (s *Server) loop() {
+	defer close(s.loopDone)
+	timer := time.NewTimer(s.cfg.ScanIdle)
+	defer timer.Stop()
+	for {
+		select {
+		case ev := <-s.events:
+			s.handle(ev)
+			s.drain()
+			s.loopState.busy = time.Now()
+		case err := <-s.flushed:
+			s.finishFlush(err)
+		case <-timer.C:
+			timer.Reset(s.tick())
+		case <-s.stopLoop:
+			return
+		}
+		s.startFlush()
+		s.deliver()
+		s.notifyFlushed(nil)
+		s.publish()
+	}
+}
+
+func (s *Server) drain() {
+	for range drain {
+		select {
+		case ev := <-s.events:
+			s.handle(ev)
+		default:
+			return
+		}
+	}
+}
+
+// tick searches for words without doorbells, and tells when to do so again.
+func (s *Server) tick() time.Duration {
+	now := time.Now()
+	if s.core.Scan() > 0 {
+		s.loopState.busy = now
+	}
+	s.observe()
+	if now.Sub(s.loopState.busy) < busyFor {
+		return s.cfg.ScanBusy
+	}
+	return s.cfg.ScanIdle
+}
+
+func (s *Server) handle(ev event) {
+	switch ev.kind {
+	case evDoorbell:
+		if s.core.Doorbell(ev.link.id, ev.address) == unit.BellCold {
+			// Below the window: the state is on flash. With too many to look up, the client rings again.
+			ev.link.session.jobs.Add(1)
+			select {
+			case s.coldJobs <- coldJob{link: ev.link, read: wire.ColdRead{Address: ev.address}, ack: true}:
+			default:
+				ev.link.session.jobs.Done()
+			}
+		}
+	case evTrim:
+		s.core.Trim(ev.link.id, ev.request, ev.address)
+	case evMaxAddr:
+		s.core.MaxAddr(ev.link.id, ev.request)
+	case evAttach:
+		s.loopState.live[ev.link.id] = ev.link
+	case evDetach:
+		delete(s.loopState.live, ev.link.id)
+	case evCall:
+		ev.call(s.core)
+		close(ev.done)
+	}
+}
+
+// startFlush hands the next batch to the flusher, if there is one and none is in flight.
+func (s *Server) startFlush() {
+	if !s.loopState.retry.IsZero() {
+		if time.Now().Before(s.loopState.retry) {
+			return
+		}
+		s.loopState.retry = time.Time{}
+	}
+	b := s.core.NextBatch()
+	if b == nil {
+		return
+	}
+	s.loopState.started = time.Now()
+	s.m.batchPages.Observe(float64(len(b.Records)))
+	s.batches <- b // has room for one, and one is in flight at most
+}
+
+// flusher writes batches until there are no more.
+func (s *Server) flusher() {
+	defer close(s.flusherDone)
+	var pages []flash.Page
+	for b := range s.batches {
+		pages = pages[:0]
+		for _, r := range b.Records {
+			pages = append(pages, flash.Page{Address: r.Address, Bytes: r.Page})
+		}
+		s.flushed <- s.store.Write(pages)
+	}
+}
+
+func (s *Server) finishFlush(err error) {
+	s.m.flushSeconds.Observe(time.Since(s.loopState.started).Seconds())
+	s.core.Flushed(err == nil)
+	if err == nil {
+		s.flushError.Store(nil)
+		return
+	}
+	s.m.flushErrors.Inc()
+	s.flushError.Store(&err)
+	s.cfg.Logger.Error("flash refuses pages: nothing is acknowledged until it takes them", "error", err)
+	s.loopState.retry = time.Now().Add(retryFlush)
+	s.notifyFlushed(err)
+}
+
+// waitFlushed returns once everything that was published is on flash, or with the
+// error of the first flush that failed.
+func (s *Server) waitFlushed() error {
+	c := make(chan error, 1)
+	if err := s.do(func(u *unit.Unit) {
+		u.ScanAll()
+		s.loopState.retry = time.Time{}
+		s.loopState.waiters = append(s.loopState.waiters, c)
+	}); err != nil {
+		return err
+	}
+	select {
+	case err := <-c:
+		return err
+	case <-s.loopDone:
+		return errStopped
+	}
+}
+
+func (s *Server) notifyFlushed(err error) {
+	if len(s.loopState.waiters) == 0 || (err == nil && s.core.Busy()) {
+		return
+	}
+	for _, c := range s.loopState.waiters {
+		c <- err
+	}
+	s.loopState.waiters = s.loopState.waiters[:0]
+}
+
+// deliver does what the core wants done.
+func (s *Server) deliver() {
+	out := s.core.Output()
+	if out.Empty() {
+		return
+	}
+	for _, a := range out.Acks {
+		if l := s.loopState.live[a.To]; l != nil {
+			l.out.ack(a.Ack)
+		}
+	}
+	s.m.acks.Add(float64(len(out.Acks)))
+	for _, r := range out.Replies {
+		if l := s.loopState.live[r.To]; l != nil {
+			l.out.reply(r.Reply)
+		}
+	}
+	for _, i := range out.Freed {
+		s.freeIndex(i)
+	}
+	for _, a := range out.Alarms {
+		s.cfg.Logger.Error("alarm: "+a.What, "address", a.Address, "found", a.Found, "stored", a.Shadow, "error", a.Err)
+	}
+	out.Reset()
+}
+
+// publish shows other goroutines how far the unit is.
+func (s *Server) publish() {
+	v := s.core.View()
+	s.base.Store(uint64(v.Base))
+	s.trimmed.Store(uint64(v.TrimmedBelow))
+}

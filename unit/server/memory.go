@@ -1,0 +1,134 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// sendBytes is what each connection has to send acks from.
+const (
+	sendSlots = 8
+	sendSlot  = 256
+	sendBytes = sendSlots * sendSlot
+)
+
+// memory is the registered memory of a unit. It implements unit.Memory. Regions stand on it only
+// while the unit is open, but for the sessions' own.
+type memory struct {
+	geo     layout.Geometry
+	index   *rdma.Memory
+	ring    *rdma.Memory
+	staging *rdma.Memory
+	send    *rdma.Memory // sendBytes for each connection of each session
+	cold    *rdma.Memory // one page for each cold reader
+
+	indexRegion, ringRegion, stagingRegion rdma.Region
+}
+
+func newMemory(dev rdma.Device, g layout.Geometry, coldReaders int) (*memory, error) {
+	m := &memory{geo: g}
+	var err error
+	alloc := func(n int) *rdma.Memory {
+		if err != nil {
+			return nil
+		}
+		var x *rdma.Memory
+		x, err = dev.Alloc(n)
+		return x
+	}
+	m.index = alloc(wire.IndexSize(g))
+	m.ring = alloc(g.Window * g.PageSize)
+	m.staging = alloc(g.SessionSlots * g.MaxSessions * g.PageSize)
+	m.send = alloc(g.MaxSessions * int(links) * sendBytes)
+	m.cold = alloc(coldReaders * g.PageSize)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("unit: memory: %w", err), m.close())
+	}
+	return m, nil
+}
+
+// bytes is how much memory a unit of geometry g registers.
+func (m *memory) bytes() int {
+	if m == nil {
+		return 0
+	}
+	return m.index.Len() + m.ring.Len() + m.staging.Len() + m.send.Len() + m.cold.Len()
+}
+
+// open lets clients reach the index, and read the ring and staging.
+func (m *memory) open(dev rdma.Device) (err error) {
+	register := func(mem *rdma.Memory, n int, a rdma.Access) (r rdma.Region) {
+		if err == nil {
+			r, err = dev.Register(mem, 0, n, a)
+		}
+		return r
+	}
+	m.ringRegion = register(m.ring, m.geo.Window*m.geo.PageSize, rdma.RemoteRead)
+	m.stagingRegion = register(m.staging, m.stagingBytes(), rdma.RemoteRead)
+	// Last: with the index, the unit is open.
+	m.indexRegion = register(m.index, wire.IndexSize(m.geo), rdma.RemoteRead|rdma.RemoteAtomic)
+	if err != nil {
+		return errors.Join(fmt.Errorf("unit: register: %w", err), m.revoke())
+	}
+	return nil
+}
+
+// revoke takes the index out of reach, and then the rest: after it returned nil no
+// remote operation on it takes effect (rule R15). What failed is tried again by the next call.
+func (m *memory) revoke() error {
+	if m == nil {
+		return nil
+	}
+	var errs []error
+	for _, r := range []*rdma.Region{&m.indexRegion, &m.ringRegion, &m.stagingRegion} {
+		if *r == nil {
+			continue
+		}
+		if err := (*r).Close(); err != nil {
+			errs = append(errs, fmt.Errorf("unit: deregister: %w", err))
+			continue
+		}
+		*r = nil
+	}
+	return errors.Join(errs...)
+}
+
+// close gives the memory back; no region or connection stands on it.
+func (m *memory) close() error {
+	if m == nil {
+		return nil
+	}
+	var errs []error
+	for _, x := range []*rdma.Memory{m.index, m.ring, m.staging, m.send, m.cold} {
+		if x != nil {
+			errs = append(errs, x.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *memory) stagingBytes() int { return m.geo.SessionSlots * m.geo.MaxSessions * m.geo.PageSize }
+
+// sliceBytes is the size of one session's slice of staging.
+func (m *memory) sliceBytes() int { return m.geo.SessionSlots * m.geo.PageSize }
+
+func (m *memory) LoadWord(slot int) wire.Word {
+	return wire.Word(m.index.Load(wire.EpochWordSize + slot*wire.WordSize))
+}
+
+func (m *memory) StoreWord(slot int, w wire.Word) {
+	m.index.Store(wire.EpochWordSize+slot*wire.WordSize, uint64(w))
+}
+
+func (m *memory) StoreEpoch(e layout.Epoch) { m.index.Store(0, uint64(e)) }
+
+func (m *memory) Ring() []byte { return m.ring.Bytes() }
+
+func (m *memory) Staging(s wire.StagingSlot) []byte {
+	n := m.geo.PageSize
+	return m.staging.Bytes()[int(s)*n : (int(s)+1)*n]
+}

@@ -1,0 +1,159 @@
+package server
+
+import (
+	"fmt"
+
+	"corfu/layout"
+	"corfu/unit"
+	"corfu/unit/flash"
+)
+
+// reconciling is one run of bringing the unit to what was decided for an epoch (rule R17).
+// A later seal ends it: every step asks again whether the unit is still sealed at the epoch.
+type reconciling struct {
+	s       *Server
+	layout  *layout.Layout
+	pages   []flash.Page // to be written
+	buffer  []byte       // behind them
+	have    []byte
+	next    layout.Address // entries come in order
+	entries int
+}
+
+// reconcileBatch is how many pages are written at a time.
+const reconcileBatch = 128
+
+// beginReconcile takes the new layout, and forgets all entries if the unit was no member of the base.
+func (s *Server) beginReconcile(l *layout.Layout, wipe bool, trimmedBelow layout.Address) (*reconciling, error) {
+	s.ctl.Lock()
+	defer s.ctl.Unlock()
+	if err := s.checkSealed(l); err != nil {
+		return nil, err
+	}
+	meta := s.store.Meta()
+	if !wipe && meta.Layout != nil && meta.Layout.Geometry != l.Geometry {
+		return nil, fmt.Errorf("unit: the geometry changes and the unit keeps its entries: %w", unit.ErrBadEntry)
+	}
+	if wipe {
+		if err := s.wipe(); err != nil {
+			return nil, err
+		}
+	}
+	err := s.store.UpdateMeta(func(m *flash.Meta) {
+		m.Layout = l
+		m.TrimmedBelow = max(m.TrimmedBelow, trimmedBelow)
+	})
+	if err != nil {
+		return nil, err
+	}
+	n := l.Geometry.PageSize
+	r := &reconciling{s: s, layout: l, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}
+	return r, nil
+}
+
+// checkSealed fails unless the unit is sealed at l's epoch, and a member of l.
+func (s *Server) checkSealed(l *layout.Layout) (err error) {
+	if e := s.do(func(u *unit.Unit) {
+		if err = u.CheckSealed(l.Epoch); err == nil && u.View().Log != l.Log {
+			err = fmt.Errorf("unit: layout of log %v: %w", l.Log, unit.ErrOtherLog)
+		}
+	}); e != nil {
+		return e
+	}
+	if _, member := l.Unit(s.cfg.ID); err == nil && !member {
+		err = fmt.Errorf("unit %d is no member of the layout: %w", s.cfg.ID, unit.ErrBadEntry)
+	}
+	return err
+}
+
+// wipe forgets all entries. What the meta file says of them goes first: a crash in
+// between must not leave it saying that lost pages are damaged.
+func (s *Server) wipe() error {
+	err := s.do(func(u *unit.Unit) { u.Forget() })
+	if err == nil {
+		err = s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow, m.TrimmedBelow = 0, 0 })
+	}
+	if err == nil {
+		err = s.store.Wipe()
+	}
+	if err != nil {
+		return fmt.Errorf("unit: wipe: %w", err)
+	}
+	s.cfg.Logger.Info("wiped: the unit was no member of the last layout")
+	return nil
+}
+
+// add takes entries, in order of their addresses. They are durable once more came, or at end.
+func (r *reconciling) add(entries []unit.Entry) error {
+	r.s.ctl.Lock()
+	defer r.s.ctl.Unlock()
+	if err := r.s.checkSealed(r.layout); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := r.one(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reconciling) one(e unit.Entry) error {
+	g := r.layout.Geometry
+	p, mapped := r.layout.PositionAt(r.s.cfg.ID, e.Address)
+	if !mapped || e.Address > g.MaxAddress() || e.Address < r.next {
+		return fmt.Errorf("unit: address %d: not mapped, or out of order: %w", e.Address, unit.ErrBadEntry)
+	}
+	r.next = e.Address + 1
+	if err := r.s.store.ReadPage(e.Address, r.have); err != nil {
+		return err
+	}
+	n := len(r.pages) * g.PageSize
+	out := r.buffer[n : n+g.PageSize]
+	put, err := unit.Merge(e, r.have, out, r.layout.Log, p, r.layout.Epoch)
+	if err != nil {
+		r.s.cfg.Logger.Error("alarm: entry to reconcile refused", "error", err)
+		return err
+	}
+	r.entries++
+	if !put {
+		return nil
+	}
+	if r.pages = append(r.pages, flash.Page{Address: e.Address, Bytes: out}); len(r.pages) == reconcileBatch {
+		return r.write()
+	}
+	return nil
+}
+
+func (r *reconciling) write() error {
+	err := r.s.store.Write(r.pages)
+	r.pages = r.pages[:0]
+	return err
+}
+
+// end makes everything durable, builds the window anew and notes that the unit is reconciled (rule R17).
+func (r *reconciling) end() error {
+	s := r.s
+	s.ctl.Lock()
+	defer s.ctl.Unlock()
+	if err := s.checkSealed(r.layout); err != nil {
+		return err
+	}
+	if err := r.write(); err != nil {
+		return err
+	}
+	meta := s.store.Meta()
+	var err error
+	if e := s.do(func(u *unit.Unit) {
+		if err = s.adopt(r.layout); err == nil {
+			err = u.Load(s.store, meta.SettledBelow, meta.TrimmedBelow)
+		}
+		if err == nil {
+			err = u.Reconciled(r.layout.Epoch)
+		}
+	}); e != nil || err != nil {
+		return firstError(e, err)
+	}
+	s.cfg.Logger.Info("reconciled", "epoch", r.layout.Epoch, "entries", r.entries)
+	return nil
+}

@@ -1,0 +1,291 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"corfu/internal/control"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/unit"
+	"corfu/unit/flash"
+)
+
+// Server is a running storage unit.
+type Server struct {
+	cfg      Config
+	ctx      context.Context // ends with the server
+	cancel   context.CancelFunc
+	store    *flash.Store
+	core     *unit.Unit // the loop's, once it runs
+	m        *metrics
+	grpc     *grpc.Server
+	control  net.Listener
+	listener rdma.Listener
+
+	events      chan event
+	batches     chan *unit.Batch
+	flushed     chan error
+	coldJobs    chan coldJob
+	stopLoop    chan struct{}
+	loopDone    chan struct{}
+	flusherDone chan struct{}
+	acceptDone  chan struct{}
+	coldDone    sync.WaitGroup
+	handshakes  sync.WaitGroup
+	loopState   loopState
+
+	// What the core showed last: addresses below base are decided and durable.
+	base, trimmed atomic.Uint64
+	bytes         atomic.Int64          // registered
+	flushError    atomic.Pointer[error] // of the last flush; nil: it succeeded
+
+	ctl sync.RWMutex // held by seal, reconcile and activate; sessions are opened under the read lock
+	mem *memory      // nil until a geometry is known; changes only while no session lives, under ctl
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	tokens   map[token]pending
+	indexes  []int // free slices of staging
+	lastID   unit.Session
+
+	closing sync.Once
+	closed  error
+}
+
+// Start starts the unit of cfg.Dir: closed, with what it had on flash and its promise (rule R19). It fails with
+// the errors of flash.Open, or if the data do not fit each other. ctx bounds the start only.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("unit: %w", err)
+	}
+	s := &Server{
+		cfg:    cfg,
+		events: make(chan event, queueDepth), batches: make(chan *unit.Batch, 1), flushed: make(chan error, 1),
+		coldJobs: make(chan coldJob, coldDepth),
+		stopLoop: make(chan struct{}), loopDone: make(chan struct{}),
+		flusherDone: make(chan struct{}), acceptDone: make(chan struct{}),
+		sessions: map[*session]struct{}{}, tokens: map[token]pending{},
+	}
+	s.loopState.live = map[unit.Session]*link{}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.start(); err != nil {
+		return nil, errors.Join(err, s.abandon())
+	}
+	return s, nil
+}
+
+func (s *Server) start() (err error) {
+	began := time.Now()
+	if s.store, err = flash.Open(s.cfg.Dir, s.cfg.ID, s.cfg.Flash, s.cfg.Logger); err != nil {
+		return err
+	}
+	meta := s.store.Meta()
+	s.core = unit.New(s.cfg.ID, layout.LogID(meta.Log), meta.Promise)
+	if meta.Layout != nil {
+		if err := s.adopt(meta.Layout); err != nil {
+			return err
+		}
+		if err := s.core.Load(s.store, meta.SettledBelow, meta.TrimmedBelow); err != nil {
+			return err
+		}
+	}
+	s.publish()
+	if s.m, err = newMetrics(s); err != nil {
+		return err
+	}
+	if s.control, err = control.Listen(s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
+		return err
+	}
+	if s.listener, err = s.cfg.Device.Listen(s.cfg.Fabric); err != nil {
+		return err
+	}
+	go s.loop()
+	go s.flusher()
+	go s.accept()
+	for i := range s.cfg.ColdReaders {
+		s.coldDone.Add(1)
+		go s.coldReader(i)
+	}
+	s.grpc = control.Serve(s.cfg.ServerOptions...)
+	pb.RegisterUnitServiceServer(s.grpc, &service{s: s})
+	go func() { _ = s.grpc.Serve(s.control) }()
+	return s.do(func(u *unit.Unit) {
+		v := u.View()
+		s.cfg.Logger.Info("unit started", "dir", s.cfg.Dir, "control", s.ControlAddr(), "fabric", s.listener.Addr(),
+			"log", v.Log, "promise", v.Promise, "watermark", v.Watermark, "end", v.End, "torn", u.Stats().Torn,
+			"took", time.Since(began))
+	})
+}
+
+// abandon undoes a start that failed.
+func (s *Server) abandon() error {
+	s.cancel()
+	var errs []error
+	if s.listener != nil {
+		errs = append(errs, s.listener.Close())
+	}
+	if s.control != nil {
+		errs = append(errs, s.control.Close())
+	}
+	if s.m != nil {
+		s.m.unregister()
+	}
+	errs = append(errs, s.mem.close())
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// adopt gives the core a layout, and memory of the layout's geometry. No session
+// lives and nothing is registered; ctl is held, or the server starts.
+func (s *Server) adopt(l *layout.Layout) error {
+	if s.mem == nil || s.mem.geo != l.Geometry {
+		old := s.mem
+		mem, err := newMemory(s.cfg.Device, l.Geometry, s.cfg.ColdReaders)
+		if err != nil {
+			return err
+		}
+		s.mem = mem
+		s.bytes.Store(int64(mem.bytes()))
+		s.mu.Lock()
+		s.indexes = s.indexes[:0]
+		for i := range l.Geometry.MaxSessions {
+			s.indexes = append(s.indexes, l.Geometry.MaxSessions-1-i)
+		}
+		s.mu.Unlock()
+		defer func() { _ = old.close() }()
+	}
+	s.core.SetMemory(l, s.mem)
+	return nil
+}
+
+// ControlAddr is the host:port of the gRPC service.
+func (s *Server) ControlAddr() string { return s.control.Addr().String() }
+
+// Health is nil while the unit serves an epoch and its flash takes pages.
+func (s *Server) Health() error {
+	if err := s.flushError.Load(); err != nil {
+		return *err
+	}
+	var v unit.View
+	if err := s.do(func(u *unit.Unit) { v = u.View() }); err != nil {
+		return err
+	}
+	if v.Phase != unit.Open {
+		return fmt.Errorf("unit %d is %v at epoch %d", s.cfg.ID, v.Phase, v.Epoch)
+	}
+	return nil
+}
+
+// Close ends the sessions, brings what they published to flash, and stops. Idempotent.
+func (s *Server) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+// closeGrace is how long control calls may take to end.
+const closeGrace = 2 * time.Second
+
+func (s *Server) close() error {
+	control.Stop(s.grpc, closeGrace)
+	s.ctl.Lock()
+	defer s.ctl.Unlock()
+	s.cancel()
+	errs := []error{s.listener.Close()}
+	<-s.acceptDone
+	s.handshakes.Wait()
+	errs = append(errs, s.mem.revoke(), s.endSessions())
+	if err := s.waitFlushed(); err != nil {
+		errs = append(errs, fmt.Errorf("unit: not everything published is on flash: %w", err))
+	}
+	close(s.stopLoop)
+	<-s.loopDone
+	close(s.batches)
+	<-s.flusherDone
+	close(s.coldJobs)
+	s.coldDone.Wait()
+	s.m.unregister()
+	if errors.Join(errs[:2]...) == nil && s.idle() {
+		errs = append(errs, s.mem.close())
+	}
+	return errors.Join(append(errs, s.store.Close())...)
+}
+
+// idle tells whether no session is left: else its memory must be leaked.
+func (s *Server) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions) == 0
+}
+
+// takeIndex gives a free slice of staging.
+func (s *Server) takeIndex() (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.indexes)
+	if n == 0 {
+		return 0, false
+	}
+	i := s.indexes[n-1]
+	s.indexes = s.indexes[:n-1]
+	return i, true
+}
+
+func (s *Server) freeIndex(i int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.indexes = append(s.indexes, i)
+}
+
+// sessionsTimeout is how long a seal waits for the fabric to take the connections down.
+const sessionsTimeout = 10 * time.Second
+
+// endSessions ends all sessions and waits until they are taken down. ctl is held.
+func (s *Server) endSessions() error {
+	s.mu.Lock()
+	all := make([]*session, 0, len(s.sessions))
+	for x := range s.sessions {
+		all = append(all, x)
+	}
+	s.mu.Unlock()
+	for _, x := range all {
+		x.fail(errEnd)
+	}
+	timer := time.NewTimer(sessionsTimeout)
+	defer timer.Stop()
+	for _, x := range all {
+		select {
+		case <-x.done:
+		case <-timer.C:
+			return fmt.Errorf("unit: sessions do not end within %v: the fabric hangs", sessionsTimeout)
+		}
+	}
+	return nil
+}
+
+func (s *Server) logID() layout.LogID { return layout.LogID(s.store.Meta().Log) }
+
+// saveTrim makes it durable that all addresses below a are given up, and then gives them up.
+func (s *Server) saveTrim(a layout.Address) error {
+	if err := s.store.UpdateMeta(func(m *flash.Meta) { m.TrimmedBelow = max(m.TrimmedBelow, a) }); err != nil {
+		return err
+	}
+	if err := s.do(func(u *unit.Unit) { u.TrimPrefix(a) }); err != nil {
+		return err
+	}
+	if err := s.store.DropBelow(a); err != nil {
+		s.cfg.Logger.Warn("space of trimmed pages not given back", "error", err)
+	}
+	return nil
+}

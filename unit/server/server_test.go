@@ -1,0 +1,146 @@
+package server_test
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/rdma/tcp"
+)
+
+func TestAppendReadAndColdRead(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	const n = 200 // three times around the window
+	for a := range layout.Address(n) {
+		m.put(a)
+	}
+	last := layout.Address(n - 1)
+	if w := m.look(last); w.State() != wire.Durable || w.Generation() != testGeometry.Generation(last) {
+		t.Fatalf("word of %d is %v", last, w)
+	}
+	verify(t, m.ring(last), last)
+	for i, a := range []layout.Address{0, 31, 32, 100, last} {
+		reply, page := m.cold(wire.RequestID(i+1), a)
+		if reply != (wire.Reply{Request: wire.RequestID(i + 1), State: wire.Durable}) {
+			t.Fatalf("cold read of %d: %+v", a, reply)
+		}
+		verify(t, page, a)
+	}
+	if reply, _ := m.cold(50, n+1); reply.Status != wire.StatusTooNew {
+		t.Fatalf("cold read of an empty address: %+v", reply)
+	}
+	m.send(m.append, wire.MaxAddr{Request: 60}.Append(nil))
+	if reply := m.reply(60); reply.Value != n {
+		t.Fatalf("max address: %+v", reply)
+	}
+	must(t, r.unit.Health())
+}
+
+// Words without a doorbell are found; a session that did not ring gets its credit all the same.
+func TestScanFindsWordsWithoutDoorbell(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	use, _, err := m.write(0, 1, false)
+	must(t, err)
+	if got := m.ack(0); got != (wire.Ack{Address: 0, Use: use, State: wire.Durable}) {
+		t.Fatalf("ack is %+v", got)
+	}
+}
+
+func TestJunkAndTrim(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	m.put(0)
+	junk := wire.MakeWord(wire.Junk, 0, wire.Use{Slot: wire.StagingSlot(m.s.FirstSlot), Count: 5}.Tag())
+	if old, err := m.cas(1, wire.EmptyWord(0, 1), junk, true); err != nil || old != wire.EmptyWord(0, 1) {
+		t.Fatal(old, err)
+	}
+	if got := m.ack(1); got.State != wire.DurableJunk {
+		t.Fatalf("ack is %+v", got)
+	}
+	m.put(2)
+	trim := func(id wire.RequestID, a layout.Address, prefix bool) wire.Reply {
+		m.send(m.read, wire.Trim{Request: id, Prefix: prefix, Address: a}.Append(nil))
+		return m.reply(id)
+	}
+	if got := trim(1, 3, false); got.Status != wire.StatusTooNew {
+		t.Fatalf("trim of an empty address: %+v", got)
+	}
+	for id := wire.RequestID(2); id < 4; id++ { // twice
+		if got := trim(id, 2, false); got != (wire.Reply{Request: id, State: wire.Trimmed}) {
+			t.Fatalf("trim: %+v", got)
+		}
+	}
+	if w := m.look(2); w.State() != wire.Trimmed {
+		t.Fatalf("word is %v", w)
+	}
+	if got := trim(5, 4, true); got.Status != wire.StatusTooNew {
+		t.Fatalf("trim of a prefix beyond the end: %+v", got)
+	}
+	if got := trim(6, 2, true); got != (wire.Reply{Request: 6, State: wire.Trimmed}) {
+		t.Fatalf("trim of a prefix: %+v", got)
+	}
+	m.put(3)
+	r.restart()
+	snap, err := r.seal(2, 1)
+	must(t, err)
+	if snap.TrimmedBelow != 2 || snap.Watermark != 4 || snap.End != 4 {
+		t.Fatalf("snapshot after a restart: %v", snap)
+	}
+	var states []wire.State
+	for _, e := range r.entries(2) {
+		states = append(states, wire.State(e.State))
+	}
+	want := []wire.State{wire.Trimmed, wire.Trimmed, wire.Trimmed, wire.Durable}
+	if len(states) != 4 || [4]wire.State(states) != [4]wire.State(want) {
+		t.Fatalf("entries are %v, want %v", states, want)
+	}
+}
+
+func TestTokenIsGoodOnce(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	if _, err := r.dev.Dial(timeout(t), m.s.Fabric, m.s.AppendToken, connOptions); err == nil {
+		t.Fatal("a used token opened a connection")
+	}
+	if _, err := r.dev.Dial(timeout(t), m.s.Fabric, nil, connOptions); err == nil {
+		t.Fatal("no token opened a connection")
+	}
+	m.put(0)
+}
+
+func TestBadMessageEndsTheSession(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m, other := r.session(1), r.session(1)
+	m.send(m.append, []byte("this is not a message"))
+	m.await("the end of the session", func() bool { return m.ended })
+	other.put(0)
+}
+
+func TestSessionsAreBoundedAndComeBack(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	var all []*mini
+	for range testGeometry.MaxSessions {
+		all = append(all, r.session(1))
+	}
+	_, err := r.trySession(1)
+	wantCode(t, err, codes.ResourceExhausted)
+	_ = all[0].append.Close()
+	eventually(t, "a free session", func() bool {
+		m, err := r.trySession(1)
+		if err == nil {
+			m.put(0)
+		}
+		return err == nil
+	})
+	all[1].put(1)
+}

@@ -1,0 +1,189 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/unit"
+)
+
+// service answers the control plane.
+type service struct {
+	pb.UnimplementedUnitServiceServer
+	s *Server
+}
+
+// toStatus gives an error its gRPC code.
+func toStatus(err error) error {
+	code := codes.Internal
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unit.ErrPromised), errors.Is(err, unit.ErrNotSealed), errors.Is(err, unit.ErrNotReconciled),
+		errors.Is(err, unit.ErrNotOpen), errors.Is(err, unit.ErrOtherLog):
+		code = codes.FailedPrecondition
+	case errors.Is(err, unit.ErrBadEntry), errors.Is(err, pbconv.ErrBadLayout):
+		code = codes.InvalidArgument
+	case errors.Is(err, unit.ErrConflict), errors.Is(err, unit.ErrWindow):
+		code = codes.DataLoss
+	case errors.Is(err, errNoSession):
+		code = codes.ResourceExhausted
+	case errors.Is(err, errStopped):
+		code = codes.Unavailable
+	}
+	if st, ok := status.FromError(err); ok {
+		return st.Err()
+	}
+	return status.Error(code, err.Error())
+}
+
+func toLogID(b []byte) (layout.LogID, error) {
+	if len(b) != len(layout.LogID{}) {
+		return layout.LogID{}, status.Errorf(codes.InvalidArgument, "log id of %d bytes", len(b))
+	}
+	return layout.LogID(b), nil
+}
+
+func toRemote(r rdma.Remote) *pb.Remote { return &pb.Remote{Addr: r.Addr, Key: uint32(r.Key)} }
+
+func (v *service) OpenSession(ctx context.Context, q *pb.OpenSessionRequest) (*pb.UnitSession, error) {
+	log, err := toLogID(q.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := v.s
+	// While an epoch changes nothing is served: that is no reason to wait.
+	if !s.ctl.TryRLock() {
+		return nil, status.Error(codes.FailedPrecondition, "the unit changes its epoch")
+	}
+	defer s.ctl.RUnlock()
+	if e := s.do(func(u *unit.Unit) { err = u.CheckOpen(log, layout.Epoch(q.Epoch)) }); e != nil || err != nil {
+		return nil, toStatus(firstError(e, err))
+	}
+	x, err := s.newSession(layout.ClientID(q.Client))
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	s.m.opened.Inc()
+	return &pb.UnitSession{
+		Fabric: s.listener.Addr(), Provider: s.cfg.Device.Info().Provider,
+		AppendToken: x.tokens[appendLink][:], ReadToken: x.tokens[readLink][:],
+		Index: toRemote(s.mem.indexRegion.Remote(0)), Ring: toRemote(s.mem.ringRegion.Remote(0)),
+		StagingRead: toRemote(s.mem.stagingRegion.Remote(0)), StagingWrite: toRemote(x.write.Remote(0)),
+		FirstSlot: uint32(x.index * s.mem.geo.SessionSlots), Slots: uint32(s.mem.geo.SessionSlots), FirstUse: uint32(x.first),
+	}, nil
+}
+
+func (v *service) Seal(ctx context.Context, q *pb.SealRequest) (*pb.UnitSealReply, error) {
+	log, err := toLogID(q.Log)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := v.s.seal(log, layout.Epoch(q.Epoch), layout.Epoch(q.Base))
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.UnitSealReply{IntactEpoch: uint64(snap.Intact), Watermark: uint64(snap.Watermark),
+		End: uint64(snap.End), TrimmedBelow: uint64(snap.TrimmedBelow)}, nil
+}
+
+// replyBytes is about how large one message of a stream of entries gets.
+const replyBytes = 512 << 10
+
+func (v *service) Entries(q *pb.EntriesRequest, stream grpc.ServerStreamingServer[pb.EntriesReply]) error {
+	var out pb.EntriesReply
+	size := 0
+	send := func() error {
+		if len(out.Entries) == 0 {
+			return nil
+		}
+		err := stream.Send(&out)
+		out.Entries, size = nil, 0
+		return err
+	}
+	err := v.s.entries(layout.Epoch(q.Epoch), layout.Address(q.From), layout.Address(q.To), func(e unit.Entry) error {
+		p := &pb.Entry{Address: uint64(e.Address), State: uint32(e.State), Attempt: uint64(e.Attempt)}
+		if q.Pages {
+			p.Page = append([]byte(nil), e.Page...)
+		}
+		out.Entries = append(out.Entries, p)
+		if size += 32 + len(p.Page); size < replyBytes {
+			return nil
+		}
+		return send()
+	})
+	if err == nil {
+		err = send()
+	}
+	return toStatus(err)
+}
+
+func (v *service) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]) error {
+	q, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if q.Header == nil || q.Header.Layout == nil {
+		return status.Error(codes.InvalidArgument, "the first message has no header with a layout")
+	}
+	l, err := pbconv.ToLayout(q.Header.Layout)
+	if err != nil {
+		return toStatus(err)
+	}
+	r, err := v.s.beginReconcile(l, q.Header.Wipe, layout.Address(q.Header.TrimmedBelow))
+	for err == nil {
+		if err = r.add(toEntries(q.Entries)); err != nil {
+			break
+		}
+		if q, err = stream.Recv(); err == io.EOF {
+			if err = r.end(); err != nil {
+				break
+			}
+			return stream.SendAndClose(&pb.ReconcileReply{Entries: uint64(r.entries)})
+		}
+	}
+	return toStatus(err)
+}
+
+func toEntries(in []*pb.Entry) []unit.Entry {
+	out := make([]unit.Entry, len(in))
+	for i, e := range in {
+		state := wire.Empty
+		if e.State <= uint32(wire.Trimmed) {
+			state = wire.State(e.State)
+		}
+		out[i] = unit.Entry{Address: layout.Address(e.Address), State: state, Attempt: wire.Attempt(e.Attempt), Page: e.Page}
+	}
+	return out
+}
+
+func (v *service) Activate(ctx context.Context, q *pb.ActivateRequest) (*pb.ActivateReply, error) {
+	if err := v.s.activate(layout.Epoch(q.Epoch)); err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.ActivateReply{}, nil
+}
+
+func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitStateReply, error) {
+	var x unit.View
+	if err := v.s.do(func(u *unit.Unit) { x = u.View() }); err != nil {
+		return nil, toStatus(err)
+	}
+	r := &pb.UnitStateReply{Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
+		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow),
+		Sessions: uint32(v.s.sessionCount())}
+	if !x.Log.IsZero() {
+		r.Log = x.Log[:]
+	}
+	return r, nil
+}

@@ -1,0 +1,290 @@
+package server
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/unit"
+)
+
+// token opens one connection, once.
+type token [16]byte
+
+func newToken() (t token) {
+	_, _ = rand.Read(t[:]) // never fails
+	return t
+}
+
+// role is which of a session's connections it is.
+type role int
+
+const (
+	appendLink role = iota
+	readLink
+	links
+)
+
+// session is a client's: a slice of staging with a key of its own, and two connections. It ends as a whole.
+type session struct {
+	s      *Server
+	index  int // of its slice of staging
+	client layout.ClientID
+	write  rdma.Region // rule R6: its slice, which it alone writes
+	tokens [links]token
+	ids    [links]unit.Session // the core's names for its connections; the first owns the slots
+	first  uint16              // use count to start with
+
+	stop chan struct{} // closed by fail
+	done chan struct{} // closed once all is taken down and taken in
+	jobs sync.WaitGroup
+	runs sync.WaitGroup // goroutines of the links
+
+	mu       sync.Mutex
+	err      error
+	links    [links]*link
+	attached chan struct{} // closed once both connections stand
+}
+
+// link is one connection of a session.
+type link struct {
+	session *session
+	id      unit.Session
+	conn    rdma.Conn
+	out     *outbox
+	decoder wire.Decoder
+	bad     bool // a bad message came: the rest is not looked at
+}
+
+var (
+	errNoSession = errors.New("unit: no free session")
+	errTokenLife = errors.New("the client did not connect in time")
+	errEnd       = errors.New("the unit ends all sessions")
+)
+
+// newSession makes a session that waits for its connections. Server.ctl is held for reading.
+func (s *Server) newSession(client layout.ClientID) (*session, error) {
+	index, ok := s.takeIndex()
+	if !ok {
+		return nil, errNoSession
+	}
+	n := s.mem.sliceBytes()
+	region, err := s.cfg.Device.Register(s.mem.staging, index*n, n, rdma.RemoteWrite)
+	if err != nil {
+		s.freeIndex(index)
+		return nil, fmt.Errorf("unit: session: %w", err)
+	}
+	var use [2]byte
+	_, _ = rand.Read(use[:])
+	x := &session{s: s, index: index, client: client, write: region, tokens: [links]token{newToken(), newToken()},
+		first: (uint16(use[0]) | uint16(use[1])<<8) & 0xfff,
+		stop:  make(chan struct{}), done: make(chan struct{}), attached: make(chan struct{})}
+	s.mu.Lock()
+	for i := range x.ids {
+		s.lastID++
+		x.ids[i] = s.lastID
+		s.tokens[x.tokens[i]] = pending{x, role(i)}
+	}
+	s.sessions[x] = struct{}{}
+	s.mu.Unlock()
+	go x.supervise()
+	if err := s.do(func(u *unit.Unit) { u.SetSession(index, x.ids[appendLink]) }); err != nil {
+		x.fail(err)
+		return nil, err
+	}
+	return x, nil
+}
+
+// fail ends the session. The first reason counts.
+func (x *session) fail(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.err == nil {
+		x.err = err
+		close(x.stop)
+	}
+}
+
+// attach gives the session one of its connections.
+func (x *session) attach(r role, conn rdma.Conn) {
+	x.mu.Lock()
+	if x.err != nil || x.links[r] != nil {
+		x.mu.Unlock()
+		_ = conn.Close()
+		return
+	}
+	l := &link{session: x, id: x.ids[r], conn: conn}
+	l.out = newOutbox(4*x.s.mem.geo.SessionSlots+64, x.fail)
+	x.links[r] = l
+	x.runs.Add(2)
+	if x.links[appendLink] != nil && x.links[readLink] != nil {
+		close(x.attached)
+	}
+	x.mu.Unlock()
+	go func() {
+		defer x.runs.Done()
+		l.out.run(conn, x.s.mem.send, (x.index*int(links)+int(r))*sendBytes, x.stop)
+	}()
+	go func() {
+		defer x.runs.Done()
+		l.receive()
+	}()
+}
+
+// supervise waits for the end of the session and takes it down.
+func (x *session) supervise() {
+	timer := time.NewTimer(x.s.cfg.TokenLife)
+	select {
+	case <-x.attached:
+	case <-x.stop:
+	case <-timer.C:
+		x.fail(errTokenLife)
+	}
+	timer.Stop()
+	<-x.stop
+	x.takeDown()
+	close(x.done)
+}
+
+// takeDown kills the session's key, then its connections. What it published is taken in, and
+// only when that is on flash are its slots free again: nothing of it can land any more (rule R6).
+func (x *session) takeDown() {
+	s := x.s
+	log := s.cfg.Logger.With("client", x.client, "session", x.ids[appendLink])
+	slow := time.AfterFunc(teardownWarning, func() { log.Warn("a session's end hangs in the fabric") })
+	defer slow.Stop()
+	s.mu.Lock()
+	for _, t := range x.tokens {
+		delete(s.tokens, t)
+	}
+	s.mu.Unlock()
+
+	revoked := x.write.Close()
+	for _, l := range x.links { // nobody attaches any more: x.err is set
+		if l != nil {
+			_ = l.conn.Close()
+		}
+	}
+	x.runs.Wait()
+	// Behind everything that the links have queued.
+	for _, l := range x.links {
+		if l != nil {
+			s.send(event{kind: evDetach, link: l})
+		}
+	}
+	_ = s.do(func(u *unit.Unit) {
+		if revoked == nil {
+			u.EndSession(x.index)
+		} else {
+			u.SetSession(x.index, 0)
+		}
+	})
+	x.jobs.Wait()
+	if revoked != nil {
+		// The slice may still be written to: it is never handed out again.
+		log.Error("a session's key cannot be revoked: its slots are lost until the unit restarts", "error", revoked)
+	}
+	s.mu.Lock()
+	delete(s.sessions, x)
+	s.mu.Unlock()
+	s.m.ended(x.err)
+	log.Debug("session ended", "why", x.err)
+}
+
+// teardownWarning is when the end of a session takes too long.
+const teardownWarning = 5 * time.Second
+
+// send queues an event, waiting for room. It reports false once the loop has ended.
+func (s *Server) send(ev event) bool {
+	select {
+	case s.events <- ev:
+		return true
+	case <-s.loopDone:
+		return false
+	}
+}
+
+// receive takes messages until the connection breaks.
+func (l *link) receive() {
+	x := l.session
+	x.s.send(event{kind: evAttach, link: l})
+	handle := l.message // made once: a method value allocates
+	for {
+		if err := l.conn.Receive(handle); err != nil {
+			x.fail(err)
+			return
+		}
+	}
+}
+
+// message takes one message. A bad one ends the session.
+func (l *link) message(b []byte) {
+	if l.bad {
+		return
+	}
+	if a, ok := l.decoder.Doorbell(b); ok {
+		l.queue(event{kind: evDoorbell, link: l, address: a})
+		return
+	}
+	m, err := l.decoder.Decode(b)
+	if err != nil {
+		l.refuse(err)
+		return
+	}
+	switch m := m.(type) {
+	case wire.ColdRead:
+		l.session.jobs.Add(1)
+		select {
+		case l.session.s.coldJobs <- coldJob{link: l, read: m}:
+		case <-l.session.stop:
+			l.session.jobs.Done()
+		}
+	case wire.Trim:
+		if m.Prefix {
+			l.session.s.trimPrefix(l, m)
+			return
+		}
+		l.queue(event{kind: evTrim, link: l, address: m.Address, request: m.Request})
+	case wire.MaxAddr:
+		l.queue(event{kind: evMaxAddr, link: l, request: m.Request})
+	default:
+		l.refuse(fmt.Errorf("a client sent %T: %w", m, wire.ErrBadMessage))
+	}
+}
+
+// queue waits for room in the loop's queue, and the client with it, until the session ends.
+func (l *link) queue(ev event) {
+	select {
+	case l.session.s.events <- ev:
+	case <-l.session.stop:
+	}
+}
+
+func (l *link) refuse(err error) {
+	l.bad = true
+	l.session.fail(err)
+}
+
+// trimPrefix gives up all addresses below m.Address. It runs on the link's goroutine: only its own client waits for the meta file.
+func (s *Server) trimPrefix(l *link, m wire.Trim) {
+	var status wire.Status
+	if s.do(func(u *unit.Unit) { status = u.CheckTrimPrefix(m.Address) }) != nil {
+		return
+	}
+	if status == wire.StatusOK {
+		if err := s.saveTrim(m.Address); err != nil {
+			status = wire.StatusIO
+			s.cfg.Logger.Error("trim prefix", "address", m.Address, "error", err)
+		}
+	}
+	r := wire.Reply{Request: m.Request, Status: status}
+	if status == wire.StatusOK {
+		r.State = wire.Trimmed
+	}
+	l.out.reply(r)
+}
