@@ -45,7 +45,7 @@ type conn struct {
 	err     error // why it broke; nil while it stands
 	closing bool  // Close was called
 
-	running sync.WaitGroup // readers, and writers that Post handed over to
+	running sync.WaitGroup // all goroutines
 	once    sync.Once
 }
 
@@ -160,7 +160,10 @@ func (c *conn) fail(err error) {
 	now := time.Now()
 	_ = c.out.SetWriteDeadline(now)
 	_ = c.in.SetDeadline(now)
-	_ = c.out.SetReadDeadline(now.Add(grace))
+	if !errors.Is(err, errProtocol) { // nothing is expected of that kind of peer
+		now = now.Add(grace)
+	}
+	_ = c.out.SetReadDeadline(now)
 }
 
 func (c *conn) Broken() <-chan struct{} { return c.broken }

@@ -18,9 +18,10 @@ import (
 //	        done                  cursor.tag               posted
 //
 // Whoever posts while nobody writes becomes the writer and sends all there is, so
-// posters that come meanwhile share its next system call. A writer never waits for
-// the socket on the poster's time: what the socket does not take at once goes to a
-// goroutine of its own.
+// posters that come meanwhile share its next system call. While few lists are in
+// flight that is the poster itself, the shortest way; with more in flight it is a
+// goroutine, which leaves the poster free to post the next and so sends more at a time. It
+// also takes over what a socket does not take at once: no poster ever waits for a socket.
 type initiator struct {
 	c    *conn
 	w    *tryWriter
@@ -32,8 +33,12 @@ type initiator struct {
 	posted  uint32        // tag of the next batch
 	cursor  cursor
 	writing bool   // someone is the writer
+	sender  bool   // the goroutine runs
 	gone    bool   // nothing is posted any more
 	buf     []byte // of the writer
+	rest    []byte // of the writer: the part of buf that the socket did not take yet
+
+	wake chan struct{} // makes the goroutine the writer
 
 	answers answers
 }
@@ -45,6 +50,7 @@ func (in *initiator) setup(c *conn, w *tryWriter) {
 	}
 	in.c, in.w, in.ring = c, w, make([]*rdma.Batch, n)
 	in.room = semaphore.NewWeighted(int64(c.opts.SendDepth))
+	in.wake = make(chan struct{}, 1)
 	in.answers.setup(c.out)
 }
 
@@ -68,12 +74,16 @@ func (in *initiator) post(ctx context.Context, b *rdma.Batch) error {
 	b.Begin()
 	*in.at(in.posted) = b
 	in.posted++
-	if in.writing {
+	switch {
+	case in.writing:
 		in.mu.Unlock()
-		return nil
+	case in.posted-in.done > few:
+		in.writing = true
+		in.handOver()
+	default:
+		in.writing = true
+		in.send()
 	}
-	in.writing = true
-	in.send()
 	return nil
 }
 
@@ -120,72 +130,88 @@ func checkOp(op *rdma.Op) string {
 	return ""
 }
 
-// rounds is how many writes a poster makes before it leaves the posts of others to a goroutine.
-const rounds = 4
+// few is how many lists in flight are still sent by their posters.
+const few = 3
 
-// send is what the writer does, on the poster's time. Entered with mu held, it leaves it unlocked.
+// send is what a poster does as the writer: one write, and the goroutine has what
+// is left or came meanwhile. Entered with mu held, it leaves it unlocked.
 func (in *initiator) send() {
-	for range rounds {
-		if !in.encode() {
-			return
-		}
-		n, err := in.w.write(in.buf)
-		if err != nil {
-			in.c.fail(err)
-		}
-		if n < len(in.buf) {
-			in.handOver(in.buf[n:])
-			return
-		}
-		in.mu.Lock()
+	if !in.encode() {
+		in.mu.Unlock()
+		return
 	}
-	if in.encode() {
-		in.handOver(in.buf)
+	in.mu.Unlock()
+	n, err := in.w.write(in.buf)
+	if err != nil {
+		in.c.fail(err)
+	}
+	in.mu.Lock()
+	if in.rest = in.buf[n:]; len(in.rest) > 0 || in.cursor.tag != in.posted {
+		in.handOver()
+		return
+	}
+	in.writing = false
+	in.mu.Unlock()
+}
+
+// handOver makes the goroutine the writer. Entered with mu held, it leaves it unlocked.
+func (in *initiator) handOver() {
+	defer in.mu.Unlock()
+	if in.gone {
+		return
+	}
+	if !in.sender {
+		// abandon, which sets gone, runs before running can reach zero: it is not awaited yet.
+		in.sender = true
+		in.c.running.Add(1)
+		go in.runSender()
+	}
+	in.wake <- struct{}{} // has room: there is one writer
+}
+
+func (in *initiator) runSender() {
+	defer in.c.running.Done()
+	for {
+		select {
+		case <-in.wake:
+		case <-in.c.broken:
+			return
+		}
+		for in.next() {
+			if _, err := in.c.out.Write(in.rest); err != nil {
+				in.c.fail(err)
+			}
+			in.rest = nil
+		}
 	}
 }
 
-// encode fills buf and unlocks mu. It reports false if there is nothing to
-// send or nobody to send it to: then there is no writer any more.
-//
-// Local memory is read here and only here, under mu, and not once gone is set.
-func (in *initiator) encode() bool {
+// next tells the goroutine whether it is still the writer, and gives it something to write.
+func (in *initiator) next() bool {
+	in.mu.Lock()
 	defer in.mu.Unlock()
+	if len(in.rest) > 0 {
+		return true
+	}
+	ok := in.encode()
+	in.rest = in.buf
+	return ok
+}
+
+// encode fills buf. It reports false if there is nothing to send or nobody to send it
+// to: then there is no writer any more. Entered with mu held.
+//
+// Local memory is read here and only here, and not once gone is set.
+func (in *initiator) encode() bool {
+	in.buf = in.buf[:0]
 	if in.gone || in.cursor.tag == in.posted || in.c.isBroken() {
 		in.writing = false
 		return false
 	}
-	in.buf = in.buf[:0]
 	for in.cursor.tag != in.posted && len(in.buf) < bufferSize {
 		in.buf = in.cursor.encode(in.buf, *in.at(in.cursor.tag))
 	}
 	return true
-}
-
-// handOver leaves the writing, which goes on with rest, to a goroutine.
-func (in *initiator) handOver(rest []byte) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.gone {
-		in.writing = false
-		return
-	}
-	// abandon, which sets gone, runs before running reaches zero: so it cannot be awaited yet.
-	in.c.running.Add(1)
-	go in.sendRest(rest)
-}
-
-func (in *initiator) sendRest(rest []byte) {
-	defer in.c.running.Done()
-	for {
-		if _, err := in.c.out.Write(rest); err != nil {
-			in.c.fail(err)
-		}
-		in.mu.Lock()
-		if !in.encode() {
-			return
-		}
-		rest = in.buf
-	}
 }
 
 // cursor is how far sending has come: everything before byte sent of operation op
