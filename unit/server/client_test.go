@@ -115,6 +115,13 @@ func (r *rig) activate(n layout.Epoch) error {
 	return err
 }
 
+func (r *rig) state() *pb.UnitStateReply {
+	r.t.Helper()
+	s, err := r.ctl.State(r.t.Context(), &pb.UnitStateRequest{})
+	must(r.t, err)
+	return s
+}
+
 // open brings the unit from wherever it is to epoch n.
 func (r *rig) open(n layout.Epoch, wipe bool) *pb.UnitSealReply {
 	r.t.Helper()

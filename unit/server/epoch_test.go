@@ -86,31 +86,40 @@ func TestR15SealRevokesThenAnswers(t *testing.T) {
 	verify(t, append(got[1].Page, make([]byte, 4096)...), 1)
 }
 
-// R6, R15: a writer of an older epoch is refused by value where the device hands out the same keys again.
+// R15: where the device hands out the same key again, a writer of an older epoch is refused by
+// value, with the address and key that it always had, and nothing that it wrote is visible.
 func TestR15StaleWriterRefusedByValueWhereKeysAreReused(t *testing.T) {
 	r := newRig(t, tcp.Options{ReuseKeys: true})
 	r.open(1, true)
 	stale := r.session(1)
 	stale.put(0)
+	stale.close()
+	eventually(t, "the end of the session", func() bool { return r.state().Sessions == 0 })
 	r.open(2, false)
 	m := r.session(2)
-	if m.s.Index.Key != stale.s.Index.Key && m.s.Ring.Key != stale.s.Index.Key && m.s.StagingRead.Key != stale.s.Index.Key {
-		t.Log("the index key was not reused")
+	index := m.s.Index
+	if index.Key != stale.s.Index.Key || index.Addr != stale.s.Index.Addr {
+		t.Fatalf("the index is at %v, was at %v: the test shows nothing", index, stale.s.Index)
 	}
-	// The stale writer's mind: old epoch, old word, on a connection that works, with today's keys.
-	m.epoch = 1
+	// The stale writer has a connection that works; all else that it knows is old.
+	m.s.Index, m.epoch = stale.s.Index, 1
 	_, old, err := m.write(1, 66, true)
 	must(t, err)
 	if old != wire.EmptyWord(0, 2) {
 		t.Fatalf("the stale CAS found %v", old)
 	}
+	m.s.Index, m.epoch = index, 2
 	if w := m.look(1); w != wire.EmptyWord(0, 2) {
 		t.Fatalf("the word is %v", w)
 	}
-	m.epoch = 2
+	if reply, _ := m.cold(1, 1); reply.Status != wire.StatusTooNew {
+		t.Fatalf("cold read: %+v", reply)
+	}
 	m.put(1)
-	if _, _, err := stale.write(2, 67, true); !isRefused(err) {
-		t.Fatalf("a write on the old session: %v", err)
+	snap, err := r.seal(3, 2)
+	must(t, err)
+	if got := r.entries(3); len(got) != 2 || got[1].Attempt != uint64(wire.MakeAttempt(9, 2)) || snap.End != 2 {
+		t.Fatalf("entries: %v", got)
 	}
 }
 
