@@ -1,0 +1,102 @@
+// Package server runs the layout service: a Raft store of the layout state machine, its gRPC service, and the
+// reconfigurer, which takes the log from one epoch to the next.
+//
+// One goroutine of the leader, the manager, polls the members, decides what is to be done (judge) and does it
+// (reconfiguration): Raft's order of commands is its only memory, so it can stop anywhere, and whoever leads next begins anew with a
+// higher epoch (rules R13 to R18).
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"corfu/layout"
+)
+
+// Config of a layout server. Dir is required.
+type Config struct {
+	ID      uint16 // of this server among the layout servers; default 1
+	Dir     string // Raft's log and snapshots; it is made if it is missing
+	Control string // host:port of the gRPC service; default 127.0.0.1:0, a free port
+
+	// Raft is the host:port of Raft's own transport. A single server has nobody to talk to: the address is
+	// checked and not opened.
+	Raft string
+
+	// Bootstrap describes the log to found: units, chains, sequencer, geometry, durability. Its epoch does not count; its log id
+	// is made up if it is zero. Where the store has a log already that one stays, whatever Bootstrap says; only the control addresses
+	// of members with the same ids are taken over from it, so that members may move.
+	Bootstrap *layout.Layout
+
+	Poll         time.Duration // how often the members are asked for their state; default 100 ms
+	CallTimeout  time.Duration // for a member to answer a call; default 5 s. Below it for states: 1 s
+	StallTimeout time.Duration // for a reconciliation to make any progress; default 60 s
+
+	Insecure      bool                // allow the control plane in clear outside loopback
+	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
+	DialOptions   []grpc.DialOption   // credentials towards units and sequencer; none: in clear
+
+	Registerer prometheus.Registerer // default: metrics are kept and not registered
+	Logger     *slog.Logger          // default: discard
+}
+
+func (c Config) withDefaults() Config {
+	if c.ID == 0 {
+		c.ID = 1
+	}
+	if c.Control == "" {
+		c.Control = "127.0.0.1:0"
+	}
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{{&c.Poll, 100 * time.Millisecond}, {&c.CallTimeout, 5 * time.Second}, {&c.StallTimeout, time.Minute}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	return c
+}
+
+// stateTimeout is how long a member may take to tell its state.
+func (c Config) stateTimeout() time.Duration { return min(c.CallTimeout, time.Second) }
+
+// Validate reports every bad field.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("no directory for the store"))
+	}
+	if c.Raft != "" {
+		if _, _, err := net.SplitHostPort(c.Raft); err != nil {
+			errs = append(errs, fmt.Errorf("raft address %q: %w", c.Raft, err))
+		}
+	}
+	for name, d := range map[string]time.Duration{"poll interval": c.Poll, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout} {
+		if d < time.Millisecond {
+			errs = append(errs, fmt.Errorf("%s is %v: must be at least 1 ms", name, d))
+		}
+	}
+	if c.Bootstrap != nil {
+		b := c.Bootstrap.Next(1, 0)
+		if b.Log.IsZero() {
+			b.Log[0] = 1
+		}
+		if err := b.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("bootstrap layout: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,267 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+)
+
+const (
+	listedAtATime  = 4096      // addresses whose entries are compared at a time: what bounds the memory of a reconciliation
+	sentAtATime    = 256 << 10 // bytes of pages in one message to a unit
+	entriesAtATime = 1024      // entries in one message
+	maxGap         = 16        // addresses that are fetched in vain rather than with another call
+)
+
+// errStalled: a unit made no progress in a reconciliation for StallTimeout.
+var errStalled = errors.New("no progress")
+
+// errBadEntry: a unit sent an entry that is not what it listed, or does not verify. It is not spread.
+var errBadEntry = errors.New("a unit sent a bad entry")
+
+// reconcile brings every member of the new epoch to what rule R17 decides, and waits until all of it is durable.
+func (r *reconfiguration) reconcile(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(r.cfg.StallTimeout, func() { cancel(fmt.Errorf("%w for %v", errStalled, r.cfg.StallTimeout)) })
+	defer timer.Stop()
+	c := &copier{r: r, sinks: map[layout.UnitID]*sink{}, cancel: cancel, progress: func() { timer.Reset(r.cfg.StallTimeout) }}
+	err := c.run(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause // what came first; the rest is its consequence
+	}
+	return err
+}
+
+// copier streams to every unit what it lacks.
+type copier struct {
+	r        *reconfiguration
+	sinks    map[layout.UnitID]*sink
+	progress func()
+	cancel   context.CancelCauseFunc
+}
+
+func (c *copier) run(ctx context.Context) error {
+	for _, m := range c.r.members.list {
+		if m.unit == 0 {
+			continue
+		}
+		stream, err := m.units().Reconcile(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
+		c.sinks[m.unit] = &sink{member: m, stream: stream, progress: c.progress}
+	}
+	if err := c.all(func(s *sink) error { return s.header(c.r) }); err != nil {
+		return err
+	}
+	if c.r.base != nil {
+		for i, s := range c.r.base.Segments {
+			// The chains of a segment have no unit in common, those of two segments may: one segment after the other keeps a
+			// unit's entries in the order of its addresses.
+			if err := c.parallel(len(s.Chains), func(j int) error { return c.copyChain(ctx, i, j) }); err != nil {
+				return err
+			}
+		}
+	}
+	return c.all((*sink).finish)
+}
+
+// all calls fn for every sink at once.
+func (c *copier) all(fn func(*sink) error) error {
+	list := make([]*sink, 0, len(c.sinks))
+	for _, s := range c.sinks {
+		list = append(list, s)
+	}
+	return c.parallel(len(list), func(i int) error { return fn(list[i]) })
+}
+
+// parallel calls fn(0), … fn(n-1) at once and waits for all. The first error ends the others.
+func (c *copier) parallel(n int, fn func(int) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	for i := range n {
+		wg.Go(func() {
+			if errs[i] = fn(i); errs[i] != nil {
+				c.cancel(errs[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// copyChain compares what the sealed members of a base chain hold where they may differ, and sends them what they lack.
+func (c *copier) copyChain(ctx context.Context, segment, stripe int) error {
+	from, to := layout.Doubt(c.r.base, segment, stripe, c.r.seals)
+	units := c.r.base.Segments[segment].Chains[stripe].Units
+	for a := from; a < to; a += listedAtATime {
+		b := min(a+listedAtATime, to)
+		listings := make([]layout.Listing, len(units))
+		err := c.parallel(len(units), func(i int) (err error) {
+			listings[i], err = c.list(ctx, units[i], a, b)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		copies, err := layout.PlanCopies(listings, nil)
+		if err != nil {
+			return fmt.Errorf("chain %d of segment %d: %w", stripe, segment, err)
+		}
+		if err := c.deliver(ctx, copies); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list asks what a unit holds at addresses a to b-1.
+func (c *copier) list(ctx context.Context, u layout.UnitID, a, b layout.Address) (layout.Listing, error) {
+	l := layout.Listing{Unit: u}
+	err := c.entries(ctx, u, a, b, false, func(e *pb.Entry) error {
+		k, err := kindOf(wire.State(e.State))
+		if err != nil {
+			return fmt.Errorf("unit %d: address %d: %w", u, e.Address, err)
+		}
+		h := layout.Holding{Address: layout.Address(e.Address), Kind: k}
+		if k == layout.HoldsEntry {
+			h.Attempt = layout.Attempt(e.Attempt)
+		}
+		if h.Address < a || h.Address >= b {
+			return fmt.Errorf("unit %d: address %d is not in [%d, %d): %w", u, h.Address, a, b, errBadEntry)
+		}
+		l.Holdings = append(l.Holdings, h)
+		return nil
+	})
+	return l, err
+}
+
+// entries streams a unit's entries through fn.
+func (c *copier) entries(ctx context.Context, u layout.UnitID, a, b layout.Address, pages bool, fn func(*pb.Entry) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // an error of fn ends the stream
+	stream, err := c.sinks[u].member.units().Entries(ctx, &pb.EntriesRequest{Epoch: uint64(c.r.epoch), From: uint64(a), To: uint64(b), Pages: pages})
+	if err != nil {
+		return fmt.Errorf("unit %d: entries: %w", u, err)
+	}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unit %d: entries: %w", u, err)
+		}
+		c.progress()
+		for _, e := range m.Entries {
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// deliver sends copies, in order, to whom they are missing: pages are fetched in runs of the same source.
+func (c *copier) deliver(ctx context.Context, copies []layout.Copy) error {
+	for i := 0; i < len(copies); {
+		if copies[i].Source == 0 {
+			if err := c.send(copies[i], nil); err != nil {
+				return err
+			}
+			i++
+			continue
+		}
+		j := i + 1
+		for j < len(copies) && copies[j].Source == copies[i].Source && copies[j].Address-copies[j-1].Address <= maxGap {
+			j++
+		}
+		if err := c.fetch(ctx, copies[i:j]); err != nil {
+			return err
+		}
+		i = j
+	}
+	return nil
+}
+
+// fetch streams the pages of copies, which have one source, to whom they are missing.
+func (c *copier) fetch(ctx context.Context, copies []layout.Copy) error {
+	u, next := copies[0].Source, 0
+	err := c.entries(ctx, u, copies[0].Address, copies[len(copies)-1].Address+1, true, func(e *pb.Entry) error {
+		if next == len(copies) || layout.Address(e.Address) != copies[next].Address {
+			return nil // in a gap: nobody lacks it
+		}
+		next++
+		if err := c.check(u, e, copies[next-1]); err != nil {
+			return err
+		}
+		return c.send(copies[next-1], e.Page)
+	})
+	if err == nil && next < len(copies) {
+		err = fmt.Errorf("unit %d: address %d: listed, then missing: %w", u, copies[next].Address, errBadEntry)
+	}
+	return err
+}
+
+// check refuses a page that is not the one that was decided.
+func (c *copier) check(u layout.UnitID, e *pb.Entry, want layout.Copy) error {
+	p, ok := c.r.base.PositionAt(u, want.Address)
+	if !ok {
+		return fmt.Errorf("unit %d: address %d has no position: %w", u, want.Address, errBadEntry)
+	}
+	h, err := wire.VerifyPage(e.Page, c.r.base.Log, p)
+	if err != nil {
+		return fmt.Errorf("unit %d: address %d: %w: %w", u, want.Address, errBadEntry, err)
+	}
+	if h.Attempt != want.Attempt || h.Flags.Kind() != wire.FlagData {
+		return fmt.Errorf("unit %d: address %d: attempt %#x, not %#x: %w", u, want.Address, uint64(h.Attempt), uint64(want.Attempt), errBadEntry)
+	}
+	return nil
+}
+
+func (c *copier) send(p layout.Copy, page []byte) error {
+	e := &pb.Entry{Address: uint64(p.Address), State: uint32(stateOf(p.Kind)), Attempt: uint64(p.Attempt), Page: page}
+	for _, u := range p.Lacks {
+		if err := c.sinks[u].add(e); err != nil {
+			return err
+		}
+		c.r.metrics.copied.Inc()
+	}
+	return nil
+}
+
+// kindOf says what a unit's entry is worth in a plan.
+func kindOf(s wire.State) (layout.Kind, error) {
+	switch s {
+	case wire.Written, wire.Durable:
+		return layout.HoldsEntry, nil
+	case wire.Junk, wire.DurableJunk:
+		return layout.HoldsJunk, nil
+	case wire.Corrupt:
+		return layout.HoldsCorrupt, nil
+	case wire.Trimmed:
+		return layout.HoldsTrimmed, nil
+	}
+	return layout.HoldsNothing, fmt.Errorf("state %v: %w", s, errBadEntry)
+}
+
+// stateOf is the state in which an entry is sent to a unit that lacks it: there it is not durable yet.
+func stateOf(k layout.Kind) wire.State {
+	switch k {
+	case layout.HoldsEntry:
+		return wire.Written
+	case layout.HoldsJunk:
+		return wire.Junk
+	case layout.HoldsTrimmed:
+		return wire.Trimmed
+	default:
+		return wire.Corrupt
+	}
+}

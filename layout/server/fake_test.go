@@ -1,0 +1,332 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+)
+
+// daemon is a gRPC server that can die and come back at the same address.
+type daemon struct {
+	t        *testing.T
+	addr     string
+	register func(*grpc.Server)
+
+	mu     sync.Mutex
+	server *grpc.Server
+}
+
+func (d *daemon) start() {
+	d.t.Helper()
+	if d.addr == "" {
+		d.addr = "127.0.0.1:0"
+	}
+	var l net.Listener
+	await(d.t, "listen at "+d.addr, func() (err error) {
+		l, err = net.Listen("tcp", d.addr)
+		return err
+	})
+	d.addr = l.Addr().String()
+	s := grpc.NewServer()
+	d.register(s)
+	d.mu.Lock()
+	d.server = s
+	d.mu.Unlock()
+	go func() { _ = s.Serve(l) }()
+}
+
+// die breaks all connections, as a killed process does.
+func (d *daemon) die() {
+	d.mu.Lock()
+	s := d.server
+	d.mu.Unlock()
+	s.Stop()
+}
+
+// await waits until try gives no error.
+func await(t *testing.T, what string, try func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err = try(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+// hook is called with the name of each call before it takes effect; an error is the answer.
+type hook func(call string, epoch layout.Epoch) error
+
+// fakeUnit keeps the rules of a storage unit over a map of entries.
+type fakeUnit struct {
+	pb.UnimplementedUnitServiceServer
+	daemon
+	id layout.UnitID
+
+	mu         sync.Mutex
+	hook       hook
+	log        []byte
+	state      string
+	promise    uint64
+	reconciled bool
+	intact     uint64
+	entries    map[uint64]*pb.Entry
+	watermark  uint64
+	trimmed    uint64
+	received   []uint64 // addresses, in the order in which they were sent
+	largest    int      // message received, in bytes
+	wipes      int
+}
+
+func startUnit(t *testing.T, id layout.UnitID) *fakeUnit {
+	u := &fakeUnit{id: id, state: stateClosed, entries: map[uint64]*pb.Entry{}}
+	u.daemon = daemon{t: t, register: func(s *grpc.Server) { pb.RegisterUnitServiceServer(s, u) }}
+	u.start()
+	t.Cleanup(u.die)
+	return u
+}
+
+// restart is what remains after a crash: entries and promise (rule R19).
+func (u *fakeUnit) restart() {
+	u.die()
+	u.mu.Lock()
+	u.state, u.intact, u.reconciled = stateClosed, 0, false
+	u.mu.Unlock()
+	u.start()
+}
+
+func (u *fakeUnit) setHook(h hook) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.hook = h
+}
+
+// enter runs the hook without the lock, then takes the lock.
+func (u *fakeUnit) enter(call string, e uint64) error {
+	u.mu.Lock()
+	h := u.hook
+	u.mu.Unlock()
+	if h != nil {
+		if err := h(call, layout.Epoch(e)); err != nil {
+			return err
+		}
+	}
+	u.mu.Lock()
+	return nil
+}
+
+func refuse(format string, args ...any) error {
+	return status.Errorf(codes.FailedPrecondition, format, args...)
+}
+
+func (u *fakeUnit) State(context.Context, *pb.UnitStateRequest) (*pb.UnitStateReply, error) {
+	if err := u.enter("state", 0); err != nil {
+		return nil, err
+	}
+	defer u.mu.Unlock()
+	return &pb.UnitStateReply{Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled,
+		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end()}, nil
+}
+
+func (u *fakeUnit) end() (end uint64) {
+	for a := range u.entries {
+		end = max(end, a+1)
+	}
+	return end
+}
+
+func (u *fakeUnit) Seal(_ context.Context, r *pb.SealRequest) (*pb.UnitSealReply, error) {
+	if err := u.enter("seal", r.Epoch); err != nil {
+		return nil, err
+	}
+	defer u.mu.Unlock()
+	if len(u.log) > 0 && string(u.log) != string(r.Log) {
+		return nil, refuse("another log")
+	}
+	if r.Epoch < u.promise || (r.Epoch == u.promise && u.state != stateSealed) {
+		return nil, refuse("promised %d", u.promise)
+	}
+	if r.Epoch > u.promise {
+		u.promise, u.state, u.reconciled = r.Epoch, stateSealed, false
+	}
+	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed}, nil
+}
+
+func (u *fakeUnit) Entries(r *pb.EntriesRequest, stream grpc.ServerStreamingServer[pb.EntriesReply]) error {
+	if err := u.enter("entries", r.Epoch); err != nil {
+		return err
+	}
+	if u.state != stateSealed || u.promise != r.Epoch {
+		u.mu.Unlock()
+		return refuse("not sealed at %d", r.Epoch)
+	}
+	var list []*pb.Entry
+	for _, a := range slices.Sorted(maps.Keys(u.entries)) {
+		if e := u.entries[a]; a >= r.From && a < r.To {
+			c := &pb.Entry{Address: a, State: e.State, Attempt: e.Attempt}
+			if r.Pages {
+				c.Page = e.Page
+			}
+			list = append(list, c)
+		}
+	}
+	u.mu.Unlock()
+	for c := range slices.Chunk(list, 32) {
+		if err := stream.Send(&pb.EntriesReply{Entries: c}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *fakeUnit) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]) error {
+	var epoch uint64
+	for first := true; ; first = false {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if first {
+			epoch = m.Header.Layout.Epoch
+			if err := u.enter("reconcile", epoch); err != nil {
+				return err
+			}
+			if m.Header.Wipe {
+				u.entries, u.watermark, u.wipes = map[uint64]*pb.Entry{}, 0, u.wipes+1
+			}
+			u.log, u.trimmed = m.Header.Layout.Log, max(u.trimmed, m.Header.TrimmedBelow)
+		} else {
+			u.mu.Lock()
+		}
+		err = u.take(m, epoch)
+		u.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	if err := u.enter("reconciled", epoch); err != nil {
+		return err
+	}
+	if u.state != stateSealed || u.promise != epoch {
+		u.mu.Unlock()
+		return refuse("not sealed at %d", epoch)
+	}
+	u.reconciled = true
+	u.mu.Unlock()
+	return stream.SendAndClose(&pb.ReconcileReply{})
+}
+
+func (u *fakeUnit) take(m *pb.ReconcileRequest, epoch uint64) error {
+	if u.state != stateSealed || u.promise != epoch {
+		return refuse("not sealed at %d", epoch)
+	}
+	size := 0
+	for _, e := range m.Entries {
+		size += len(e.Page)
+		u.received = append(u.received, e.Address)
+		u.entries[e.Address] = e
+	}
+	u.largest = max(u.largest, size)
+	return nil
+}
+
+func (u *fakeUnit) Activate(_ context.Context, r *pb.ActivateRequest) (*pb.ActivateReply, error) {
+	if err := u.enter("activate", r.Epoch); err != nil {
+		return nil, err
+	}
+	defer u.mu.Unlock()
+	if u.state == stateOpen && u.promise == r.Epoch {
+		return &pb.ActivateReply{}, nil
+	}
+	if u.state != stateSealed || u.promise != r.Epoch || !u.reconciled {
+		return nil, refuse("%s at %d, reconciled %v", u.state, u.promise, u.reconciled)
+	}
+	u.state, u.intact, u.reconciled = stateOpen, r.Epoch, false
+	return &pb.ActivateReply{}, nil
+}
+
+// fakeSequencer keeps the rules of a sequencer.
+type fakeSequencer struct {
+	pb.UnimplementedSequencerServiceServer
+	daemon
+
+	mu      sync.Mutex
+	state   string
+	promise uint64
+	start   uint64
+	hook    hook
+}
+
+func startSequencer(t *testing.T) *fakeSequencer {
+	s := &fakeSequencer{state: stateClosed}
+	s.daemon = daemon{t: t, register: func(g *grpc.Server) { pb.RegisterSequencerServiceServer(g, s) }}
+	s.daemon.start()
+	t.Cleanup(s.die)
+	return s
+}
+
+func (s *fakeSequencer) enter(call string, e uint64) error {
+	s.mu.Lock()
+	if s.hook != nil {
+		return s.hook(call, layout.Epoch(e))
+	}
+	return nil
+}
+
+func (s *fakeSequencer) State(context.Context, *pb.SequencerStateRequest) (*pb.SequencerStateReply, error) {
+	defer s.mu.Unlock()
+	if err := s.enter("state", 0); err != nil {
+		return nil, err
+	}
+	return &pb.SequencerStateReply{Id: 1, Promise: s.promise, State: s.state, Next: s.start}, nil
+}
+
+func (s *fakeSequencer) Seal(_ context.Context, r *pb.SealRequest) (*pb.SequencerSealReply, error) {
+	defer s.mu.Unlock()
+	if err := s.enter("seal", r.Epoch); err != nil {
+		return nil, err
+	}
+	if r.Epoch <= s.promise {
+		return nil, refuse("promised %d", s.promise)
+	}
+	s.promise, s.state = r.Epoch, stateSealed
+	return &pb.SequencerSealReply{}, nil
+}
+
+func (s *fakeSequencer) Activate(_ context.Context, r *pb.SequencerActivateRequest) (*pb.ActivateReply, error) {
+	defer s.mu.Unlock()
+	if err := s.enter("activate", r.Epoch); err != nil {
+		return nil, err
+	}
+	if s.promise != r.Epoch || s.state == stateClosed {
+		return nil, refuse("%s at %d", s.state, s.promise)
+	}
+	s.state, s.start = stateOpen, r.Start
+	return &pb.ActivateReply{}, nil
+}
+
+// page makes the page of an entry at position p.
+func page(log layout.LogID, p layout.Position, a layout.Attempt) []byte {
+	b := make([]byte, 4096)
+	n := copy(b[wire.HeaderSize:], fmt.Sprintf("entry at %d", p))
+	return b[:wire.SealPage(b, wire.Header{Flags: wire.FlagData, Length: n, Log: log, Position: p, Epoch: 1, Attempt: a})]
+}

@@ -1,0 +1,342 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"corfu/layout"
+)
+
+const (
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 5 * time.Second
+	// attempts is how often a reconfiguration that was asked for is tried before its caller gets the error.
+	attempts = 3
+)
+
+// errUnreachable: a member does not answer, so that no epoch can be made with it. It goes on by itself once it does.
+var errUnreachable = errors.New("a member is unreachable")
+
+// request asks for a reconfiguration that begins after the request was made.
+type request struct {
+	reason string
+	tried  int
+	done   chan outcome // gets exactly one
+}
+
+type outcome struct {
+	layout *layout.Layout
+	err    error
+}
+
+// manager is the failure detector and the reconfigurer. run is its one goroutine; what Status shows is under mu.
+type manager struct {
+	cfg      Config
+	log      *slog.Logger
+	store    *store
+	metrics  *metrics
+	requests chan *request
+	members  members
+	pending  []*request
+	warned   bool // of a bootstrap layout that does not fit
+
+	backoff   time.Duration
+	notBefore time.Time
+
+	mu   sync.Mutex
+	show shown
+}
+
+// shown is what Status answers.
+type shown struct {
+	leader  bool
+	epoch   layout.Epoch // in progress
+	phase   string
+	members []shownMember
+}
+
+type shownMember struct {
+	name, control string
+	report        report
+}
+
+func newManager(cfg Config, st *store, m *metrics) *manager {
+	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request),
+		members: members{options: cfg.DialOptions}}
+}
+
+// run leads whenever Raft says so, until ctx ends.
+func (m *manager) run(ctx context.Context) {
+	defer m.members.close()
+	for {
+		term, err := m.store.lead(ctx)
+		if err != nil {
+			m.refuse(errNotLeader)
+			return
+		}
+		m.log.Info("leads the layout servers", "term", term)
+		m.set(func(s *shown) { s.leader = true })
+		m.lead(ctx, term)
+		m.set(func(s *shown) { *s = shown{} })
+		m.refuse(errNotLeader)
+	}
+}
+
+// refuse answers all who wait with an error.
+func (m *manager) refuse(err error) {
+	for _, q := range m.pending {
+		q.done <- outcome{err: err}
+	}
+	m.pending = nil
+}
+
+// lead polls, judges and acts until the term is over.
+func (m *manager) lead(ctx context.Context, term uint64) {
+	owner := layout.Owner(term<<16 | uint64(m.cfg.ID))
+	tick := time.NewTicker(m.cfg.Poll)
+	defer tick.Stop()
+	for m.store.leads(term) {
+		if err := m.round(ctx, owner); err != nil && ctx.Err() == nil {
+			m.log.Warn("layout manager", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case q := <-m.requests:
+			m.pending = append(m.pending, q)
+		case <-tick.C:
+		}
+	}
+}
+
+// round is one look at the members, and what follows from it.
+func (m *manager) round(ctx context.Context, owner layout.Owner) error {
+	shape, err := m.shape()
+	if err != nil {
+		return err
+	}
+	if shape == nil {
+		m.set(func(s *shown) { s.phase = "no log yet: start the layout server with a bootstrap layout" })
+		m.refuse(layout.ErrNotFounded)
+		return nil
+	}
+	if err := m.members.follow(shape); err != nil {
+		return err
+	}
+	m.poll(ctx, shape)
+	if ctx.Err() != nil {
+		return ctx.Err() // what the poll found is its own end
+	}
+	active, _ := m.store.fsm.active.get()
+	j := judge(active, shape, m.members.list)
+	if len(j.activate) > 0 {
+		m.activate(ctx, active, j.activate)
+		m.poll(ctx, shape)
+		j = judge(active, shape, m.members.list)
+	}
+	m.progress(j)
+	switch {
+	case j.wait != "":
+		m.refuse(fmt.Errorf("%w: %s", errUnreachable, j.wait))
+	case len(j.activate) > 0 && len(m.pending) == 0: // it did not work: again in the next round
+	case j.reconfigure == "" && len(m.pending) == 0:
+		m.backoff = 0
+	case len(m.pending) == 0 && time.Now().Before(m.notBefore):
+	default:
+		return m.reconfigure(ctx, owner, shape, j.reconfigure)
+	}
+	return nil
+}
+
+// shape is what the next layout looks like, but for its epoch and start; nil if no log was founded.
+func (m *manager) shape() (*layout.Layout, error) {
+	founding, active := m.layouts()
+	if founding == nil {
+		if m.cfg.Bootstrap == nil {
+			return nil, nil
+		}
+		first := m.cfg.Bootstrap.Next(0, 0)
+		if first.Log.IsZero() {
+			_, _ = rand.Read(first.Log[:]) // it never fails (crypto/rand)
+		}
+		// The identity is written before any unit hears of it: a bootstrap that stops half-way goes on with the same one.
+		if _, err := m.store.apply(layout.Found{Layout: first}); err != nil {
+			return nil, fmt.Errorf("found the log: %w", err)
+		}
+		m.log.Info("log founded", "log", first.Log)
+		founding, active = m.layouts()
+	}
+	shape := founding.Next(0, 0)
+	if active != nil {
+		shape = active.Next(active.Epoch, active.Start)
+	}
+	switch {
+	case m.cfg.Bootstrap == nil:
+	case m.agrees(founding):
+		moveTo(shape, m.cfg.Bootstrap)
+	case !m.warned:
+		m.warned = true
+		m.log.Warn("the bootstrap layout is ignored: it is not that of the log in the store",
+			"log", founding.Log, "geometry", founding.Geometry, "durability", founding.Durability)
+	}
+	return shape, nil
+}
+
+func (m *manager) layouts() (founding, active *layout.Layout) {
+	m.store.fsm.view(func(s *layout.State) { founding, active = s.Founding(), s.Active() })
+	return founding, active
+}
+
+// agrees tells whether Bootstrap speaks of the log that there is.
+func (m *manager) agrees(founding *layout.Layout) bool {
+	b := m.cfg.Bootstrap
+	return b != nil && b.Geometry == founding.Geometry && b.Durability == founding.Durability && (b.Log.IsZero() || b.Log == founding.Log)
+}
+
+// poll asks all members, and says what changed.
+func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.stateTimeout())
+	defer cancel()
+	var mu sync.Mutex
+	m.members.each(func(x *member) {
+		r := x.poll(ctx, shape)
+		if r.state == stateUnreachable && context.Cause(ctx) == context.Canceled {
+			return // the server stops
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if was := x.report; was.state != r.state || was.promise != r.promise {
+			m.log.Info("member", "name", x.name, "state", r.state, "epoch", uint64(r.promise), "was", was.state, "err", r.err)
+		}
+		x.report = r
+	})
+	show := make([]shownMember, len(m.members.list))
+	m.metrics.up.Reset()
+	for i, x := range m.members.list {
+		show[i] = shownMember{x.name, x.control, x.report}
+		up := 0.0
+		if x.report.state != stateUnreachable {
+			up = 1
+		}
+		m.metrics.up.WithLabelValues(x.name).Set(up)
+	}
+	m.set(func(s *shown) { s.members = show })
+}
+
+// activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
+func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*member) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
+	defer cancel()
+	for _, x := range list {
+		if err := x.activate(ctx, active); err != nil {
+			m.log.Warn("a member missed the activation and refuses it now", "err", err)
+		}
+	}
+}
+
+// progress shows what the manager waits for.
+func (m *manager) progress(j judgement) {
+	var text string
+	switch {
+	case j.wait != "":
+		text = "waiting for " + j.wait
+	case len(j.activate) > 0:
+		text = string(phaseActivate)
+	case j.reconfigure != "":
+		text = "to do: " + j.reconfigure
+	}
+	var was string
+	m.set(func(s *shown) { was, s.phase = s.phase, text })
+	if j.wait != "" && was != text {
+		m.log.Warn("no reconfiguration possible", "waiting_for", j.wait)
+	}
+}
+
+// reconfigure makes one attempt, for the reason given and for everybody who asked before it began.
+func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, shape *layout.Layout, reason string) error {
+	m.collect()
+	for _, q := range m.pending {
+		if reason == "" {
+			reason = q.reason
+		}
+	}
+	r := &reconfiguration{cfg: m.cfg, log: m.log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
+		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
+	m.log.Info("reconfiguring", "reason", reason)
+	l, err := r.run(ctx)
+	m.metrics.result(err)
+	if err != nil {
+		if errors.Is(err, layout.ErrConflict) {
+			m.metrics.alarms.Inc()
+			m.log.Error("ALARM: a safety rule was broken; the log stays sealed", "err", err)
+		}
+		m.backoff = min(max(2*m.backoff, backoffMin), backoffMax)
+		m.notBefore = time.Now().Add(m.backoff)
+		m.answer(outcome{err: err})
+		m.set(func(s *shown) { s.epoch, s.phase = 0, "failed: "+err.Error() })
+		return fmt.Errorf("reconfiguration: %w", err)
+	}
+	m.backoff = 0
+	m.answer(outcome{layout: l})
+	m.poll(ctx, shape)
+	m.set(func(s *shown) { s.epoch, s.phase = 0, "" })
+	return nil
+}
+
+// collect takes the requests that came meanwhile.
+func (m *manager) collect() {
+	for {
+		select {
+		case q := <-m.requests:
+			m.pending = append(m.pending, q)
+		default:
+			return
+		}
+	}
+}
+
+// answer ends the pending requests, but for those that failed and may be tried again.
+func (m *manager) answer(o outcome) {
+	var again []*request
+	for _, q := range m.pending {
+		if q.tried++; o.err != nil && q.tried < attempts {
+			again = append(again, q)
+			continue
+		}
+		q.done <- o
+	}
+	m.pending = again
+}
+
+// ask waits for a reconfiguration that began after the call.
+func (m *manager) ask(ctx context.Context, reason string) (*layout.Layout, error) {
+	q := &request{reason: reason, done: make(chan outcome, 1)}
+	select {
+	case m.requests <- q:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case o := <-q.done:
+		return o.layout, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (m *manager) set(fn func(*shown)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fn(&m.show)
+}
+
+func (m *manager) status() shown {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.show
+}

@@ -1,0 +1,164 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"corfu/internal/control"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+)
+
+// What a member says of itself, and what the manager says of one that is silent.
+const (
+	stateOpen        = "open"
+	stateSealed      = "sealed"
+	stateClosed      = "closed"
+	stateUnreachable = "unreachable"
+)
+
+// report is a member's last answer.
+type report struct {
+	state      string
+	promise    layout.Epoch
+	reconciled bool // units
+	err        string
+	store      string
+	end        layout.Address
+}
+
+// member is a unit or a sequencer. Its report belongs to the manager.
+type member struct {
+	name    string // "unit 3", "sequencer 1"
+	control string
+	conn    *grpc.ClientConn
+	unit    layout.UnitID // 0: it is the sequencer
+	report  report
+}
+
+func (m *member) units() pb.UnitServiceClient          { return pb.NewUnitServiceClient(m.conn) }
+func (m *member) sequencer() pb.SequencerServiceClient { return pb.NewSequencerServiceClient(m.conn) }
+
+// members are the connections to all units and the sequencer of a layout.
+type members struct {
+	options []grpc.DialOption
+	list    []*member // units in the layout's order, then the sequencer
+}
+
+// follow dials what the layout names and is not known yet, and leaves what it does not name.
+func (ms *members) follow(l *layout.Layout) error {
+	old := map[string]*member{}
+	for _, m := range ms.list {
+		old[m.name+"@"+m.control] = m
+	}
+	var list []*member
+	take := func(name, addr string, u layout.UnitID) error {
+		m := old[name+"@"+addr]
+		delete(old, name+"@"+addr)
+		if m == nil {
+			conn, err := control.Dial(addr, ms.options...)
+			if err != nil {
+				return fmt.Errorf("%s at %s: %w", name, addr, err)
+			}
+			m = &member{name: name, control: addr, conn: conn, unit: u, report: report{state: stateUnreachable, err: "not asked yet"}}
+		}
+		list = append(list, m)
+		return nil
+	}
+	var err error
+	for _, u := range l.Units {
+		if err == nil {
+			err = take(fmt.Sprintf("unit %d", u.ID), u.Control, u.ID)
+		}
+	}
+	if err == nil {
+		err = take(fmt.Sprintf("sequencer %d", l.Sequencer.ID), l.Sequencer.Control, 0)
+	}
+	ms.list = list
+	for _, m := range old {
+		_ = m.conn.Close()
+	}
+	return err
+}
+
+func (ms *members) close() {
+	for _, m := range ms.list {
+		_ = m.conn.Close()
+	}
+	ms.list = nil
+}
+
+// each calls fn for all members at once and waits.
+func (ms *members) each(fn func(m *member)) {
+	var wg sync.WaitGroup
+	for _, m := range ms.list {
+		wg.Go(func() { fn(m) })
+	}
+	wg.Wait()
+}
+
+// poll asks the member for its state. What answers as somebody else, or for another log, counts as unreachable: nothing may be
+// asked of it.
+func (m *member) poll(ctx context.Context, shape *layout.Layout) report {
+	var r report
+	var err error
+	if m.unit != 0 {
+		r, err = m.pollUnit(ctx, shape.Log)
+	} else {
+		r, err = m.pollSequencer(ctx, shape.Sequencer.ID)
+	}
+	if err != nil {
+		return report{state: stateUnreachable, err: status.Convert(err).Message()}
+	}
+	return r
+}
+
+func (m *member) pollUnit(ctx context.Context, log layout.LogID) (report, error) {
+	a, err := m.units().State(ctx, &pb.UnitStateRequest{})
+	if err != nil {
+		return report{}, err
+	}
+	if a.Id != uint32(m.unit) {
+		return report{}, fmt.Errorf("it answers as unit %d", a.Id)
+	}
+	if held := layout.LogID(pad(a.Log)); !held.IsZero() && held != log {
+		return report{}, fmt.Errorf("it holds another log, %v: wipe its directory if that is to go", held)
+	}
+	return report{state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
+		end: layout.Address(a.End)}, nil
+}
+
+func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (report, error) {
+	a, err := m.sequencer().State(ctx, &pb.SequencerStateRequest{})
+	if err != nil {
+		return report{}, err
+	}
+	if a.Id != uint32(id) {
+		return report{}, fmt.Errorf("it answers as sequencer %d", a.Id)
+	}
+	return report{state: a.State, promise: layout.Epoch(a.Promise)}, nil
+}
+
+// pad takes no log id for a zero one.
+func pad(b []byte) (id [16]byte) {
+	copy(id[:], b)
+	return id
+}
+
+// activate opens the member's epoch (rule R18). The caller has seen the ACTIVE verdict of l committed.
+func (m *member) activate(ctx context.Context, l *layout.Layout) error {
+	var err error
+	if m.unit != 0 {
+		_, err = m.units().Activate(ctx, &pb.ActivateRequest{Epoch: uint64(l.Epoch)})
+	} else {
+		_, err = m.sequencer().Activate(ctx, &pb.SequencerActivateRequest{Log: l.Log[:], Epoch: uint64(l.Epoch), Start: uint64(l.Start)})
+	}
+	if err != nil {
+		return fmt.Errorf("activate %s: %w", m.name, err)
+	}
+	return nil
+}

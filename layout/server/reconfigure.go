@@ -1,0 +1,220 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+)
+
+// phase of a reconfiguration, as Status and the metrics name it.
+type phase string
+
+const (
+	phaseSeal      phase = "seal"
+	phasePropose   phase = "propose"
+	phaseReconcile phase = "reconcile"
+	phaseDecide    phase = "decide"
+	phaseActivate  phase = "activate"
+)
+
+// abortTimeout bounds the abort of an epoch that failed while the server stops.
+const abortTimeout = 2 * time.Second
+
+// reconfiguration is one attempt to make one epoch ACTIVE (DESIGN section 7; docs/protocol.md).
+type reconfiguration struct {
+	cfg     Config
+	log     *slog.Logger
+	store   *store
+	metrics *metrics
+	members *members
+	owner   layout.Owner
+	enter   func(layout.Epoch, phase) // tells Status
+
+	base   *layout.Layout // latest ACTIVE; nil at bootstrap (epoch 0, which has no members)
+	shape  *layout.Layout // members of the new epoch
+	epoch  layout.Epoch
+	seals  layout.Seals
+	layout *layout.Layout // what is proposed
+}
+
+// run goes through all phases. It returns the layout once its verdict is ACTIVE; members that could not be activated then
+// are left to the manager. On failure the epoch is ABORTED, unless another verdict came first.
+func (r *reconfiguration) run(ctx context.Context) (*layout.Layout, error) {
+	if err := r.pick(); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	err := r.steps(ctx)
+	if err != nil {
+		err = fmt.Errorf("epoch %d: %w", r.epoch, err)
+		if r.verdict() != layout.Active {
+			r.abort()
+			return nil, err
+		}
+		// The verdict was on its way when its outcome got lost: it is ACTIVE, and that is all there is to know.
+		r.log.Warn("the epoch is active in spite of an error", "epoch", uint64(r.epoch), "err", err)
+	}
+	if err := r.timed(phaseActivate, func() error { return r.activate(ctx) }); err != nil {
+		r.log.Warn("not everywhere active yet", "epoch", uint64(r.epoch), "err", err)
+	}
+	r.log.Info("epoch is active", "epoch", uint64(r.epoch), "start", uint64(r.layout.Start), "took", time.Since(begin))
+	return r.layout, nil
+}
+
+// steps are the phases up to the ACTIVE verdict.
+func (r *reconfiguration) steps(ctx context.Context) error {
+	for _, s := range []struct {
+		phase phase
+		do    func(context.Context) error
+	}{{phaseSeal, r.seal}, {phasePropose, r.propose}, {phaseReconcile, r.reconcile}, {phaseDecide, r.decide}} {
+		if err := r.timed(s.phase, func() error { return s.do(ctx) }); err != nil {
+			return fmt.Errorf("%s: %w", s.phase, err)
+		}
+	}
+	return nil
+}
+
+func (r *reconfiguration) timed(p phase, do func() error) error {
+	r.enter(r.epoch, p)
+	begin := time.Now()
+	err := do()
+	r.metrics.phases.WithLabelValues(string(p)).Observe(time.Since(begin).Seconds())
+	r.log.Debug("phase", "epoch", uint64(r.epoch), "phase", string(p), "took", time.Since(begin), "err", err)
+	return err
+}
+
+// pick takes the epoch: above everything recorded and everything promised.
+func (r *reconfiguration) pick() error {
+	r.store.fsm.view(func(s *layout.State) {
+		r.base = s.Active()
+		r.epoch = s.Highest() + 1
+	})
+	for _, m := range r.members.list {
+		r.epoch = max(r.epoch, m.report.promise+1)
+	}
+	if r.epoch > layout.MaxEpoch {
+		return fmt.Errorf("no epoch is left above %d", r.epoch-1)
+	}
+	return nil
+}
+
+// seal aborts what is undecided below the epoch, then seals all members at once, and checks that they are enough.
+func (r *reconfiguration) seal(ctx context.Context) error {
+	if _, err := r.store.apply(layout.AbortBelow{Epoch: r.epoch}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var errs []error
+	r.seals = layout.Seals{}
+	r.members.each(func(m *member) {
+		s, err := r.sealMember(ctx, m)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+		} else if m.unit != 0 {
+			r.seals[m.unit] = s
+		}
+	})
+	// Every member of this epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks for less.
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	return layout.SealedEnough(r.base, r.seals)
+}
+
+func (r *reconfiguration) sealMember(ctx context.Context, m *member) (layout.Seal, error) {
+	q := &pb.SealRequest{Log: r.shape.Log[:], Epoch: uint64(r.epoch)}
+	if m.unit == 0 {
+		_, err := m.sequencer().Seal(ctx, q)
+		return layout.Seal{}, err
+	}
+	a, err := m.units().Seal(ctx, q)
+	if err != nil {
+		return layout.Seal{}, err
+	}
+	return layout.Seal{Unit: m.unit, Intact: layout.Epoch(a.IntactEpoch), Watermark: layout.Address(a.Watermark),
+		End: layout.Address(a.End), TrimmedBelow: layout.Address(a.TrimmedBelow)}, nil
+}
+
+// propose writes the layout record.
+func (r *reconfiguration) propose(context.Context) error {
+	start, err := layout.StartAfter(r.base, r.seals)
+	if err != nil {
+		return err
+	}
+	r.layout = r.shape.Next(r.epoch, start)
+	var base layout.Epoch
+	if r.base != nil {
+		base = r.base.Epoch
+	}
+	_, err = r.store.apply(layout.Propose{Owner: r.owner, Base: base, Layout: r.layout})
+	return err
+}
+
+// decide makes the epoch ACTIVE. From here on it stands, whatever becomes of this server.
+func (r *reconfiguration) decide(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := r.store.apply(layout.Decide{Epoch: r.epoch, Owner: r.owner, Verdict: layout.Active})
+	return err
+}
+
+// activate opens the epoch everywhere, now that it is ACTIVE (rule R18): units before the sequencer, so that the first token
+// finds units that serve it.
+func (r *reconfiguration) activate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var errs []error
+	open := func(wanted bool) {
+		r.members.each(func(m *member) {
+			if (m.unit == 0) != wanted {
+				return
+			}
+			if err := m.activate(ctx, r.layout); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	open(false)
+	open(true)
+	return errors.Join(errs...)
+}
+
+func (r *reconfiguration) verdict() layout.Verdict {
+	var v layout.Verdict
+	r.store.fsm.view(func(s *layout.State) {
+		if rec, ok := s.Record(r.epoch); ok {
+			v = rec.Verdict
+		}
+	})
+	return v
+}
+
+// abort says that nothing will come of the epoch. If it fails, the next attempt aborts it (rule R13).
+func (r *reconfiguration) abort() {
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.store.apply(layout.Decide{Epoch: r.epoch, Owner: r.owner, Verdict: layout.Aborted})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			r.log.Warn("abort", "epoch", uint64(r.epoch), "err", err)
+		}
+	case <-time.After(abortTimeout):
+	}
+}

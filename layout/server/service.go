@@ -1,0 +1,120 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
+	"corfu/layout"
+)
+
+// errNoEpoch: the log has no ACTIVE layout yet. Watch, or come back.
+var errNoEpoch = errors.New("no layout is active yet")
+
+// service answers the layout service's callers.
+type service struct {
+	pb.UnimplementedLayoutServiceServer
+	s *Server
+}
+
+// Get is linearizable: whoever got an epoch from somewhere gets that or a newer one here.
+func (v service) Get(context.Context, *pb.GetRequest) (*pb.Layout, error) {
+	if err := v.s.store.verify(); err != nil {
+		return nil, reply(err)
+	}
+	l, _ := v.s.store.fsm.active.get()
+	if l == nil {
+		return nil, reply(errNoEpoch)
+	}
+	return pbconv.Layout(l), nil
+}
+
+func (v service) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.Layout]) error {
+	var sent layout.Epoch
+	for {
+		l, changed := v.s.store.fsm.active.get()
+		if l != nil && l.Epoch > sent {
+			if err := stream.Send(pbconv.Layout(l)); err != nil {
+				return err
+			}
+			sent = l.Epoch
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-v.s.ctx.Done():
+			return status.Error(codes.Unavailable, "the layout server stops")
+		}
+	}
+}
+
+func (v service) NewClientID(context.Context, *pb.NewClientIDRequest) (*pb.NewClientIDReply, error) {
+	r, err := v.s.store.apply(layout.NewClient{})
+	if err != nil {
+		return nil, reply(err)
+	}
+	v.s.metrics.clients.Inc()
+	return &pb.NewClientIDReply{Client: uint32(r.Client)}, nil
+}
+
+func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb.Layout, error) {
+	if !v.s.manager.status().leader {
+		return nil, reply(errNotLeader)
+	}
+	// The server stops before the manager takes its last request.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(v.s.ctx, cancel)()
+	reason := "asked for"
+	if q.Reason != "" {
+		reason += ": " + q.Reason
+	}
+	l, err := v.s.manager.ask(ctx, reason)
+	if err != nil {
+		return nil, reply(err)
+	}
+	return pbconv.Layout(l), nil
+}
+
+func (v service) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, error) {
+	show := v.s.manager.status()
+	m := &pb.StatusReply{EpochInProgress: uint64(show.epoch), Phase: show.phase}
+	if l, _ := v.s.store.fsm.active.get(); l != nil {
+		m.Layout = pbconv.Layout(l)
+	}
+	for _, x := range show.members {
+		m.Members = append(m.Members, &pb.MemberStatus{Name: x.name, Control: x.control, State: x.report.state,
+			Epoch: uint64(x.report.promise), Error: x.report.err, Store: x.report.store, MaxAddress: uint64(x.report.end)})
+	}
+	return m, nil
+}
+
+// reply gives an error the code that tells the caller what to do.
+func reply(err error) error {
+	var code codes.Code
+	switch {
+	case errors.Is(err, errNoEpoch), errors.Is(err, layout.ErrNotFounded):
+		code = codes.FailedPrecondition
+	case errors.Is(err, errNotLeader), errors.Is(err, errUnreachable):
+		code = codes.Unavailable
+	case errors.Is(err, errUnknown):
+		code = codes.Unknown
+	case errors.Is(err, layout.ErrNoClients):
+		code = codes.ResourceExhausted
+	case errors.Is(err, layout.ErrConflict):
+		code = codes.DataLoss
+	case errors.Is(err, context.Canceled):
+		code = codes.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		code = codes.DeadlineExceeded
+	default:
+		code = codes.Aborted // an epoch was: the message says why
+	}
+	return status.Error(code, err.Error())
+}

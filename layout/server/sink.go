@@ -1,0 +1,93 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
+	"corfu/layout"
+)
+
+// sink is the stream of entries to one unit. One goroutine at a time uses it.
+type sink struct {
+	member   *member
+	stream   pb.UnitService_ReconcileClient
+	progress func()
+	batch    []*pb.Entry
+	size     int
+}
+
+// header opens the stream: which epoch, and whether the unit starts from nothing, since it was no member of the base (rule R17).
+func (s *sink) header(r *reconfiguration) error {
+	h := &pb.ReconcileHeader{
+		Layout:       pbconv.Layout(r.layout),
+		Wipe:         !isMember(r.base, s.member.unit),
+		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, s.member.unit, r.seals)),
+	}
+	return s.send(&pb.ReconcileRequest{Header: h})
+}
+
+// isMember tells whether a chain of the base names the unit. Nobody is a member of epoch 0.
+func isMember(base *layout.Layout, u layout.UnitID) bool {
+	if base == nil {
+		return false
+	}
+	for _, s := range base.Segments {
+		for _, c := range s.Chains {
+			for _, v := range c.Units {
+				if v == u {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// add sends e with the next message.
+func (s *sink) add(e *pb.Entry) error {
+	s.batch = append(s.batch, e)
+	s.size += len(e.Page)
+	if s.size < sentAtATime && len(s.batch) < entriesAtATime {
+		return nil
+	}
+	return s.flush()
+}
+
+func (s *sink) flush() error {
+	if len(s.batch) == 0 {
+		return nil
+	}
+	m := &pb.ReconcileRequest{Entries: s.batch}
+	s.batch, s.size = nil, 0
+	return s.send(m)
+}
+
+func (s *sink) send(m *pb.ReconcileRequest) error {
+	err := s.stream.Send(m)
+	if errors.Is(err, io.EOF) { // the unit ended the stream: its answer says why
+		_, err = s.stream.CloseAndRecv()
+		if err == nil {
+			err = errors.New("it answered before all was sent")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: reconcile: %w", s.member.name, err)
+	}
+	s.progress()
+	return nil
+}
+
+// finish waits until the unit has all of it durable.
+func (s *sink) finish() error {
+	if err := s.flush(); err != nil {
+		return err
+	}
+	if _, err := s.stream.CloseAndRecv(); err != nil {
+		return fmt.Errorf("%s: reconcile: %w", s.member.name, err)
+	}
+	s.progress()
+	return nil
+}
