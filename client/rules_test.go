@@ -1,0 +1,405 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"corfu/internal/devcluster"
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/rdma/tcp"
+)
+
+// rig is a cluster of one chain of two units, and clients of it.
+type rig struct {
+	*devcluster.Cluster
+	t   *testing.T
+	dev rdma.Device
+	ctx context.Context
+}
+
+func newRig(t *testing.T, d layout.Durability) *rig {
+	t.Helper()
+	dev, err := tcp.Open(tcp.Options{ReuseKeys: true}) // as mlx5 does: dead keys must not be what keeps the rules
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dev.Close(); err != nil {
+			t.Errorf("close the device: %v", err)
+		}
+	})
+	c, err := devcluster.Start(context.Background(), devcluster.Options{
+		Device: dev, Dir: t.TempDir(), Chains: 1, Replicas: 2, Durability: d,
+		Geometry: layout.Geometry{PageSize: 4096, Window: 128, SessionSlots: 8, MaxSessions: 8},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("close the cluster: %v", err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return &rig{c, t, dev, ctx}
+}
+
+func (r *rig) open() *Log {
+	r.t.Helper()
+	l, err := Open(r.ctx, Options{LayoutServers: []string{r.LayoutAddr()}, Device: r.dev, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			r.t.Errorf("close the log: %v", err)
+		}
+	})
+	return l
+}
+
+// half begins an append of payload: it takes a token, and with head publishes at the head; there it stops.
+func (r *rig) half(l *Log, payload string, head bool) (*attempt, *view) {
+	r.t.Helper()
+	a, err := l.attempts.get(r.ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	a.load([]byte(payload))
+	v := l.current()
+	if err := a.token(r.ctx, v); err != nil {
+		r.t.Fatal(err)
+	}
+	if head {
+		reps := a.replicas(len(a.place.Chain.Units))
+		if err := a.prepare(r.ctx, v, reps); err != nil {
+			r.t.Fatal(err)
+		}
+		if out, err := a.publishHead(r.ctx, v, &reps[0]); out != outDone {
+			r.t.Fatalf("publish at the head: outcome %d, %v", out, err)
+		}
+	}
+	return a, v
+}
+
+// words are the states of p at the head and at the tail.
+func (r *rig) words(l *Log, p layout.Position) (states []string) {
+	r.t.Helper()
+	f, err := l.frames.get()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer l.put(f)
+	v := l.current()
+	place, err := v.layout.Locate(p)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, id := range place.Chain.Units {
+		s, err := v.unit(r.ctx, id)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		e, err := l.inspect(r.ctx, v, spot{s, place.Address, p}, f)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		switch e.kind {
+		case entryPage:
+			states = append(states, string(e.payload()))
+		case entryJunk:
+			states = append(states, "JUNK")
+		case entryNone:
+			states = append(states, "EMPTY")
+		default:
+			states = append(states, fmt.Sprint(e.word))
+		}
+	}
+	return states
+}
+
+func (r *rig) wantWords(l *Log, p layout.Position, want ...string) {
+	r.t.Helper()
+	if got := r.words(l, p); fmt.Sprint(got) != fmt.Sprint(want) {
+		r.t.Errorf("position %d holds %q from head to tail, want %q", p, got, want)
+	}
+}
+
+func (r *rig) wantRead(l *Log, p layout.Position, want string) {
+	r.t.Helper()
+	if got, err := l.Read(r.ctx, p); err != nil || string(got) != want {
+		r.t.Errorf("read %d: %q, %v; want %q", p, got, err, want)
+	}
+}
+
+func both(t *testing.T, test func(*testing.T, layout.Durability)) {
+	for _, d := range []layout.Durability{layout.Flash, layout.Memory} {
+		t.Run(d.String(), func(t *testing.T) { test(t, d) })
+	}
+}
+
+// broke is how an operation ends whose completion was lost.
+var broke = &sessionError{"unit 1", &rdma.OpError{Kind: rdma.OpCompareSwap, Err: rdma.ErrBroken}}
+
+// A writer that dies between the head and the tail: a reader completes the chain, from the head down.
+func TestR2R10HelperCompletesFromTheHead(t *testing.T) {
+	both(t, func(t *testing.T, d layout.Durability) {
+		r := newRig(t, d)
+		writer, reader := r.open(), r.open()
+		a, _ := r.half(writer, "half written", true)
+		r.wantWords(reader, a.pos, "half written", "EMPTY")
+		r.wantRead(reader, a.pos, "half written")
+		r.wantWords(reader, a.pos, "half written", "half written")
+		a.recycle(false)
+	})
+}
+
+// The writer finds that a helper was at the later replica before it: the same entry, so it goes on.
+func TestR2WriterMeetsHelper(t *testing.T) {
+	both(t, func(t *testing.T, d layout.Durability) {
+		r := newRig(t, d)
+		writer, helper := r.open(), r.open()
+		a, v := r.half(writer, "mine", true)
+		if err := helper.Fill(r.ctx, a.pos); err != nil {
+			t.Fatal(err)
+		}
+		next := &a.reps[1]
+		if err := next.s.appends.post(r.ctx, next.write); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.publishNext(r.ctx, v, next); !errors.Is(err, errOther) {
+			t.Fatalf("publish where a helper was: %v", err)
+		}
+		if mine, err := a.settle(r.ctx, v, errOther); !mine || err != nil {
+			t.Fatalf("settle: mine %v, %v", mine, err)
+		}
+		r.wantRead(helper, a.pos, "mine")
+		a.recycle(false)
+	})
+}
+
+// A different entry at a later replica is impossible under the rules: made here by a CAS that skips the head, it stops the client.
+func TestR2AnotherEntryBehindTheHeadStops(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	writer, villain := r.open(), r.open()
+	a, v := r.half(writer, "mine", true)
+	f, _ := villain.frames.get()
+	defer villain.put(f)
+	s, err := villain.current().unit(r.ctx, a.place.Chain.Tail())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if won, err := villain.junkHead(r.ctx, villain.current(), spot{s, a.place.Address, a.pos}, f); !won || err != nil {
+		t.Fatalf("junk at the tail: %v, %v", won, err)
+	}
+	if mine, err := a.settle(r.ctx, v, errOther); mine || !errors.Is(err, ErrInvariant) {
+		t.Errorf("settle: mine %v, %v; want ErrInvariant", mine, err)
+	}
+	a.recycle(false)
+}
+
+func TestR8EpochNeverGoesBack(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l := r.open()
+	old := l.Layout()
+	stale, v := r.half(l, "of the old epoch", false)
+	now, err := r.Reconfigure(r.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.refresh(r.ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.install(old); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Layout().Epoch; got != now.Epoch {
+		t.Errorf("epoch %d after an older layout came, want %d", got, now.Epoch)
+	}
+	// The token is good in its own epoch only: with it nothing is published any more.
+	if out, err := stale.write(r.ctx, v); out == outDone || err == nil {
+		t.Errorf("a token of epoch %d was used in %d: outcome %d, %v", old.Epoch, now.Epoch, out, err)
+	}
+	r.wantWords(l, stale.pos, "EMPTY", "EMPTY")
+	stale.recycle(false)
+}
+
+func TestR9SameEpoch(t *testing.T) {
+	both(t, func(t *testing.T, d layout.Durability) {
+		r := newRig(t, d)
+		l, other := r.open(), r.open()
+
+		a, v := r.half(l, "published", true)
+		if mine, err := a.settle(r.ctx, v, broke); !mine || err != nil {
+			t.Fatalf("published at the head: mine %v, %v", mine, err)
+		}
+		r.wantWords(other, a.pos, "published", "published")
+
+		b, v := r.half(l, "not published", false)
+		if mine, err := b.settle(r.ctx, v, broke); mine || err != nil {
+			t.Fatalf("not published: mine %v, %v", mine, err)
+		}
+		// EMPTY proves nothing: a packet on its way could still land. So it is decided for ever.
+		if _, err := other.Read(r.ctx, b.pos); !errors.Is(err, ErrJunk) {
+			t.Errorf("read a lost position: %v, want ErrJunk", err)
+		}
+		if out, err := b.write(r.ctx, v); out != outLost {
+			t.Errorf("the CAS that was on its way landed: outcome %d, %v", out, err)
+		}
+
+		c, v := r.half(l, "filled by another", false)
+		if err := other.Fill(r.ctx, c.pos); err != nil {
+			t.Fatal(err)
+		}
+		if mine, err := c.settle(r.ctx, v, broke); mine || err != nil {
+			t.Errorf("filled by another: mine %v, %v", mine, err)
+		}
+		for _, x := range []*attempt{a, b, c} {
+			x.recycle(false)
+		}
+	})
+}
+
+func TestR9NewerEpoch(t *testing.T) {
+	both(t, func(t *testing.T, d layout.Durability) {
+		r := newRig(t, d)
+		l, other := r.open(), r.open()
+		a, v := r.half(l, "published", true)
+		b, _ := r.half(l, "not published", false)
+		if _, err := r.Reconfigure(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if mine, err := a.settle(r.ctx, v, broke); !mine || err != nil {
+			t.Errorf("published at the old head: mine %v, %v", mine, err)
+		}
+		r.wantRead(other, a.pos, "published")
+		if mine, err := b.settle(r.ctx, v, broke); mine || err != nil {
+			t.Errorf("EMPTY in the new epoch: mine %v, %v", mine, err)
+		}
+		r.wantWords(other, b.pos, "EMPTY", "EMPTY") // read, not written: it is somebody else's now
+		a.recycle(false)
+		b.recycle(false)
+	})
+}
+
+// A client whose connections break in the middle of appends goes on, and nothing is there twice.
+func TestR9ConnectionsBreakUnderLoad(t *testing.T) {
+	both(t, func(t *testing.T, d layout.Durability) {
+		r := newRig(t, d)
+		l := r.open()
+		const n = 200
+		results := make(chan layout.Position, n)
+		for i := range n {
+			err := l.AppendAsync(r.ctx, fmt.Append(nil, i), func(p layout.Position, err error) {
+				if err != nil {
+					t.Errorf("append %d: %v", i, err)
+				}
+				results <- p
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i%50 == 25 { // cut off in mid-flight
+				for _, k := range l.current().units {
+					if s := k.cur.Load(); s != nil {
+						s.fail(rdma.ErrBroken)
+					}
+				}
+			}
+		}
+		for range n {
+			<-results
+		}
+		tail, err := l.Tail(r.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]layout.Position{}
+		for e, err := range l.ReadRange(r.ctx, 0, tail) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, twice := seen[string(e.Payload)]; twice {
+				t.Errorf("entry %s at %d and at %d", e.Payload, p, e.Position)
+			}
+			seen[string(e.Payload)] = e.Position
+		}
+		if len(seen) != n {
+			t.Errorf("%d entries read, %d appended", len(seen), n)
+		}
+	})
+}
+
+func TestR10FillOfAnOldEpochChangesNothing(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l := r.open()
+	a, v := r.half(l, "never", false)
+	if _, err := r.Reconfigure(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.fillIn(r.ctx, v, a.pos); err == nil {
+		t.Error("a fill in the old epoch succeeded")
+	}
+	r.wantWords(r.open(), a.pos, "EMPTY", "EMPTY")
+	a.recycle(false)
+}
+
+// Under flash a reader returns what is durable at the tail, not what is only published there.
+func TestR11OnlyDurableIsReturned(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l := r.open()
+	for range 50 {
+		p, err := l.Append(r.ctx, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.wantRead(l, p, "x")
+		place, _ := l.Layout().Locate(p)
+		s, err := l.current().unit(r.ctx, place.Chain.Tail())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, _ := l.frames.get()
+		w, err := l.readWord(r.ctx, s, place.Address, f)
+		l.put(f)
+		if err != nil || w.State() != wire.Durable {
+			t.Fatalf("after the append of %d its word at the tail is %v, %v", p, w, err)
+		}
+	}
+}
+
+// A client that knows only the old epoch does not call unwritten what was written in the new one.
+func TestR12UnwrittenAndTailAreOfTheNewEpoch(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	left, other := r.open(), r.open()
+	if _, err := left.Read(r.ctx, 0); !errors.Is(err, ErrUnwritten) {
+		t.Fatalf("read of an empty log: %v", err)
+	}
+	if _, err := r.Reconfigure(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	p, err := other.Append(r.ctx, []byte("new"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantRead(left, p, "new")
+	if tail, err := left.Tail(r.ctx); err != nil || tail != p+1 {
+		t.Errorf("tail %d, %v; want %d", tail, err, p+1)
+	}
+	f, _ := left.frames.get()
+	defer left.put(f)
+	v := left.current()
+	if _, err := r.Reconfigure(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := left.chainShowsEpoch(r.ctx, v, v.layout.Segments[0].Chains[0], f); err == nil {
+		t.Error("a sealed chain shows the old epoch")
+	}
+}
