@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
 	"corfu/rdma"
+	"corfu/rdma/fabric"
 	"corfu/rdma/tcp"
 	"corfu/unit/flash"
 	"corfu/unit/server"
@@ -50,15 +52,37 @@ type rig struct {
 	ctl  pb.UnitServiceClient
 }
 
-func newRig(t *testing.T, o tcp.Options) *rig {
-	dev, err := tcp.Open(o)
+// openDevice is tcp, and in the lab verbs, where keys are not to be chosen.
+func openDevice(t *testing.T, o tcp.Options) rdma.Device {
+	t.Helper()
+	if os.Getenv("CORFU_LAB") != "1" || o.ReuseKeys {
+		dev, err := tcp.Open(o)
+		must(t, err)
+		return dev
+	}
+	dev, reason, err := fabric.Open(fabric.Options{Provider: fabric.Verbs})
 	must(t, err)
+	t.Log(reason)
+	return dev
+}
+
+// directory is on the lab's disk where there is one.
+func directory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(os.Getenv("CORFU_LAB_DISK"), "unit-")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func newRig(t *testing.T, o tcp.Options) *rig {
+	dev := openDevice(t, o)
 	t.Cleanup(func() {
 		if err := dev.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	r := &rig{t: t, dev: dev, cfg: server.Config{ID: 7, Dir: t.TempDir(), Device: dev,
+	r := &rig{t: t, dev: dev, cfg: server.Config{ID: 7, Dir: directory(t), Device: dev,
 		Flash: flash.Options{SegmentPages: 32}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}}
 	t.Cleanup(r.stop)
 	r.start()
