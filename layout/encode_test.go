@@ -1,0 +1,116 @@
+package layout
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew: formats of existing stores change with them")
+
+func commands() map[string]Command {
+	return map[string]Command{
+		"found":      Found{sample().Next(0, 0)},
+		"propose":    Propose{Owner: 0x1122334455667788, Base: 6, Layout: sample()},
+		"decide":     Decide{Epoch: 7, Owner: 0x1122334455667788, Verdict: Active},
+		"abortbelow": AbortBelow{Epoch: 1<<36 - 1},
+		"newclient":  NewClient{},
+	}
+}
+
+// golden compares with testdata/name.hex.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := "testdata/" + name + ".hex"
+	text := hex.Dump(got)
+	if *update {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || string(want) != text {
+		t.Errorf("%s (%v) is\n%swant\n%s", name, err, text, want)
+	}
+}
+
+func full(t testing.TB) *State {
+	s := NewState()
+	must(t, s, Found{sample().Next(0, 0)})
+	must(t, s, NewClient{})
+	must(t, s, Propose{9, 0, sample().Next(1, 3)})
+	must(t, s, Decide{1, 9, Active})
+	must(t, s, Decide{3, 0, Aborted})
+	must(t, s, Propose{10, 1, sample().Next(2, 5)})
+	return s
+}
+
+func TestGoldenCommandsAndSnapshot(t *testing.T) {
+	for name, c := range commands() {
+		b := EncodeCommand(c)
+		golden(t, name, b)
+		if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%s: decoded to %+v, %v; want %+v", name, got, err, c)
+		}
+		for n := range b {
+			if _, err := DecodeCommand(b[:n]); !errors.Is(err, ErrFormat) {
+				t.Errorf("%s cut to %d bytes: %v", name, n, err)
+			}
+		}
+		if _, err := DecodeCommand(append(b, 0)); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s with a byte behind it: %v", name, err)
+		}
+	}
+	s := full(t)
+	golden(t, "snapshot", s.Snapshot())
+	if got, err := Restore(s.Snapshot()); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("restored to %+v, %v; want %+v", got, err, s)
+	}
+}
+
+func TestDecodersRefuseLengthsThatAreMadeUp(t *testing.T) {
+	b := EncodeCommand(Found{sample()})
+	at := bytes.Index(b, []byte("seq:1")) - 4
+	copy(b[at:], "\xff\xff\xff\xff")
+	if n := testing.AllocsPerRun(10, func() { _, _ = DecodeCommand(b) }); n > 100 {
+		t.Errorf("%v allocations", n)
+	}
+	if _, err := DecodeCommand([]byte(strings.Repeat("\xff", 4096))); !errors.Is(err, ErrFormat) {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzDecodeCommand(f *testing.F) {
+	for _, c := range commands() {
+		f.Add(EncodeCommand(c))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := DecodeCommand(b)
+		if err != nil {
+			return
+		}
+		if again := EncodeCommand(c); !bytes.Equal(again, b) {
+			t.Errorf("%x decodes to %+v, which is %x", b, c, again)
+		}
+		_, _ = full(t).Apply(c)
+	})
+}
+
+func FuzzRestore(f *testing.F) {
+	f.Add(NewState().Snapshot())
+	f.Add(full(f).Snapshot())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := Restore(b)
+		if err != nil {
+			return
+		}
+		if again, err := Restore(s.Snapshot()); err != nil || !reflect.DeepEqual(again, s) {
+			t.Errorf("restored to %+v, %v; was %+v", again, err, s)
+		}
+	})
+}
