@@ -266,9 +266,12 @@ type link[S any] struct {
 	open  func(context.Context) (*S, error)
 	who   string
 
-	turn    chan struct{} // held by whoever opens
+	failures atomic.Uint64 // attempts to open that failed
+
+	turn    chan struct{} // held by whoever opens; it owns the fields below
 	backoff backoff
 	next    time.Time // no attempt before
+	err     error     // of the last attempt
 }
 
 func newLink[S any](who string, alive func(*S) bool, open func(context.Context) (*S, error)) *link[S] {
@@ -280,6 +283,7 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	if s := k.cur.Load(); s != nil && k.alive(s) {
 		return s, nil
 	}
+	failures := k.failures.Load()
 	select {
 	case k.turn <- struct{}{}:
 		defer func() { <-k.turn }()
@@ -288,6 +292,9 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	}
 	if s := k.cur.Load(); s != nil && k.alive(s) {
 		return s, nil
+	}
+	if k.failures.Load() != failures {
+		return nil, k.err // somebody tried while this one waited: that goes for all who did
 	}
 	if err := sleep(ctx, time.Until(k.next)); err != nil {
 		return nil, err
@@ -301,7 +308,9 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &sessionError{k.who, err}
+		k.err = &sessionError{k.who, err}
+		k.failures.Add(1)
+		return nil, k.err
 	}
 	k.backoff = backoff{}
 	k.cur.Store(s)
