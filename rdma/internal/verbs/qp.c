@@ -160,7 +160,7 @@ static void spin(cf_qp *q, cf_call *c)
 			c->spin_ns = 0;
 			break;
 		}
-		if (n <= 0)
+		if (n < 0) // another thread polls; who polls itself needs no pause
 			relax();
 	}
 	if (!cf_table_unspin(&q->table, c))
