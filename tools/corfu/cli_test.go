@@ -144,7 +144,7 @@ func TestUsageErrors(t *testing.T) {
 		{`provider "ib": must be auto, verbs or tcp`, []string{"tail", "--provider", "ib"}},
 		{"timeout 0s: must be above zero", []string{"tail", "--timeout", "0"}},
 		{`layout server "here": must be host:port`, []string{"tail", "--cluster", "here"}},
-		{"needs --insecure", []string{"layout", "show", "--cluster", "192.0.2.1:7770"}},
+		{"need --insecure", []string{"layout", "show", "--cluster", "192.0.2.1:7770"}},
 		{`position "x": must be a whole number`, []string{"read", "1", "x"}},
 		{`position "-1": must be a whole number`, []string{"read", "--", "-1"}},
 		{"must be below 281474976710655", []string{"read", "281474976710655"}},
