@@ -18,12 +18,12 @@ import (
 // rig is a cluster of one chain of two units, and clients of it.
 type rig struct {
 	*devcluster.Cluster
-	t   *testing.T
+	t   testing.TB
 	dev rdma.Device
 	ctx context.Context
 }
 
-func newRig(t *testing.T, d layout.Durability) *rig {
+func newRig(t testing.TB, d layout.Durability) *rig {
 	t.Helper()
 	dev, err := tcp.Open(tcp.Options{ReuseKeys: true}) // as mlx5 does: dead keys must not be what keeps the rules
 	if err != nil {

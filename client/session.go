@@ -192,30 +192,36 @@ func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit) (*unitSessio
 func (s *unitSession) receive(p *pipe) {
 	var d wire.Decoder
 	var bad error
-	for {
-		err := p.conn.Receive(func(b []byte) {
-			m, err := d.Decode(b)
-			switch m := m.(type) {
-			case *wire.Acks:
-				for _, a := range m.List[:m.N] {
-					s.slots.ack(a)
-				}
-			case wire.Reply:
-				s.requests.take(m)
-			default:
-				if bad = err; err == nil {
-					bad = fmt.Errorf("unexpected %T: %w", m, wire.ErrBadMessage)
-				}
-			}
-		})
-		if err == nil {
-			err = bad
-		}
-		if err != nil {
-			s.fail(err)
-			return
+	take := func(b []byte) {
+		if err := s.take(&d, b); err != nil && bad == nil {
+			bad = err
 		}
 	}
+	for bad == nil {
+		if err := p.conn.Receive(take); err != nil {
+			bad = err
+		}
+	}
+	s.fail(bad)
+}
+
+// take takes one message.
+func (s *unitSession) take(d *wire.Decoder, b []byte) error {
+	m, err := d.Decode(b)
+	if err != nil {
+		return err
+	}
+	switch m := m.(type) {
+	case *wire.Acks:
+		for _, a := range m.List[:m.N] {
+			s.slots.ack(a)
+		}
+	case wire.Reply:
+		s.requests.take(m)
+	default:
+		return fmt.Errorf("unexpected %T: %w", m, wire.ErrBadMessage)
+	}
+	return nil
 }
 
 // seqSession is a session with the sequencer in one epoch.
