@@ -76,13 +76,16 @@ type Snapshot struct {
 }
 
 // EndSeal takes the snapshot. The index must be out of reach (rule R15), all sessions ended, and all that they
-// published on flash; else it fails with ErrNotFlushed.
+// published on flash; else it fails with ErrNotFlushed. It fails with ErrOutdated if reconciling was begun and not ended.
 func (u *Unit) EndSeal(n layout.Epoch) (Snapshot, error) {
 	if u.epoch != n || u.phase == Open {
 		return Snapshot{}, fmt.Errorf("unit %d: end of seal at epoch %d: %w", u.id, n, ErrNotSealed)
 	}
 	if u.mem != nil && (u.ScanAll() > 0 || u.Busy()) {
 		return Snapshot{}, fmt.Errorf("unit %d: %d pages: %w", u.id, u.View().Waiting, ErrNotFlushed)
+	}
+	if u.outdated {
+		return Snapshot{}, fmt.Errorf("unit %d: %w", u.id, ErrOutdated)
 	}
 	u.phase = Sealed
 	v := u.View()
@@ -100,10 +103,18 @@ func (u *Unit) CheckSealed(n layout.Epoch) error {
 // Forget notes that all entries are about to be wiped: the unit is intact in no epoch any more.
 func (u *Unit) Forget() { u.intact, u.reconciled, u.trimmed = 0, 0, 0 }
 
-// Reconciled notes that all entries of epoch n are on flash (rule R17). Load must have been called since.
+// Outdate says that flash is about to change below the window. Until Load nothing is answered that
+// may be wrong, even if reconciling ends half-way.
+func (u *Unit) Outdate() { u.outdated, u.reconciled = true, 0 }
+
+// Reconciled notes that all entries of epoch n are on flash (rule R17). It fails with
+// ErrNotSealed, and with ErrOutdated unless Load was called since.
 func (u *Unit) Reconciled(n layout.Epoch) error {
 	if err := u.CheckSealed(n); err != nil {
 		return err
+	}
+	if u.outdated {
+		return fmt.Errorf("unit %d: %w", u.id, ErrOutdated)
 	}
 	u.reconciled = n
 	return nil

@@ -31,6 +31,9 @@ var (
 	// ErrBadEntry: an entry to reconcile is not valid, or does not fit the unit. A bug of the sender.
 	ErrBadEntry = errors.New("entry not valid")
 
+	// ErrOutdated: flash has changed below the window, and Load was not called since. A bug of the server.
+	ErrOutdated = errors.New("the window is older than flash")
+
 	// ErrNotFlushed: entries that were published are not on flash yet, so there is no snapshot (rule R15).
 	ErrNotFlushed = errors.New("published entries are not on flash")
 )

@@ -64,28 +64,34 @@ func (u *Unit) ring(s Session, a layout.Address) {
 	}
 }
 
-// scanWords bounds the words that one Scan looks at, so that a large window costs no more than a small one.
-const scanWords = 1 << 14
+const (
+	// scanAhead is how far above the last entry a Scan looks for the next ones.
+	scanAhead = 256
+	// scanLimit bounds what one Scan looks at where holes keep the watermark down.
+	scanLimit = 1 << 14
+	// scanRest is how much of the whole window a Scan looks at besides, in turn: for
+	// words far ahead, and for tampering.
+	scanRest = 256
+)
 
-// Scan looks for published words of which no doorbell told, in the open part of
-// the window, and at some of the others for tampering. It tells how many it found.
+// Scan looks for published words of which no doorbell told, where they are to be expected, and at a
+// part of all others. So a large window costs no more than a small one. It tells how many it found.
 func (u *Unit) Scan() int {
 	if u.phase != Open {
 		return 0
 	}
-	if u.cursor < u.watermark || !u.inWindow(u.cursor) {
-		u.cursor = u.watermark
-	}
-	n := u.scan(u.cursor, scanWords)
-	u.cursor += scanWords
-	for range scanWords / 16 {
-		if u.audit++; u.audit < u.base || u.audit >= u.watermark {
-			u.audit = u.base
+	n := 0
+	for a, left := u.watermark, scanLimit; a < u.end+scanAhead && u.inWindow(a) && left > 0; a++ {
+		if u.cell(a).stage == free && u.look(a) {
+			n++
 		}
-		if u.inWindow(u.audit) && u.cell(u.audit).stage == settled {
-			u.check(u.audit)
-		}
+		left--
 	}
+	if !u.inWindow(u.cursor) {
+		u.cursor = u.base
+	}
+	n += u.scan(u.cursor, scanRest)
+	u.cursor += scanRest
 	return n
 }
 

@@ -32,6 +32,8 @@ type Unit struct {
 	geo layout.Geometry
 	mem Memory // nil until a geometry is known
 
+	outdated bool // flash has changed below the window: Load must follow
+
 	cells     []cell
 	base      layout.Address // first address of the window
 	watermark layout.Address // rule R3: all addresses below are settled
@@ -49,8 +51,7 @@ type Unit struct {
 	owners  []Session                    // by index: the slots index×SessionSlots … belong to it
 	ending  []ending
 
-	cursor layout.Address // where the next partial scan starts
-	audit  layout.Address // where the next look for tampering starts
+	cursor layout.Address // where the next Scan goes on with the rest
 
 	out   Output
 	stats Stats
@@ -113,6 +114,8 @@ type View struct {
 	Log        layout.LogID
 	Geometry   layout.Geometry // zero until known
 
+	// Outdated: flash has changed below the window. Base, Watermark and End are 0 until Load.
+	Outdated                           bool
 	Base, Watermark, End, TrimmedBelow layout.Address
 
 	Waiting int // addresses ingested and not on flash
@@ -129,13 +132,16 @@ func New(id layout.UnitID, log layout.LogID, promise layout.Epoch) *Unit {
 
 // View tells where the unit stands.
 func (u *Unit) View() View {
-	return View{
+	v := View{
 		Phase: u.phase, Epoch: u.epoch, Promise: u.promise, Intact: u.intact,
 		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
-		Log:        u.log, Geometry: u.geo,
-		Base: u.base, Watermark: min(u.watermark, u.end), End: u.end, TrimmedBelow: u.trimmed,
+		Log:        u.log, Geometry: u.geo, Outdated: u.outdated, TrimmedBelow: u.trimmed,
 		Waiting: len(u.ready) + len(u.batch.addrs),
 	}
+	if !u.outdated {
+		v.Base, v.Watermark, v.End = u.base, min(u.watermark, u.end), u.end
+	}
+	return v
 }
 
 // Stats gives the counters.
@@ -184,7 +190,7 @@ func (u *Unit) ringPage(a layout.Address) []byte {
 	return u.mem.Ring()[i : i+n]
 }
 
-// openSession, in the control's words: SetSession notes who owns a slice of staging; s is 0 for nobody.
+// SetSession notes who owns a slice of staging; s is 0 for nobody.
 func (u *Unit) SetSession(index int, s Session) { u.owners[index] = s }
 
 // EndSession takes in all that a session has published; its connections must be

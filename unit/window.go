@@ -57,13 +57,14 @@ func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error
 	}
 	u.release()
 	clear(u.ringers)
-	u.cursor, u.audit = u.base, u.base
+	u.cursor = u.base
 	known := u.watermark
 	for a := u.base; a < u.base+w; a++ {
 		if err := u.loadSlot(src, a, known); err != nil {
 			return err
 		}
 	}
+	u.outdated = false
 	u.advance()
 	return nil
 }

@@ -40,6 +40,12 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 			return snap, fmt.Errorf("unit: seal: what was published is not on flash: %w", err)
 		}
 	}
+	if v.Outdated {
+		// An owner that gave up left its reconciling half done: what it brought counts.
+		if err := s.reload(); err != nil {
+			return snap, err
+		}
+	}
 	if e := s.do(func(u *unit.Unit) { snap, err = u.EndSeal(n) }); e != nil || err != nil {
 		return snap, firstError(e, err)
 	}
@@ -51,13 +57,11 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 	return snap, nil
 }
 
-// promise makes the promise durable. What is settled now is noted with it, for the next start.
+// promise makes the promise durable. What is settled now is noted with it.
 func (s *Server) promise(log layout.LogID, n layout.Epoch, v unit.View) error {
 	err := s.store.UpdateMeta(func(m *flash.Meta) {
 		m.Log, m.Promise = flash.LogID(log), n
-		if v.Geometry.Window != 0 {
-			m.SettledBelow = max(m.SettledBelow, v.Watermark)
-		}
+		m.SettledBelow = max(m.SettledBelow, v.Watermark)
 	})
 	if err != nil {
 		return fmt.Errorf("unit: promise: %w", err)
@@ -109,6 +113,7 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 	if v.Geometry.PageSize == 0 {
 		return nil
 	}
+	l := s.store.Meta().Layout
 	page := make([]byte, v.Geometry.PageSize)
 	for a := from; a < to; a++ {
 		// Somebody may seal at a higher epoch, and wipe, meanwhile.
@@ -116,6 +121,9 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 			if err := check(); err != nil {
 				return err
 			}
+		}
+		if _, mapped := l.PositionAt(s.cfg.ID, a); !mapped {
+			continue
 		}
 		e, err := s.entry(a, v, page)
 		if err != nil {
@@ -147,16 +155,35 @@ func (s *Server) entry(a layout.Address, v unit.View, page []byte) (unit.Entry, 
 	case state == wire.Durable:
 		e.Page = page[:wire.HeaderSize+h.Length]
 	case state == wire.Empty && a < v.Watermark:
-		e.State = wire.Corrupt // it was there, or is not mapped; the core knows
-		if known, ok := s.stateOf(a); ok {
-			e.State = known
-		}
+		e.State = wire.Corrupt // it was there
 	}
 	return e, nil
 }
 
-// stateOf asks the core.
-func (s *Server) stateOf(a layout.Address) (state wire.State, known bool) {
-	_ = s.do(func(u *unit.Unit) { state, known = u.StateOf(a) })
-	return state, known
+// noteSettled notes from time to time how far everything is settled: a start searches only above, and
+// knows damage below for what it is. The loop calls it.
+func (s *Server) noteSettled(watermark layout.Address) {
+	if watermark < s.loopState.noteNext {
+		return
+	}
+	s.loopState.noteNext = watermark + layout.Address(s.store.Meta().SegmentPages)
+	go func() {
+		// Never while an epoch changes: entries may be wiped.
+		if !s.ctl.TryRLock() {
+			return
+		}
+		defer s.ctl.RUnlock()
+		if err := s.saveSettled(); err != nil {
+			s.cfg.Logger.Warn("progress not noted: the next start takes longer", "error", err)
+		}
+	}()
+}
+
+// saveSettled notes how far everything is settled. ctl is held.
+func (s *Server) saveSettled() error {
+	var watermark layout.Address
+	if err := s.do(func(u *unit.Unit) { watermark = u.View().Watermark }); err != nil {
+		return err
+	}
+	return s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow = max(m.SettledBelow, watermark) })
 }

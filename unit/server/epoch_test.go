@@ -163,6 +163,43 @@ func TestR17Reconcile(t *testing.T) {
 	}
 }
 
+// R17: an owner that gives up half-way leaves a unit that answers the next one with what it really has.
+func TestR17HalfReconciledAnswersTruly(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	m.put(0)
+	m.put(1)
+	var entries []*pb.Entry
+	for a := layout.Address(2); a < 150; a++ {
+		n := m.page(a, 5)
+		entries = append(entries, &pb.Entry{Address: uint64(a), State: uint32(wire.Durable), Attempt: 5, Page: append([]byte(nil), m.mem.Bytes()[:n]...)})
+	}
+	_, err := r.seal(2, 1)
+	must(t, err)
+	// It brings many entries, and then one that is refused.
+	wantCode(t, r.reconcile(2, false, append(entries, entries[0])...), codes.InvalidArgument)
+	wantCode(t, r.activate(2), codes.FailedPrecondition)
+	snap, err := r.seal(3, 1)
+	must(t, err)
+	if got := r.entries(3); uint64(len(got)) != snap.End || snap.End <= 2 || snap.Watermark != snap.End || snap.IntactEpoch != 1 {
+		t.Fatalf("snapshot %v, entries %v", snap, got)
+	}
+	// Wiped, and no more.
+	wantCode(t, r.reconcile(3, true, &pb.Entry{Address: 9}), codes.InvalidArgument)
+	snap, err = r.seal(4, 1)
+	must(t, err)
+	if snap.End != 0 || snap.Watermark != 0 || snap.IntactEpoch != 0 || len(r.entries(4)) != 0 {
+		t.Fatalf("snapshot %v", snap)
+	}
+	r.restart()
+	snap, err = r.seal(5, 1)
+	must(t, err)
+	if snap.End != 0 {
+		t.Fatalf("snapshot %v", snap)
+	}
+}
+
 // R18: only what is sealed at n, reconciled for n and not restarted since opens n.
 func TestR18Activate(t *testing.T) {
 	r := newRig(t, tcp.Options{})

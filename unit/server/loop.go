@@ -67,7 +67,8 @@ type loopState struct {
 	retry     time.Time // no flush before, after one that failed
 	started   time.Time // of the flush in flight
 	waiters   []chan error
-	published unit.Stats // as the metrics have them
+	noteNext  layout.Address // watermark at which it is noted in the meta file again
+	published unit.Stats     // as the metrics have them
 }
 
 func (s *Server) loop() {
@@ -112,6 +113,7 @@ func (s *Server) tick() time.Duration {
 		s.loopState.busy = now
 	}
 	s.observe()
+	s.noteSettled(s.core.View().Watermark)
 	if now.Sub(s.loopState.busy) < busyFor {
 		return s.cfg.ScanBusy
 	}

@@ -34,6 +34,9 @@ func (s *Server) beginReconcile(l *layout.Layout, wipe bool, trimmedBelow layout
 	if !wipe && meta.Layout != nil && meta.Layout.Geometry != l.Geometry {
 		return nil, fmt.Errorf("unit: the geometry changes and the unit keeps its entries: %w", unit.ErrBadEntry)
 	}
+	if err := s.do(func(u *unit.Unit) { u.Outdate() }); err != nil {
+		return nil, err
+	}
 	if wipe {
 		if err := s.wipe(); err != nil {
 			return nil, err
@@ -90,6 +93,9 @@ func (r *reconciling) add(entries []unit.Entry) error {
 	if err := r.s.checkSealed(r.layout); err != nil {
 		return err
 	}
+	if err := r.s.do(func(u *unit.Unit) { u.Outdate() }); err != nil {
+		return err
+	}
 	for _, e := range entries {
 		if err := r.one(e); err != nil {
 			return err
@@ -142,18 +148,28 @@ func (r *reconciling) end() error {
 	if err := r.write(); err != nil {
 		return err
 	}
-	meta := s.store.Meta()
+	if err := s.reload(); err != nil {
+		return err
+	}
 	var err error
-	if e := s.do(func(u *unit.Unit) {
-		if err = s.adopt(r.layout); err == nil {
-			err = u.Load(s.store, meta.SettledBelow, meta.TrimmedBelow)
-		}
-		if err == nil {
-			err = u.Reconciled(r.layout.Epoch)
-		}
-	}); e != nil || err != nil {
+	if e := s.do(func(u *unit.Unit) { err = u.Reconciled(r.layout.Epoch) }); e != nil || err != nil {
 		return firstError(e, err)
 	}
 	s.cfg.Logger.Info("reconciled", "epoch", r.layout.Epoch, "entries", r.entries)
 	return nil
+}
+
+// reload builds the window anew from flash and the meta file. ctl is held, nothing is registered, no session lives.
+func (s *Server) reload() error {
+	meta := s.store.Meta()
+	if meta.Layout == nil {
+		return nil
+	}
+	var err error
+	e := s.do(func(u *unit.Unit) {
+		if err = s.adopt(meta.Layout); err == nil {
+			err = u.Load(s.store, meta.SettledBelow, meta.TrimmedBelow)
+		}
+	})
+	return firstError(e, err)
 }

@@ -209,6 +209,7 @@ func (s *Server) close() error {
 	if err := s.waitFlushed(); err != nil {
 		errs = append(errs, fmt.Errorf("unit: not everything published is on flash: %w", err))
 	}
+	errs = append(errs, s.saveSettled())
 	close(s.stopLoop)
 	<-s.loopDone
 	close(s.batches)
