@@ -1,0 +1,176 @@
+package lint
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "corfu"
+
+// mayImport says which packages of the module each package may import. "x/..." is x and all below it; a package may always
+// import what lies below itself. A package that no row names fails the test: a new one needs a row, and a reason.
+var mayImport = []struct {
+	pkg  string
+	ours []string
+}{
+	// The cores decide and do no I/O.
+	{"layout", nil},
+	{"seq", []string{"layout", "internal/wire"}},
+	{"unit", []string{"layout", "internal/wire"}},
+
+	// Formats. The protobuf is apart, so that the cores do not pull in gRPC.
+	{"internal/wire", []string{"layout"}},
+	{"internal/wire/pb", nil},
+	{"internal/wire/pbconv", []string{"layout", "internal/wire", "internal/wire/pb"}},
+	{"internal/control", nil},
+
+	// The fabric: the contract knows no provider, the providers do not know each other.
+	{"rdma", nil},
+	{"rdma/internal/verbs", nil},
+	{"rdma/tcp", []string{"rdma"}},
+	{"rdma/verbs", []string{"rdma", "rdma/internal/verbs"}},
+	{"rdma/fabric", []string{"rdma", "rdma/tcp", "rdma/verbs", "rdma/internal/verbs"}},
+	{"rdma/rdmatest", []string{"rdma"}},
+
+	// The servers put a core to work.
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/control", "rdma"}},
+	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/control", "rdma"}},
+	{"unit/flash", []string{"unit", "layout", "internal/wire"}},
+	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "rdma"}},
+
+	// Clients reach units and sequencers by the fabric and the control plane alone.
+	{"client", []string{"layout", "internal/wire/...", "internal/control", "rdma", "rdma/fabric"}},
+
+	{"internal/lint", nil},
+	{"internal/sim", []string{"layout/...", "seq/...", "unit/...", "client/...", "rdma/...", "internal/..."}},
+	{"internal/devcluster", []string{"layout/...", "seq/...", "unit/...", "client/...", "rdma/...", "internal/..."}},
+	{"tools/...", []string{"..."}},
+}
+
+// pure packages hold no clock, goroutine's lock, file, network or C. Their owner brings those.
+var pure = []string{"layout", "seq", "unit"}
+
+var impure = []string{"C", "net", "os", "time", "sync", "unsafe", "runtime", "syscall", "context", "math/rand", "crypto/rand", "log"}
+
+// cgo is the only package with C in it.
+const cgo = "rdma/internal/verbs"
+
+func matches(pattern, pkg string) bool {
+	base, below := strings.CutSuffix(pattern, "...")
+	if !below {
+		return pkg == pattern
+	}
+	return base == "" || pkg == strings.TrimSuffix(base, "/") || strings.HasPrefix(pkg, base)
+}
+
+// imported is one import of a file that is not a test.
+type imported struct{ file, pkg, path string }
+
+func imports(t *testing.T, root string) []imported {
+	var list []imported
+	err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, name)
+		rel = filepath.ToSlash(rel)
+		if e.IsDir() {
+			if base := e.Name(); name != root && (base[0] == '.' || base == "testdata" || rel == "bin" || rel == "build") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(rel, ".go") || strings.HasSuffix(rel, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		list = append(list, imported{rel, path.Dir(rel), ""})
+		for _, i := range f.Imports {
+			p, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			list = append(list, imported{rel, path.Dir(rel), p})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestPackagesImportWhatTheTableAllows(t *testing.T) {
+	list := imports(t, "../..")
+	if len(list) < 20 {
+		t.Fatalf("only %d imports found", len(list))
+	}
+	unknown := map[string]bool{}
+	for _, i := range list {
+		row := slices.IndexFunc(mayImport, func(r struct {
+			pkg  string
+			ours []string
+		}) bool {
+			return matches(r.pkg, i.pkg)
+		})
+		if row < 0 {
+			if !unknown[i.pkg] {
+				t.Errorf("%s: package %s is not in the table", i.file, i.pkg)
+			}
+			unknown[i.pkg] = true
+			continue
+		}
+		ours, ok := strings.CutPrefix(i.path, module+"/")
+		if !ok || strings.HasPrefix(ours, i.pkg+"/") {
+			continue
+		}
+		if !slices.ContainsFunc(mayImport[row].ours, func(p string) bool { return matches(p, ours) }) {
+			t.Errorf("%s imports %s: %s may import %v", i.file, i.path, i.pkg, mayImport[row].ours)
+		}
+	}
+}
+
+func TestPureCoresStayPure(t *testing.T) {
+	for _, i := range imports(t, "../..") {
+		if !slices.Contains(pure, i.pkg) {
+			continue
+		}
+		for _, p := range impure {
+			if i.path == p || strings.HasPrefix(i.path, p+"/") {
+				t.Errorf("%s imports %s: a pure core does no I/O, and has no clock or lock of its own", i.file, i.path)
+			}
+		}
+	}
+}
+
+func TestCIsInOnePlace(t *testing.T) {
+	for _, i := range imports(t, "../..") {
+		if i.path == "C" && i.pkg != cgo {
+			t.Errorf("%s imports C: only %s may", i.file, cgo)
+		}
+	}
+}
+
+func TestTableMatching(t *testing.T) {
+	for _, c := range []struct {
+		pattern, pkg string
+		want         bool
+	}{
+		{"layout", "layout", true}, {"layout", "layout/server", false}, {"layout/...", "layout/server", true},
+		{"layout/...", "layout", true}, {"layout/...", "layouts", false}, {"...", "anything", true},
+	} {
+		if got := matches(c.pattern, c.pkg); got != c.want {
+			t.Errorf("matches(%q, %q) = %v", c.pattern, c.pkg, got)
+		}
+	}
+}
