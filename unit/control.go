@@ -35,6 +35,7 @@ type control struct {
 
 	phase      Phase
 	epoch      layout.Epoch // Open: served. Sealed, or Closed while sealing: the promise made in this life; else 0
+	answer     Snapshot     // to the last seal
 	intact     layout.Epoch // rule R16: opened in it and not restarted since; 0: none
 	reconciled layout.Epoch // rule R18: since the last seal; 0: not
 }
@@ -89,7 +90,8 @@ func (u *Unit) EndSeal(n layout.Epoch) (Snapshot, error) {
 	}
 	u.phase = Sealed
 	v := u.View()
-	return Snapshot{v.Intact, v.Watermark, v.End, v.TrimmedBelow}, nil
+	u.answer = Snapshot{v.Intact, v.Watermark, v.End, v.TrimmedBelow}
+	return u.answer, nil
 }
 
 // CheckSealed fails with ErrNotSealed unless the unit is sealed at n and has answered.
@@ -101,7 +103,10 @@ func (u *Unit) CheckSealed(n layout.Epoch) error {
 }
 
 // Forget notes that all entries are about to be wiped: the unit is intact in no epoch any more.
-func (u *Unit) Forget() { u.intact, u.reconciled, u.trimmed = 0, 0, 0 }
+func (u *Unit) Forget() { u.intact, u.reconciled, u.trimmed, u.answer = 0, 0, 0, Snapshot{} }
+
+// Answer is the snapshot of the last seal: what the unit lists entries from while it is reconciled.
+func (u *Unit) Answer() Snapshot { return u.answer }
 
 // Outdate says that flash is about to change below the window. Until Load nothing is answered that
 // may be wrong, even if reconciling ends half-way.

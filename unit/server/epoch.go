@@ -96,25 +96,24 @@ func firstError(a, b error) error {
 	return b
 }
 
-// entries calls fn with what the unit, sealed at n, holds at from … to−1, in order. e.Page is valid during the call.
+// entries calls fn with what the unit, sealed at n, holds at from … to−1, in order. e.Page is valid during the call. It
+// goes by the answer to the seal, so it serves other members while the unit itself is reconciled.
 func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit.Entry) error) error {
-	var v unit.View
-	var err error
+	var snap unit.Snapshot
 	check := func() error {
-		if e := s.do(func(u *unit.Unit) { v, err = u.View(), u.CheckSealed(n) }); e != nil {
-			return e
-		}
-		return err
+		var err error
+		e := s.do(func(u *unit.Unit) { snap, err = u.Answer(), u.CheckSealed(n) })
+		return firstError(e, err)
 	}
 	if err := check(); err != nil {
 		return err
 	}
-	to = min(to, v.End)
-	if v.Geometry.PageSize == 0 {
+	meta := s.store.Meta()
+	if meta.Layout == nil {
 		return nil
 	}
-	l := s.store.Meta().Layout
-	page := make([]byte, v.Geometry.PageSize)
+	to = min(to, snap.End)
+	page := make([]byte, meta.Layout.Geometry.PageSize)
 	for a := from; a < to; a++ {
 		// Somebody may seal at a higher epoch, and wipe, meanwhile.
 		if (a-from)%entriesChunk == entriesChunk-1 {
@@ -122,10 +121,10 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 				return err
 			}
 		}
-		if _, mapped := l.PositionAt(s.cfg.ID, a); !mapped {
+		if _, mapped := meta.Layout.PositionAt(s.cfg.ID, a); !mapped {
 			continue
 		}
-		e, err := s.entry(a, v, page)
+		e, err := s.entry(a, layout.LogID(meta.Log), snap, page)
 		if err != nil {
 			return err
 		}
@@ -142,19 +141,19 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 const entriesChunk = 256
 
 // entry reads what stands at a.
-func (s *Server) entry(a layout.Address, v unit.View, page []byte) (unit.Entry, error) {
-	if a < v.TrimmedBelow {
+func (s *Server) entry(a layout.Address, log layout.LogID, snap unit.Snapshot, page []byte) (unit.Entry, error) {
+	if a < snap.TrimmedBelow {
 		return unit.Entry{Address: a, State: wire.Trimmed}, nil
 	}
 	if err := s.store.ReadPage(a, page); err != nil {
 		return unit.Entry{}, err
 	}
-	state, h := unit.Classify(page, v.Log)
+	state, h := unit.Classify(page, log)
 	e := unit.Entry{Address: a, State: state, Attempt: h.Attempt}
 	switch {
 	case state == wire.Durable:
 		e.Page = page[:wire.HeaderSize+h.Length]
-	case state == wire.Empty && a < v.Watermark:
+	case state == wire.Empty && a < snap.Watermark:
 		e.State = wire.Corrupt // it was there
 	}
 	return e, nil

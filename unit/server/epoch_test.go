@@ -180,6 +180,10 @@ func TestR17HalfReconciledAnswersTruly(t *testing.T) {
 	// It brings many entries, and then one that is refused.
 	wantCode(t, r.reconcile(2, false, append(entries, entries[0])...), codes.InvalidArgument)
 	wantCode(t, r.activate(2), codes.FailedPrecondition)
+	// Other members are served from the snapshot meanwhile.
+	if got := r.entries(2); len(got) != 2 {
+		t.Fatalf("entries while it is reconciled: %v", got)
+	}
 	snap, err := r.seal(3, 1)
 	must(t, err)
 	if got := r.entries(3); uint64(len(got)) != snap.End || snap.End <= 2 || snap.Watermark != snap.End || snap.IntactEpoch != 1 {
