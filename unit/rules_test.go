@@ -36,13 +36,13 @@ func TestR3DurableAfterFlashAlone(t *testing.T) {
 	b.u.Doorbell(7, 0)
 	b.u.Doorbell(7, 0)
 	b.u.Doorbell(8, 0)
-	batch := b.u.NextBatch()
+	b.u.NextBatch()
 	b.wantState(0, wire.Written)
 	b.wantAcks()
 	b.u.Flushed(false)
 	b.wantState(0, wire.Written)
 	b.wantAcks()
-	batch = b.u.NextBatch()
+	batch := b.u.NextBatch()
 	if len(batch.Records) != 1 || b.u.NextBatch() != nil {
 		t.Fatal("one batch is in flight at a time, with everything in it")
 	}

@@ -64,7 +64,8 @@ type Message interface{ isMessage() }
 type Doorbell struct{ Address layout.Address }
 
 // Ack says that Address is decided and durable at this unit (rule R3), in the state given. Use is the tag of the word: where
-// it names a slot of the receiver's session, that slot may be used again (rule R6).
+// it names a slot of the receiver's session, that slot may be used again (rule R6). An address may be acknowledged more than
+// once. For one below the window the unit knows no use: it names the last possible slot and count.
 type Ack struct {
 	Address layout.Address
 	Use     Use

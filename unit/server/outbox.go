@@ -17,8 +17,7 @@ type outbox struct {
 	mu      sync.Mutex
 	acks    []wire.Ack
 	replies []wire.Reply
-	limit   int // of each
-	slow    bool
+	limit   int           // of each
 	wake    chan struct{} // one token if there may be something
 	fail    func(error)
 }
