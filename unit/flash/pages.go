@@ -57,11 +57,12 @@ func (s *Store) open(a layout.Address) (File, int64, error) {
 
 // run counts the pages from the first on that lie one behind the other in one segment.
 func (s *Store) run(pages []Page) (int, error) {
-	per := uint64(s.perFile)
+	x := s.shape.Load()
+	per := uint64(x.perFile)
 	first := uint64(pages[0].Address)
 	for i, p := range pages {
-		if len(p.Bytes) != s.pageSize {
-			return 0, fmt.Errorf("flash: page of %d bytes at address %d: must be %d", len(p.Bytes), p.Address, s.pageSize)
+		if len(p.Bytes) != x.pageSize {
+			return 0, fmt.Errorf("flash: page of %d bytes at address %d: must be %d", len(p.Bytes), p.Address, x.pageSize)
 		}
 		if uint64(p.Address) != first+uint64(i) || uint64(p.Address)/per != first/per {
 			return i, nil
@@ -106,10 +107,11 @@ func aligned(b []byte) bool { return uintptr(unsafe.Pointer(&b[0]))%align == 0 }
 
 // borrow gives an aligned buffer of one page.
 func (s *Store) borrow() *[]byte {
-	if b, ok := s.bounce.Get().(*[]byte); ok {
+	n := s.shape.Load().pageSize
+	if b, ok := s.bounce.Get().(*[]byte); ok && len(*b) == n {
 		return b
 	}
-	b := alignedBytes(s.pageSize)
+	b := alignedBytes(n)
 	return &b
 }
 
@@ -123,7 +125,7 @@ func alignedBytes(n int) []byte {
 // ReadPage fills dst (one page) with the page of a; zero if it was never written. It may be called while Write
 // runs: then it may see a page that is not durable, or half of one.
 func (s *Store) ReadPage(a layout.Address, dst []byte) error {
-	if len(dst) != s.pageSize {
+	if len(dst) != s.shape.Load().pageSize {
 		return fmt.Errorf("flash: read into %d bytes: %w", len(dst), unix.EINVAL)
 	}
 	f, off, unlock, err := s.reader(a)
@@ -170,11 +172,9 @@ const scanBytes = 1 << 20
 
 // Scan calls fn with every page of the segments that exist, from address from on, in order; the page is valid during the call.
 func (s *Store) Scan(from layout.Address, fn func(a layout.Address, page []byte) error) error {
-	s.mu.RLock()
+	x := s.shape.Load()
+	per, size := uint64(x.perFile), x.pageSize
 	ns, err := s.list()
-	per := uint64(s.perFile)
-	size := s.pageSize
-	s.mu.RUnlock()
 	if err != nil || size == 0 {
 		return err
 	}

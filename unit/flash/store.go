@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -61,11 +62,11 @@ type Store struct {
 	metaMu sync.Mutex
 	meta   Meta
 
+	shape atomic.Pointer[shape] // from the meta
+
 	writeMu sync.Mutex // Write, and what closes files, exclude each other. Before mu
 
 	mu       sync.RWMutex // of the fields below; readers of a file hold it, so that Wipe waits for them
-	pageSize int
-	perFile  int // pages of one segment
 	segments map[uint64]File
 	closed   bool
 
@@ -73,6 +74,12 @@ type Store struct {
 	touched  []File    // of one Write
 	bufs     [][]byte  // of one Write
 	buffered sync.Once // says once that there is no O_DIRECT
+}
+
+// shape is how pages lie in files.
+type shape struct {
+	pageSize int // bytes; 0: not known yet
+	perFile  int // pages of one segment
 }
 
 // Open opens the directory of unit id, and makes it if there is none. It fails with
@@ -133,14 +140,13 @@ func (s *Store) start(id layout.UnitID) error {
 	return s.SaveMeta(Meta{Unit: id, SegmentPages: s.opts.SegmentPages})
 }
 
-// adopt takes the page size from the meta.
+// adopt takes the shape from the meta.
 func (s *Store) adopt() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.perFile = s.meta.SegmentPages
+	x := shape{perFile: s.meta.SegmentPages}
 	if s.meta.Layout != nil {
-		s.pageSize = s.meta.Layout.Geometry.PageSize
+		x.pageSize = s.meta.Layout.Geometry.PageSize
 	}
+	s.shape.Store(&x)
 }
 
 // Meta is the meta as it was saved last.
@@ -185,7 +191,8 @@ func (s *Store) segment(n uint64, create bool) (File, error) {
 	if s.closed {
 		return nil, fmt.Errorf("flash: %w", ErrClosed)
 	}
-	if s.pageSize == 0 {
+	x := s.shape.Load()
+	if x.pageSize == 0 {
 		return nil, fmt.Errorf("flash: %w", ErrNoGeometry)
 	}
 	if f := s.segments[n]; f != nil {
@@ -198,7 +205,7 @@ func (s *Store) segment(n uint64, create bool) (File, error) {
 		}
 		return nil, fmt.Errorf("flash: %w", err)
 	}
-	f, made, err := openFile(path, int64(s.perFile)*int64(s.pageSize), s.opts.NoSync)
+	f, made, err := openFile(path, int64(x.perFile)*int64(x.pageSize), s.opts.NoSync)
 	if err != nil {
 		return nil, err
 	}
@@ -223,8 +230,9 @@ func (s *Store) path(n uint64) string { return filepath.Join(s.dir, fmt.Sprintf(
 
 // place tells where the page of a is.
 func (s *Store) place(a layout.Address) (segment uint64, off int64) {
-	n := uint64(s.perFile)
-	return uint64(a) / n, int64(uint64(a)%n) * int64(s.pageSize)
+	x := s.shape.Load()
+	n := uint64(x.perFile)
+	return uint64(a) / n, int64(uint64(a)%n) * int64(x.pageSize)
 }
 
 // list gives the numbers of all segments on disk, in order.
