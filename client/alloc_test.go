@@ -13,6 +13,9 @@ import (
 
 // The fast path allocates nothing. The units run in this process too, so the memory profile tells whose an allocation is.
 func TestAppendDoesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("means nothing under the race detector")
+	}
 	both(t, func(t *testing.T, d layout.Durability) {
 		r := newRig(t, d)
 		l := r.open()
