@@ -161,6 +161,13 @@ func (b *Batch) Complete(err error) {
 	b.done <- struct{}{}
 }
 
+// Finish is Complete, and Wait's taking of the token, in one: for the goroutine
+// that awaits the batch itself, and knows that nobody else completes it. For providers.
+func (b *Batch) Finish(err error) error {
+	b.err, b.posted = err, false
+	return err
+}
+
 // Done gives the channel that holds one token once the batch is complete. Take
 // the token with a receive and then call Taken. For providers.
 func (b *Batch) Done() <-chan struct{} { return b.done }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -34,7 +35,14 @@ type Device struct {
 var _ rdma.Device = (*Device)(nil)
 
 // Open opens a device. Where none is usable, the error wraps rdma.ErrUnavailable.
+//
+// On a machine with one CPU it raises GOMAXPROCS to 2. A thread that spins in C
+// keeps its P, and if there is no idle one the runtime's monitor wakes up every
+// 20 µs to take it away: in the lab that made a FETCH_ADD of 42 µs one of 65 to 145.
 func Open(o Options) (*Device, error) {
+	if runtime.GOMAXPROCS(0) == 1 {
+		runtime.GOMAXPROCS(2)
+	}
 	ch, err := Choose(o)
 	if err != nil {
 		return nil, err

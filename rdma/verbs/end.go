@@ -87,7 +87,10 @@ func (c *conn) destroy() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range c.slots {
-		_ = c.complete(uint32(i), ib.StatusNotCompleted, 0, 0)
+		if b := c.slots[i].b; b != nil {
+			c.vacate(uint32(i))
+			b.Complete(opError(b.Ops, 0, ib.StatusNotCompleted, 0))
+		}
 	}
 }
 
@@ -95,12 +98,12 @@ func (c *conn) destroy() {
 func (c *conn) Close() error {
 	c.once.Do(func() {
 		c.fail(fmt.Errorf("connection: %w", rdma.ErrClosed))
-		c.closed = within(2*watchdog, "the end of a connection", c.end)
+		c.closed = within(2*watchdog, "the end of a connection", c.shutDown)
 	})
 	return c.closed
 }
 
-func (c *conn) end() error {
+func (c *conn) shutDown() error {
 	<-c.down
 	c.destroy()
 	c.sch.Interrupt()

@@ -91,6 +91,9 @@ func sleep(ctx context.Context, b *rdma.Batch) error {
 func (c *conn) await(ctx context.Context, b *rdma.Batch, call *ib.Call) error {
 	for {
 		armed, gone := call.Armed != 0, call.Gone != 0
+		if call.Done != 0 {
+			return c.settleOwn(call, b)
+		}
 		c.settle(call)
 		if armed {
 			for call.More != 0 && c.cross(call, c.reapAgain) {
@@ -271,59 +274,83 @@ func (c *conn) takeBack(i uint32) {
 	}
 }
 
-// settle finishes the batches that a crossing brought back.
+// settle finishes the batches that a crossing brought back for others.
 func (c *conn) settle(call *ib.Call) {
 	if call.Err != 0 {
 		c.fail(fmt.Errorf("%w: the completion queue failed: %w", rdma.ErrBroken, syscall.Errno(call.Err)))
 	}
-	if call.NWoken == 0 && call.Done == 0 {
+	if call.NWoken == 0 {
 		return
 	}
-	var cause error
 	c.mu.Lock()
-	for _, i := range call.Woken[:call.NWoken] {
-		if err := c.finish(i); err != nil && cause == nil {
-			cause = err
-		}
-	}
-	if call.Done != 0 {
-		if err := c.finish(call.Slot); err != nil && cause == nil {
-			cause = err
-		}
-	}
+	cause := c.finishWoken(call)
 	c.mu.Unlock()
+	c.failBy(cause)
+}
+
+// settleOwn is settle, for a call that brought back the caller's own batch too. It puts
+// the call back, all under one lock: this is the end of the fast path.
+func (c *conn) settleOwn(call *ib.Call, b *rdma.Batch) error {
+	c.mu.Lock()
+	cause := c.finishWoken(call)
+	mine := c.slots[call.Slot].b == b
+	var err error
+	if mine {
+		err = c.end(call.Slot, b)
+	}
+	c.idle = append(c.idle, call)
+	c.mu.Unlock()
+	if !mine { // destroy was here in between
+		<-b.Done()
+		return b.Taken()
+	}
+	if err != nil {
+		c.failBy(err)
+	}
+	c.failBy(cause)
+	return b.Finish(err)
+}
+
+// finishWoken completes others' batches; the error is that of one of them. Under mu.
+func (c *conn) finishWoken(call *ib.Call) (cause error) {
+	for _, i := range call.Woken[:call.NWoken] {
+		b := c.slots[i].b
+		if b == nil { // destroy was here in between
+			continue
+		}
+		err := c.end(i, b)
+		if err != nil {
+			cause = err
+		}
+		b.Complete(err)
+	}
+	return cause
+}
+
+// failBy breaks the connection because an operation failed.
+func (c *conn) failBy(cause error) {
 	if cause != nil {
 		// Unwrapped: of the connection as such no operation was refused; it broke.
 		c.fail(fmt.Errorf("%w: %v", rdma.ErrBroken, cause))
 	}
 }
 
-// finish completes the batch in slot i as the C side says. Under mu.
-func (c *conn) finish(i uint32) error {
+// end takes b, which is complete as the C side says, out of slot i. Under mu.
+func (c *conn) end(i uint32, b *rdma.Batch) error {
 	st := c.qp.Slot(i)
-	return c.complete(i, st.Status, int(st.ErrOp), st.VendorErr)
-}
-
-// complete ends the batch in slot i, gives what it held to others, and tells its owner. Under mu.
-func (c *conn) complete(i uint32, s ib.Status, failed int, vendor uint32) error {
-	b := c.slots[i].b
-	if b == nil {
-		return nil
-	}
-	var err error
 	good := len(b.Ops)
-	if s != ib.StatusSuccess {
-		good = failed
-		err = opError(b.Ops, failed, s, vendor)
+	var err error
+	if st.Status != ib.StatusSuccess {
+		good = min(good, int(st.ErrOp))
+		err = opError(b.Ops, int(st.ErrOp), st.Status, st.VendorErr)
 	}
 	olds := c.slots[i].olds
-	for j := range b.Ops[:min(good, len(b.Ops))] {
+	for j := 0; len(olds) > 0 && j < good; j++ {
 		if op := &b.Ops[j]; isAtomic(op.Kind) {
 			op.Old, olds = c.words.load(olds[0]), olds[1:]
 		}
 	}
 	c.vacate(i)
-	b.Complete(err)
 	return err
 }
 

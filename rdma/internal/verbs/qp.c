@@ -142,7 +142,7 @@ static int drain(cf_qp *q, cf_call *c)
 // caller's, or POSTED again.
 static void spin(cf_qp *q, cf_call *c)
 {
-	int64_t end = now_ns() + c->spin_ns;
+	int64_t end = 0; // set after the first few polls: the clock costs as much as a poll
 
 	for (unsigned i = 1;; i++) {
 		int n;
@@ -153,12 +153,19 @@ static void spin(cf_qp *q, cf_call *c)
 		}
 		n = poll_once(q, c, 0);
 		if (n <= 0 && c->nwoken > 0) {
-			c->spin_ns = end - now_ns(); // what is left for the next call
+			if (end)
+				c->spin_ns = end - now_ns(); // what is left for the next call
 			break;
 		}
-		if (i % 8 == 0 && now_ns() >= end) {
-			c->spin_ns = 0;
-			break;
+		if (i % 8 == 0) {
+			int64_t t = now_ns();
+
+			if (!end)
+				end = t + c->spin_ns;
+			if (t >= end) {
+				c->spin_ns = 0;
+				break;
+			}
 		}
 		if (n < 0) // another thread polls; who polls itself needs no pause
 			relax();
