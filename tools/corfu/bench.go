@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,8 @@ type benchFlags struct {
 	dir         string
 	appenders   []int
 	check       bool
+	only        string
+	match       *regexp.Regexp // of only
 }
 
 func (a *app) benchCommand() *cobra.Command {
@@ -49,6 +52,7 @@ rounds. Then appends a second with several appenders at once.`,
 	f.DurationVar(&b.spin, "spin", 0, "how long an operation polls before it sleeps (default: the fabric's 20µs)")
 	f.StringVar(&b.dir, "dir", "", "`directory` for the clusters (default: a temporary one)")
 	f.IntSliceVar(&b.appenders, "appenders", []int{1, 16, 64}, "appenders at once, one throughput figure for each")
+	f.StringVar(&b.only, "only", "", "measure only the rows whose name matches this regular `expression`")
 	f.BoolVar(&b.check, "check", false, "exit with status 1 if a bar is not met")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := b.validate(); err != nil {
@@ -59,7 +63,10 @@ rounds. Then appends a second with several appenders at once.`,
 	return cmd
 }
 
-func (b benchFlags) validate() error {
+func (b *benchFlags) validate() (err error) {
+	if b.match, err = regexp.Compile(b.only); err != nil {
+		return usagef("--only %q: %w", b.only, err)
+	}
 	switch {
 	case b.rounds < 1:
 		return usagef("--rounds %d: must be at least 1", b.rounds)
@@ -115,12 +122,11 @@ func (a *app) bench(ctx context.Context, b benchFlags) (err error) {
 
 // rig is all that is measured, open at the same time: rounds are interleaved.
 type rig struct {
-	verbs    *bench.Verbs
-	bare     *bench.BarePath
-	memory   *appendRig
-	flash    *appendRig
-	perftest []bench.Contestant
-	missing  []string // perftest tools that are not installed
+	verbs       *bench.Verbs
+	bare        *bench.BarePath
+	appends     []*appendRig
+	contestants []bench.Contestant // those of the above that are asked for, and perftest
+	missing     []string           // perftest tools that are not installed
 }
 
 func openRig(ctx context.Context, dev rdma.Device, b benchFlags, a *app) (r *rig, err error) {
@@ -136,29 +142,37 @@ func openRig(ctx context.Context, dev rdma.Device, b benchFlags, a *app) (r *rig
 	if r.bare, err = bench.OpenBarePath(ctx, dev, benchPayload, b.spin); err != nil {
 		return r, fmt.Errorf("bare path: %w", err)
 	}
-	if r.memory, err = openAppendRig(ctx, dev, layout.Memory, b, a); err != nil {
-		return r, fmt.Errorf("append, memory: %w", err)
-	}
-	if r.flash, err = openAppendRig(ctx, dev, layout.Flash, b, a); err != nil {
-		return r, fmt.Errorf("append, flash: %w", err)
+	cs := append(r.verbs.Contestants(), r.bare)
+	for _, d := range []layout.Durability{layout.Memory, layout.Flash} {
+		x := &appendRig{durability: d}
+		if !b.match.MatchString(x.Name()) {
+			continue // a cluster that nobody measures still takes its share of the processor
+		}
+		if err := x.open(ctx, dev, b, a); err != nil {
+			return r, fmt.Errorf("%s: %w", x.Name(), err)
+		}
+		r.appends = append(r.appends, x)
+		cs = append(cs, x)
 	}
 	if info := dev.Info(); info.Provider == "verbs" {
-		r.perftest, r.missing = bench.PerftestTools(info.Name, info.Addr)
+		found, missing := bench.PerftestTools(info.Name, info.Addr)
+		cs, r.missing = append(cs, found...), missing
+	}
+	for _, c := range cs {
+		if b.match.MatchString(c.Name()) {
+			r.contestants = append(r.contestants, c)
+		}
+	}
+	if len(r.contestants) == 0 {
+		return r, usagef("--only %q: no row matches", b.only)
 	}
 	return r, nil
 }
 
-func (r *rig) contestants() []bench.Contestant {
-	cs := append(r.verbs.Contestants(), r.bare, r.memory, r.flash)
-	return append(cs, r.perftest...)
-}
-
 func (r *rig) close() error {
 	var errs []error
-	for _, x := range []*appendRig{r.flash, r.memory} {
-		if x != nil {
-			errs = append(errs, x.close())
-		}
+	for _, x := range r.appends {
+		errs = append(errs, x.close())
 	}
 	if r.bare != nil {
 		errs = append(errs, r.bare.Close())
@@ -170,7 +184,7 @@ func (r *rig) close() error {
 }
 
 func (a *app) measureLatency(ctx context.Context, r *rig, b benchFlags, rep *report) error {
-	cs := r.contestants()
+	cs := r.contestants
 	bar := a.newBar(int64(len(cs)*(b.rounds+1)), "latency")
 	rows, err := bench.Interleave(ctx, cs, b.rounds, b.ops, func(name string, round int) {
 		what := fmt.Sprintf("latency, round %d of %d: %s", round, b.rounds, name)

@@ -24,24 +24,24 @@ type appendRig struct {
 	payload    []byte
 }
 
-func openAppendRig(ctx context.Context, dev rdma.Device, d layout.Durability, b benchFlags, a *app) (_ *appendRig, err error) {
-	r := &appendRig{durability: d, payload: make([]byte, benchPayload)}
+func (r *appendRig) open(ctx context.Context, dev rdma.Device, b benchFlags, a *app) (err error) {
+	r.payload = make([]byte, benchPayload)
 	for i := range r.payload {
 		r.payload[i] = byte(i*7 + i>>8)
 	}
 	r.cluster, err = devcluster.Start(ctx, devcluster.Options{
-		Device: dev, Dir: filepath.Join(b.dir, d.String()), Chains: 1, Replicas: 2, Durability: d, Logger: a.logger(true),
+		Device: dev, Dir: filepath.Join(b.dir, r.durability.String()), Chains: 1, Replicas: 2, Durability: r.durability, Logger: a.logger(true),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.log, err = client.Open(ctx, client.Options{
 		LayoutServers: []string{r.cluster.LayoutAddr()}, Device: dev, Spin: b.spin, Logger: a.logger(true),
 	})
 	if err != nil {
-		return nil, errors.Join(err, r.cluster.Close())
+		return errors.Join(err, r.cluster.Close())
 	}
-	return r, nil
+	return nil
 }
 
 func (r *appendRig) close() error { return errors.Join(r.log.Close(), r.cluster.Close()) }
@@ -84,10 +84,10 @@ func (r *appendRig) throughput(ctx context.Context, n int, d time.Duration) (per
 }
 
 func (a *app) measureThroughput(ctx context.Context, r *rig, b benchFlags, rep *report) error {
-	if b.duration == 0 || len(b.appenders) == 0 {
+	if b.duration == 0 || len(b.appenders) == 0 || len(r.appends) == 0 {
 		return nil
 	}
-	rigs := []*appendRig{r.memory, r.flash}
+	rigs := r.appends
 	bar := a.newBar(int64(len(rigs)*len(b.appenders)), "throughput")
 	for _, x := range rigs {
 		for _, n := range b.appenders {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"corfu/layout"
 	"corfu/tools/corfu/internal/bench"
 )
 
@@ -54,7 +55,7 @@ func (r *report) judge() {
 		low, high := row.Spread()
 		r.Latency = append(r.Latency, latencyJSON{row.Name, micros(row.P50()), micros(row.P99()), micros(low), micros(high), len(row.Rounds)})
 	}
-	r.ratio("Append (memory) / bare path", byName[r.rig.memory.Name()], byName[r.rig.bare.Name()], barAppend)
+	r.ratio("Append (memory) / bare path", byName[(&appendRig{durability: layout.Memory}).Name()], byName[r.rig.bare.Name()], barAppend)
 	r.ratio("FETCH_ADD / perftest ib_atomic_lat", byName["FETCH_ADD"], byName["perftest ib_atomic_lat"], barPerftest)
 }
 

@@ -86,3 +86,12 @@ func TestContestantsRun(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What measuring costs by itself: it is part of every figure. Run: go test -bench Measuring ./tools/corfu/internal/bench
+func BenchmarkMeasuring(b *testing.B) {
+	l := NewLatencies()
+	for b.Loop() {
+		t := time.Now()
+		l.Record(time.Since(t))
+	}
+}
