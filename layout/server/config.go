@@ -35,7 +35,7 @@ type Config struct {
 	Bootstrap *layout.Layout
 
 	Poll         time.Duration // how often the members are asked for their state; default 100 ms
-	CallTimeout  time.Duration // for a member to answer a call; default 5 s. Below it for states: 1 s
+	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: at most 1 s
 	StallTimeout time.Duration // for a reconciliation to make any progress; default 60 s
 
 	Insecure      bool                // allow the control plane in clear outside loopback
@@ -56,7 +56,7 @@ func (c Config) withDefaults() Config {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&c.Poll, 100 * time.Millisecond}, {&c.CallTimeout, 5 * time.Second}, {&c.StallTimeout, time.Minute}} {
+	}{{&c.Poll, 100 * time.Millisecond}, {&c.CallTimeout, 10 * time.Second}, {&c.StallTimeout, time.Minute}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}

@@ -39,6 +39,9 @@ func TestReconfigurationSurvivesAMemberThatDiesInAnyPhase(t *testing.T) {
 		t.Run(call, func(t *testing.T) {
 			c := newCluster(t)
 			l := c.start().open(1)
+			if c.units[3].base != 0 {
+				t.Errorf("the first seal names base %d", c.units[3].base)
+			}
 			c.put(l, 0, wire.Durable, 100, 1, 2)
 			c.put(l, 2, wire.Durable, 101, 1)
 			c.put(l, 5, wire.Durable, 102, 3, 4)
@@ -64,6 +67,9 @@ func TestReconfigurationSurvivesAMemberThatDiesInAnyPhase(t *testing.T) {
 				if c.units[id].wipes != 1 {
 					t.Errorf("unit %d was wiped", id)
 				}
+			}
+			if r := c.record(got.Epoch); layout.Epoch(c.units[3].base) != r.Base {
+				t.Errorf("the last seal names base %d, the record %d", c.units[3].base, r.Base)
 			}
 			for e := layout.Epoch(2); e < got.Epoch; e++ {
 				if r := c.record(e); r.Verdict == layout.Undecided {

@@ -86,6 +86,7 @@ type fakeUnit struct {
 	promise    uint64
 	reconciled bool
 	intact     uint64
+	base       uint64 // that the last seal named
 	entries    map[uint64]*pb.Entry
 	watermark  uint64
 	trimmed    uint64
@@ -162,7 +163,7 @@ func (u *fakeUnit) Seal(_ context.Context, r *pb.SealRequest) (*pb.UnitSealReply
 	if r.Epoch < u.promise || (r.Epoch == u.promise && u.state != stateSealed) {
 		return nil, refuse("promised %d", u.promise)
 	}
-	if r.Epoch > u.promise {
+	if u.base = r.Base; r.Epoch > u.promise {
 		u.promise, u.state, u.reconciled = r.Epoch, stateSealed, false
 	}
 	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed}, nil

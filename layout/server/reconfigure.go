@@ -132,7 +132,7 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 }
 
 func (r *reconfiguration) sealMember(ctx context.Context, m *member) (layout.Seal, error) {
-	q := &pb.SealRequest{Log: r.shape.Log[:], Epoch: uint64(r.epoch)}
+	q := &pb.SealRequest{Log: r.shape.Log[:], Epoch: uint64(r.epoch), Base: uint64(r.baseEpoch())}
 	if m.unit == 0 {
 		_, err := m.sequencer().Seal(ctx, q)
 		return layout.Seal{}, err
@@ -152,12 +152,16 @@ func (r *reconfiguration) propose(context.Context) error {
 		return err
 	}
 	r.layout = r.shape.Next(r.epoch, start)
-	var base layout.Epoch
-	if r.base != nil {
-		base = r.base.Epoch
-	}
-	_, err = r.store.apply(layout.Propose{Owner: r.owner, Base: base, Layout: r.layout})
+	_, err = r.store.apply(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout})
 	return err
+}
+
+// baseEpoch is 0 at bootstrap.
+func (r *reconfiguration) baseEpoch() layout.Epoch {
+	if r.base == nil {
+		return 0
+	}
+	return r.base.Epoch
 }
 
 // decide makes the epoch ACTIVE. From here on it stands, whatever becomes of this server.

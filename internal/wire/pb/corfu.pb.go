@@ -260,7 +260,7 @@ type StatusReply struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Layout          *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`
 	EpochInProgress uint64                 `protobuf:"varint,2,opt,name=epoch_in_progress,json=epochInProgress,proto3" json:"epoch_in_progress,omitempty"` // of a reconfiguration; 0: none
-	Phase           string                 `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`                                               // of it: "seal", "propose", "reconcile", "activate"
+	Phase           string                 `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`                                               // of it: "seal", "propose", "reconcile", "decide", "activate"; without one: what the leader waits for, "": nothing
 	Members         []*MemberStatus        `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
