@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"corfu/layout"
 )
@@ -85,11 +86,17 @@ func BenchmarkAppend(b *testing.B) {
 			payload := make([]byte, 4000)
 			b.ReportAllocs()
 			b.SetBytes(int64(len(payload)))
+			var took []time.Duration
 			for b.Loop() {
+				start := time.Now()
 				if _, err := l.Append(ctx, payload); err != nil {
 					b.Fatal(err)
 				}
+				took = append(took, time.Since(start))
 			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+			b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
 		})
 	}
 }

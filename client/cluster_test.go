@@ -114,7 +114,7 @@ func (c *cluster) open(o client.Options) *client.Log {
 
 // within bounds a test generously: it is for emulated machines too.
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/rdma"
+	"corfu/rdma/fabric"
 	"corfu/rdma/tcp"
 )
 
@@ -25,7 +27,13 @@ type rig struct {
 
 func newRig(t testing.TB, d layout.Durability) *rig {
 	t.Helper()
-	dev, err := tcp.Open(tcp.Options{ReuseKeys: true}) // as mlx5 does: dead keys must not be what keeps the rules
+	var dev rdma.Device
+	var err error
+	if os.Getenv("CORFU_LAB") == "1" {
+		dev, _, err = fabric.Open(fabric.Options{Provider: fabric.Verbs})
+	} else {
+		dev, err = tcp.Open(tcp.Options{ReuseKeys: true}) // as mlx5 does: dead keys must not be what keeps the rules
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +54,7 @@ func newRig(t testing.TB, d layout.Durability) *rig {
 			t.Errorf("close the cluster: %v", err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // generous: emulated machines too
 	t.Cleanup(cancel)
 	return &rig{c, t, dev, ctx}
 }
