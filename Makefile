@@ -41,7 +41,8 @@ bench: build ## measure on this machine
 	bin/corfu bench
 
 bench-lab: build ## measure in the lab, beside perftest
-	deploy/lab/lab 'bin/corfu bench-table'
+	LAB_CPUS=$${LAB_CPUS:-3} LAB_TIMEOUT=$${LAB_TIMEOUT:-900} deploy/lab/lab \
+		'bin/corfu bench --provider verbs --spin 2ms --ops 300 --rounds 5 --duration 2s --dir "$$CORFU_LAB_DISK/bench"'
 
 lab: ## run CMD='...' in the lab: a VM with Soft-RoCE that sees this machine's files
 	@deploy/lab/lab "$$GUEST_COMMAND"

@@ -126,6 +126,9 @@ func TestLayoutCommands(t *testing.T) {
 }
 
 func TestUsageErrors(t *testing.T) {
+	if inLab() {
+		t.Skip("needs no fabric: nothing here is about verbs")
+	}
 	c := newCLI(t)
 	c.env = append(c.env, "CORFU_LAYOUT=127.0.0.1:1") // nothing of this may get as far as a cluster
 	bad := filepath.Join(t.TempDir(), "bad.yaml")
