@@ -27,7 +27,7 @@ func (l *Log) Trim(ctx context.Context, p layout.Position) error {
 		for _, id := range place.Chain.Units {
 			err := l.trimAt(ctx, v, id, wire.Trim{Address: place.Address})
 			if errors.Is(err, errTooNew) {
-				if err = l.fillIn(ctx, v, p); err == nil { // decided and durable everywhere: now it can be given up
+				if err = l.decide(ctx, v, p); err == nil { // decided and durable everywhere: now it can be given up
 					err = l.trimAt(ctx, v, id, wire.Trim{Address: place.Address})
 				}
 			}
@@ -150,11 +150,24 @@ func (l *Log) decideBelow(ctx context.Context, v *view, b bound) error {
 		if !ok {
 			continue // no position lives there
 		}
-		if err := l.fillIn(ctx, v, p); err != nil {
+		if err := l.decide(ctx, v, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// decide fills p and waits until it is on flash everywhere, whatever the layout's durability: no unit gives up an
+// entry before (rule R4).
+func (l *Log) decide(ctx context.Context, v *view, p layout.Position) error {
+	if err := l.fillIn(ctx, v, p); err != nil || v.flash() {
+		return err
+	}
+	place, err := v.layout.Locate(p)
+	if err != nil {
+		return err
+	}
+	return l.awaitDurable(ctx, v, place, p)
 }
 
 // trimAt asks one unit. errTooNew: something is not decided there.
