@@ -138,6 +138,14 @@ func (a *attempt) run(ctx context.Context) (layout.Position, error) {
 // Do(U2) … Do(Uk).
 func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 	a.view = nil // no token yet
+	select {
+	case v.gate <- struct{}{}:
+		defer func() { <-v.gate }()
+	case <-v.replaced:
+		return outNothing, errStale
+	case <-ctx.Done():
+		return outNothing, ctx.Err()
+	}
 	if err := a.token(ctx, v); err != nil {
 		return outNothing, err
 	}

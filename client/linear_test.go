@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -78,6 +79,7 @@ var register = porcupine.Model{
 type history struct {
 	start time.Time
 	ids   atomic.Int64
+	acked atomic.Int64 // appends
 	mu    sync.Mutex
 	ops   []porcupine.Operation
 	tails []tailOp
@@ -86,6 +88,23 @@ type history struct {
 type tailOp struct {
 	called int64
 	tail   layout.Position
+}
+
+// room bounds the history: what porcupine checks must fit into memory and time.
+func (h *history) room() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ops) < 12000
+}
+
+// await returns once n more appends are acknowledged.
+func (h *history) await(ctx context.Context, t *testing.T, n int64) {
+	for want := h.acked.Load() + n; h.acked.Load() < want; time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil || t.Failed() || !h.room() {
+			t.Errorf("%d appends acknowledged, not %d", h.acked.Load(), want)
+			return
+		}
+	}
 }
 
 func (h *history) now() int64 { return int64(time.Since(h.start)) }
@@ -105,6 +124,7 @@ func (h *history) append(ctx context.Context, t *testing.T, l *client.Log, id, n
 	switch {
 	case err == nil:
 		h.add(id, call{p, "append", payload}, "", called, h.now())
+		h.acked.Add(1)
 	case errors.As(err, &unknown):
 		h.add(id, call{unknown.Position, "maybe", payload}, "", called, math.MaxInt64)
 	default:
@@ -157,12 +177,17 @@ func (h *history) tail(ctx context.Context, t *testing.T, l *client.Log) layout.
 func TestLinearizable(t *testing.T) {
 	durabilities(t, func(t *testing.T, d layout.Durability) {
 		c := start(t, devcluster.Options{Durability: d})
+		// One client is so impatient that it takes positions from appenders. In the lab everything is slower.
+		impatient, patient, appends := 2*time.Millisecond, 20*time.Millisecond, int64(150)
+		if os.Getenv("CORFU_LAB") == "1" {
+			impatient, patient, appends = 30*time.Millisecond, 300*time.Millisecond, 20
+		}
 		h := &history{start: time.Now()}
 		ctx := within(t)
 		logs := []*client.Log{
-			c.open(client.Options{HoleTimeout: 2 * time.Millisecond}), // so impatient that it takes positions from appenders
-			c.open(client.Options{}),
-			c.open(client.Options{}),
+			c.open(client.Options{HoleTimeout: impatient}),
+			c.open(client.Options{HoleTimeout: patient}),
+			c.open(client.Options{HoleTimeout: patient}),
 		}
 		load, stop := context.WithCancel(ctx)
 		var wg sync.WaitGroup
@@ -171,7 +196,7 @@ func TestLinearizable(t *testing.T) {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				for n := 0; load.Err() == nil && n < 400; n++ {
+				for n := 0; load.Err() == nil && h.room(); n++ {
 					fn(logs[id%len(logs)], id, n)
 				}
 			}()
@@ -191,11 +216,15 @@ func TestLinearizable(t *testing.T) {
 			last.Store(uint64(h.tail(ctx, t, l)))
 			time.Sleep(time.Millisecond)
 		})
-		time.Sleep(100 * time.Millisecond)
+		h.await(ctx, t, appends)
+		client.Break(logs[1])
+		h.await(ctx, t, appends)
 		if _, err := c.Reconfigure(ctx); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(200 * time.Millisecond)
+		h.await(ctx, t, appends)
+		client.Break(logs[2])
+		h.await(ctx, t, appends)
 		stop()
 		wg.Wait()
 		h.readAll(ctx, t, logs[2])

@@ -315,11 +315,7 @@ func TestR9ConnectionsBreakUnderLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 			if i%50 == 25 { // cut off in mid-flight
-				for _, k := range l.current().units {
-					if s := k.cur.Load(); s != nil {
-						s.fail(rdma.ErrBroken)
-					}
-				}
+				Break(l)
 			}
 		}
 		for range n {

@@ -19,6 +19,10 @@ type view struct {
 	units  map[layout.UnitID]*link[unitSession]
 	seq    *link[seqSession]
 
+	// gate bounds the attempts that have a token to three quarters of the staging slots that a session has over all
+	// chains: an attempt that waits for a slot with its token in hand is a hole to everybody else, and is filled.
+	gate chan struct{}
+
 	tail     atomic.Uint64 // first position not known to be handed out in this epoch
 	turn     atomic.Uint32 // which chain Tail looks at
 	replaced chan struct{} // closed when a newer view is in use
@@ -58,6 +62,7 @@ func (v *view) retired() bool {
 
 func (l *Log) newView(lay *layout.Layout) *view {
 	v := &view{layout: lay, units: make(map[layout.UnitID]*link[unitSession], len(lay.Units)), replaced: make(chan struct{})}
+	v.gate = make(chan struct{}, max(1, lay.Geometry.SessionSlots*len(lay.Segments[len(lay.Segments)-1].Chains)*3/4))
 	v.tail.Store(uint64(lay.Start))
 	for _, u := range lay.Units {
 		v.units[u.ID] = newLink(fmt.Sprintf("unit %d", u.ID),
