@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func (e *env) register(m *rdma.Memory, off, n int, a rdma.Access) rdma.Region {
 
 func (e *env) listen() rdma.Listener {
 	e.Helper()
-	l, err := e.dev.Listen(e.dev.Info().Addr + ":0")
+	l, err := e.dev.Listen(net.JoinHostPort(e.dev.Info().Addr, "0"))
 	e.check(err)
 	e.onClose(1, l.Close)
 	return l

@@ -2,6 +2,7 @@ package rdmatest
 
 import (
 	"errors"
+	"net"
 	"os"
 	"runtime"
 	"time"
@@ -13,7 +14,7 @@ import (
 // neither goroutines nor file descriptors stay behind.
 func testHygiene(e *env) {
 	round := func() {
-		l, err := e.dev.Listen(e.dev.Info().Addr + ":0")
+		l, err := e.dev.Listen(net.JoinHostPort(e.dev.Info().Addr, "0"))
 		e.check(err)
 		for way := range 4 {
 			m, err := e.dev.Alloc(8192)

@@ -95,7 +95,7 @@ func testRefusals(e *env) {
 		err := near.Do(e.ctx, b)
 		var op *rdma.OpError
 		if !errors.As(err, &op) || !errors.Is(err, rdma.ErrRemoteAccess) || op.Index != 1 || op.Kind != kind {
-			e.Errorf("%s: %v, want ErrRemoteAccess at operation 1", s.name, err)
+			e.Fatalf("%s: %v, want ErrRemoteAccess at operation 1", s.name, err)
 		}
 		if side.Load(0) != 1 || side.Load(8) != 0 || b.Old(0) != 0 {
 			e.Errorf("%s: words before and behind it: %d, %d, want 1, 0", s.name, side.Load(0), side.Load(8))
@@ -162,6 +162,7 @@ func testInvalidBatches(e *env) {
 		{"before the memory", writes(rdma.Local{Mem: m, Off: -8, Len: 8})},
 		{"beyond the memory", writes(rdma.Local{Mem: m, Off: m.Len() - 8, Len: 16})},
 		{"overflow", writes(rdma.Local{Mem: m, Off: 8, Len: math.MaxInt})},
+		{"overflow of the offset", writes(rdma.Local{Mem: m, Off: math.MaxInt - 4, Len: 8})},
 		{"negative length", writes(rdma.Local{Mem: m, Off: 8, Len: -1})},
 	} {
 		b := rdma.NewBatch(1)

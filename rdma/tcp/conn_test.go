@@ -88,6 +88,46 @@ func TestStuckPeer(t *testing.T) {
 	t.Logf("broken after %v: %v", time.Since(start), p.far.Err())
 }
 
+// TestRefusalOutrunsClose: the poster learns that it was refused, even if the peer closes at once.
+func TestRefusalOutrunsClose(t *testing.T) {
+	r := newRig(t, Options{})
+	_, reg := r.region(4096)
+	for range 200 {
+		near, far := r.pair(rdma.ConnOptions{})
+		list := rdma.NewBatch(1)
+		list.FetchAdd(reg.Remote(4096), 1)
+		check(t, near.Post(context.Background(), list))
+		<-far.Broken()
+		check(t, far.Close())
+		if err := near.Wait(context.Background(), list); !errors.Is(err, rdma.ErrRemoteAccess) {
+			t.Fatalf("%v, want ErrRemoteAccess", err)
+		}
+	}
+}
+
+// TestRefusalBehindAnswers: a refusal that stands behind answers not yet fetched is not lost,
+// though requests behind it were never read.
+func TestRefusalBehindAnswers(t *testing.T) {
+	r := newRig(t, Options{})
+	_, reg := r.region(2 << 20)
+	p := r.raw(rdma.ConnOptions{})
+	p.send(slices.Concat(
+		frame(0, opBytes(rdma.OpRead, reg.Remote(0), 2<<20, nil)),
+		frame(1, opBytes(rdma.OpRead, reg.Remote(1), 2<<20, nil)),
+		bytes.Repeat(frame(2, opBytes(rdma.OpFetchAdd, reg.Remote(0), 8, make([]byte, 8))), 2000)))
+	time.Sleep(50 * time.Millisecond) // it has written what fits
+	h, n := answerHeader{}, 0
+	for h.kind != typeNak {
+		var body []byte
+		h, body = p.answer()
+		n += len(body)
+	}
+	if n != 2<<20 || h.tag != 1 {
+		t.Errorf("%d bytes and %+v, want all of the READ and the refusal of list 1", n, h)
+	}
+	p.cutOff()
+}
+
 // TestOptions: all that is out of range is named at once.
 func TestOptions(t *testing.T) {
 	r := newRig(t, Options{})

@@ -237,7 +237,8 @@ func (r *responder) atomic(op wireOp) (status, error) {
 	if err != nil {
 		return statusOK, err
 	}
-	defer r.br.Discard(len(operand))
+	first, last := le.Uint64(operand), le.Uint64(operand[len(operand)-rdma.WordSize:])
+	_, _ = r.br.Discard(len(operand))
 	reg := r.regions.find(op.remote.Key, rdma.RemoteAtomic)
 	if reg == nil {
 		return statusAccess, nil
@@ -248,9 +249,9 @@ func (r *responder) atomic(op wireOp) (status, error) {
 	var old uint64
 	var ok bool
 	if op.kind == rdma.OpCompareSwap {
-		old, ok = reg.compareSwap(op.remote.Addr, le.Uint64(operand), le.Uint64(operand[8:]))
+		old, ok = reg.compareSwap(op.remote.Addr, first, last)
 	} else {
-		old, ok = reg.fetchAdd(op.remote.Addr, le.Uint64(operand))
+		old, ok = reg.fetchAdd(op.remote.Addr, first)
 	}
 	if !ok {
 		return statusAccess, nil
