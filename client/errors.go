@@ -75,12 +75,18 @@ func (e *sessionError) Unwrap() error { return e.err }
 
 // transient tells whether a fresh layout and fresh sessions may cure err.
 func transient(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrClosed) {
+	if errors.Is(err, ErrClosed) {
 		return false
 	}
+	// A session that could not be opened in its own time is no deadline of the caller's: his come bare.
 	var s *sessionError
-	return errors.As(err, &s) || errors.Is(err, errStale) || errors.Is(err, rdma.ErrBroken) ||
-		errors.Is(err, rdma.ErrRemoteAccess) || errors.Is(err, rdma.ErrClosed)
+	if errors.As(err, &s) {
+		return true
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	return errors.Is(err, errStale) || errors.Is(err, rdma.ErrBroken) || errors.Is(err, rdma.ErrRemoteAccess) || errors.Is(err, rdma.ErrClosed)
 }
 
 func at(p layout.Position, err error) error { return fmt.Errorf("position %d: %w", p, err) }
