@@ -49,6 +49,7 @@ func TestAppendReadTailTrimFill(t *testing.T) {
 }
 
 func TestAppendReadsLinesAndFiles(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	startDev(c, "--durability", "memory")
 	if got, want := c.okIn("a\nb b\n\nlast", "append", "-"), 4; strings.Count(got, "\n") != want {
@@ -126,9 +127,7 @@ func TestLayoutCommands(t *testing.T) {
 }
 
 func TestUsageErrors(t *testing.T) {
-	if inLab() {
-		t.Skip("needs no fabric: nothing here is about verbs")
-	}
+	notInLab(t)
 	c := newCLI(t)
 	c.env = append(c.env, "CORFU_LAYOUT=127.0.0.1:1") // nothing of this may get as far as a cluster
 	bad := filepath.Join(t.TempDir(), "bad.yaml")
@@ -179,6 +178,7 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestRuntimeErrors(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	c.fails(1, []string{"no cluster answers at 127.0.0.1:1", "--cluster names another"}, "tail", "--cluster", "127.0.0.1:1", "--timeout", "2s")
 	c.fails(1, []string{"no cluster answers at 127.0.0.1:1"}, "layout", "show", "--cluster", "127.0.0.1:1", "--timeout", "2s")
@@ -244,6 +244,7 @@ func TestFollowPrintsEntriesAsTheyCome(t *testing.T) {
 }
 
 func TestDevKeepsItsDirectory(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	dir := filepath.Join(testDir(t), "kept")
 	start := func(args ...string) *daemonProcess {

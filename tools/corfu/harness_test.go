@@ -44,6 +44,14 @@ func program(t *testing.T) string {
 // inLab tells whether the tests run in the RDMA lab, where they must use verbs.
 func inLab() bool { return os.Getenv("CORFU_LAB") == "1" }
 
+// notInLab is for tests that run many commands and say nothing about verbs that others do not: a command takes a second there.
+func notInLab(t *testing.T) {
+	t.Helper()
+	if inLab() {
+		t.Skip("nothing here depends on the fabric")
+	}
+}
+
 func testProvider() string {
 	if inLab() {
 		return "verbs"
