@@ -118,7 +118,8 @@ type View struct {
 	Outdated                           bool
 	Base, Watermark, End, TrimmedBelow layout.Address
 
-	Waiting int // addresses ingested and not on flash
+	Waiting int  // addresses ingested and not on flash
+	Urgent  bool // clients wait for them: appends under flash durability, trims, ends of sessions
 }
 
 // New makes the core of a unit as its meta file describes it: closed, not intact (rule R19).
@@ -137,6 +138,7 @@ func (u *Unit) View() View {
 		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
 		Log:        u.log, Geometry: u.geo, Outdated: u.outdated, TrimmedBelow: u.trimmed,
 		Waiting: len(u.ready) + len(u.batch.addrs),
+		Urgent:  len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && u.lay.Durability != layout.Memory),
 	}
 	if !u.outdated {
 		v.Base, v.Watermark, v.End = u.base, min(u.watermark, u.end), u.end

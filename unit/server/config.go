@@ -31,6 +31,11 @@ type Config struct {
 	// something happened in the last 100 ms, and otherwise. Default 2 ms and 20 ms.
 	ScanBusy, ScanIdle time.Duration
 
+	// Gather is how long pages wait for company before they are written to flash, under memory durability alone, where no
+	// append waits for that: larger writes leave the processor to the clients. Default 10 ms. Half a session's staging
+	// slots end the wait, so that credits do not run out.
+	Gather time.Duration
+
 	Insecure      bool                // allow the control plane in clear outside loopback
 	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
 
@@ -57,6 +62,9 @@ func (c Config) withDefaults() Config {
 	if c.ScanIdle == 0 {
 		c.ScanIdle = 20 * time.Millisecond
 	}
+	if c.Gather == 0 {
+		c.Gather = 10 * time.Millisecond
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -81,7 +89,7 @@ func (c Config) Validate() error {
 	if c.ColdReaders < 1 || c.ColdReaders > 256 {
 		errs = append(errs, fmt.Errorf("%d cold readers: must be 1 to 256", c.ColdReaders))
 	}
-	if c.TokenLife < 0 || c.ScanBusy < 0 || c.ScanIdle < 0 {
+	if c.TokenLife < 0 || c.ScanBusy < 0 || c.ScanIdle < 0 || c.Gather < 0 {
 		errs = append(errs, errors.New("times must be positive"))
 	}
 	return errors.Join(errs...)

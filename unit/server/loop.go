@@ -65,6 +65,7 @@ type loopState struct {
 	live      map[unit.Session]*link
 	busy      time.Time // of the last event
 	retry     time.Time // no flush before, after one that failed
+	gathering time.Time // since when pages wait for company; zero: none do
 	started   time.Time // of the flush in flight
 	waiters   []chan error
 	noteNext  layout.Address // watermark at which it is noted in the meta file again
@@ -154,13 +155,29 @@ func (s *Server) startFlush() {
 		}
 		s.loopState.retry = time.Time{}
 	}
+	if s.gather() {
+		return
+	}
 	b := s.core.NextBatch()
 	if b == nil {
 		return
 	}
+	s.loopState.gathering = time.Time{}
 	s.loopState.started = time.Now()
 	s.m.batchPages.Observe(float64(len(b.Records)))
 	s.batches <- b // has room for one, and one is in flight at most
+}
+
+// gather tells whether what waits shall wait on for company (Config.Gather). The scan's timer ends the wait.
+func (s *Server) gather() bool {
+	v := s.core.View()
+	if v.Urgent || len(s.loopState.waiters) > 0 || v.Waiting >= v.Geometry.SessionSlots/2 {
+		return false
+	}
+	if s.loopState.gathering.IsZero() {
+		s.loopState.gathering = time.Now()
+	}
+	return time.Since(s.loopState.gathering) < s.cfg.Gather
 }
 
 // flusher writes batches until there are no more.
