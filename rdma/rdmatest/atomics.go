@@ -103,3 +103,67 @@ func testCompareSwapCounter(e *env) {
 		e.Errorf("rule R1: counter is %d, want %d", got, want)
 	}
 }
+
+// testCompareSwapLock takes and gives back a lock, again and again, with many lists in flight: who
+// took it finds itself the owner when it gives it back, and who did not does not.
+func testCompareSwapLock(e *env) {
+	l := e.listen()
+	const conns, pairs, depth = 4, rdma.MaxBatch / 2, 4
+	n := trials(2000, 50)
+	m := e.alloc(4096)
+	r := e.register(m, 0, 4096, rdma.RemoteAtomic)
+	var ends []rdma.Conn
+	for range conns {
+		near, _ := e.connect(l, rdma.ConnOptions{})
+		ends = append(ends, near)
+	}
+	taken := make([]int, conns)
+	e.parallel(conns, func(i int) error {
+		me := uint64(i + 1)
+		var ring [depth]*rdma.Batch
+		for k := range ring {
+			ring[k] = rdma.NewBatch(2 * pairs)
+			for range pairs {
+				ring[k].CompareSwap(r.Remote(0), 0, me)
+				ring[k].CompareSwap(r.Remote(0), me, 0)
+			}
+		}
+		for k := range n + depth {
+			b := ring[k%depth]
+			if b.InFlight() {
+				if err := ends[i].Wait(e.ctx, b); err != nil {
+					return err
+				}
+				got, err := judgeLock(b, me)
+				if err != nil {
+					return err
+				}
+				taken[i] += got
+			}
+			if k < n {
+				if err := ends[i].Post(e.ctx, b); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	e.Logf("taken %v times, of %d tries each", taken, n*pairs)
+	if m.Load(0) != 0 {
+		e.Errorf("rule R1: the lock is left with %d", m.Load(0))
+	}
+}
+
+// judgeLock checks each pair of CASes and counts how often me had the lock.
+func judgeLock(b *rdma.Batch, me uint64) (taken int, err error) {
+	for k := 0; k < len(b.Ops); k += 2 {
+		before, after := b.Old(k), b.Old(k+1)
+		if (before == 0) != (after == me) || before == me {
+			return 0, fmt.Errorf("rule R1: %d took the lock from %d and gave it back from %d", me, before, after)
+		}
+		if before == 0 {
+			taken++
+		}
+	}
+	return taken, nil
+}

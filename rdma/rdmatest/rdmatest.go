@@ -55,6 +55,7 @@ func Run(t *testing.T, open func(t *testing.T) rdma.Device) {
 		{"R6PayloadBeforeCompareSwap", testPayloadBeforeCompareSwap},
 		{"R1AtomicsAmongConnections", testAtomics},
 		{"R1CompareSwapCounter", testCompareSwapCounter},
+		{"R1CompareSwapLock", testCompareSwapLock},
 
 		{"R15RevokeUnderLoad", testRevokeUnderLoad},
 		{"R15RevokeIdle", testRevokeIdle},

@@ -12,7 +12,7 @@ import (
 
 const allRights = rdma.RemoteRead | rdma.RemoteWrite | rdma.RemoteAtomic
 
-// bench is a device and what the tests of this package use of it.
+// rig is a device and what the tests of this package use of it.
 type rig struct {
 	testing.TB
 	dev *Device
