@@ -172,19 +172,24 @@ type load struct {
 	cancel  context.CancelFunc
 }
 
-const (
-	loadClients   = 3
-	loadAppenders = 4 // of each client
-)
+// loadSize is how many clients there are, how many appenders each has, and how many appends have to be acknowledged
+// before something is killed. The lab's one emulated processor runs them and all members.
+func loadSize() (clients, appenders, acks int) {
+	if inLab() {
+		return 2, 2, 60
+	}
+	return 3, 4, 300
+}
 
 func startLoad(t *testing.T, layoutAddr string, w *witness) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{w: w, cancel: cancel}
-	for c := range loadClients {
+	clients, appenders, _ := loadSize()
+	for c := range clients {
 		log := openClient(t, layoutAddr)
 		l.logs = append(l.logs, log)
-		for a := range loadAppenders {
+		for a := range appenders {
 			l.running.Go(func() { l.append(ctx, log, fmt.Sprintf("client %d appender %d", c, a)) })
 		}
 		l.running.Go(func() { l.read(ctx, log) })
@@ -225,6 +230,7 @@ func (l *load) read(ctx context.Context, log *client.Log) {
 		payload, err := log.Read(rctx, p)
 		cancel()
 		l.w.saw(p, payload, err)
+		time.Sleep(time.Millisecond) // a reader that never rests takes the processor from everybody else
 	}
 }
 
@@ -240,9 +246,10 @@ func (l *load) stop(t *testing.T) {
 	}
 }
 
-// awaitAcks waits until n more appends were acknowledged.
-func awaitAcks(t *testing.T, w *witness, n int) {
+// awaitAcks waits until more appends were acknowledged.
+func awaitAcks(t *testing.T, w *witness) {
 	t.Helper()
+	_, _, n := loadSize()
 	before, _ := w.count()
 	eventually(t, func() error {
 		if now, _ := w.count(); now < before+n {
@@ -300,7 +307,7 @@ func TestR3R19KillAllDuringLoad(t *testing.T) {
 	w := newWitness()
 	for range killRounds() {
 		l := startLoad(t, p.layoutAddr(), w)
-		awaitAcks(t, w, 300)
+		awaitAcks(t, w)
 		for _, m := range p.members {
 			m.process.kill()
 		}
@@ -319,13 +326,13 @@ func TestR19KillOneUnitDuringLoad(t *testing.T) {
 	w := newWitness()
 	l := startLoad(t, p.layoutAddr(), w)
 	for _, victim := range []int{1, 2}[:killRounds()] { // a tail, then a head
-		awaitAcks(t, w, 200)
+		awaitAcks(t, w)
 		p.members[victim].process.kill()
 		p.startMember(p.members[victim])
 		t.Logf("unit %d is up again", victim+1)
 		p.awaitOpen()
 		t.Log("all members are open")
-		awaitAcks(t, w, 200)
+		awaitAcks(t, w)
 	}
 	l.stop(t)
 	checkAll(t, p.layoutAddr(), w)
