@@ -82,9 +82,9 @@ func (v *verb) Round(ctx context.Context, ops int) (Sample, error) {
 		if err := v.conn.Do(ctx, v.batch); err != nil {
 			return err
 		}
-		for i, op := range v.batch.Ops {
-			if op.Kind == rdma.OpCompareSwap && v.batch.Old(i) != op.Compare {
-				return fmt.Errorf("the CAS word holds %d, not %d", v.batch.Old(i), op.Compare)
+		for i := range v.batch.Ops {
+			if op := &v.batch.Ops[i]; op.Kind == rdma.OpCompareSwap && op.Old != op.Compare {
+				return fmt.Errorf("the CAS word holds %d, not %d", op.Old, op.Compare)
 			}
 		}
 		return nil
