@@ -44,6 +44,10 @@ func (u *Unit) Doorbell(s Session, a layout.Address) Bell {
 	return BellTaken
 }
 
+// Lazy tells whether the log's durability is memory: clients ring for one append in many then, to say that there
+// is work, and nobody waits for the answer.
+func (u *Unit) Lazy() bool { return u.lay != nil && u.lay.Durability == layout.Memory }
+
 // ring adds s to those who want an ack for a.
 func (u *Unit) ring(s Session, a layout.Address) {
 	c := u.cell(a)

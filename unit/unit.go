@@ -138,7 +138,7 @@ func (u *Unit) View() View {
 		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
 		Log:        u.log, Geometry: u.geo, Outdated: u.outdated, TrimmedBelow: u.trimmed,
 		Waiting: len(u.ready) + len(u.batch.addrs),
-		Urgent:  len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && u.lay.Durability != layout.Memory),
+		Urgent:  len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && !u.Lazy()),
 	}
 	if !u.outdated {
 		v.Base, v.Watermark, v.End = u.base, min(u.watermark, u.end), u.end

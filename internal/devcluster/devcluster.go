@@ -117,7 +117,7 @@ func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, err
 
 func (c *Cluster) startLayout(ctx context.Context) (err error) {
 	c.Layout, err = layoutserver.Start(ctx, layoutserver.Config{
-		Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(),
+		Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(), Poll: c.opts.Poll,
 		Registerer: c.opts.Registerer, Logger: c.opts.Logger.With("layout", 1),
 	})
 	if err != nil {

@@ -27,6 +27,7 @@ type Options struct {
 	Geometry   layout.Geometry   // default layout.DefaultGeometry
 	Durability layout.Durability // default layout.Flash
 
+	Poll       time.Duration         // how often the layout server asks the members for their state; default the server's
 	Ready      time.Duration         // how long Start waits for the cluster to serve; default 30 s
 	Registerer prometheus.Registerer // of all members, units told apart by the label "unit"; nil: none
 	Logger     *slog.Logger          // nil: none

@@ -32,7 +32,7 @@ type Config struct {
 	ScanBusy, ScanIdle time.Duration
 
 	// Gather is how long pages wait for company before they are written to flash, under memory durability alone, where no
-	// append waits for that: larger writes leave the processor to the clients. Default 10 ms. Half a session's staging
+	// append waits for that: larger writes leave the processor to the clients. Default 20 ms. Half a session's staging
 	// slots end the wait, so that credits do not run out.
 	Gather time.Duration
 
@@ -63,7 +63,7 @@ func (c Config) withDefaults() Config {
 		c.ScanIdle = 20 * time.Millisecond
 	}
 	if c.Gather == 0 {
-		c.Gather = 10 * time.Millisecond
+		c.Gather = 20 * time.Millisecond
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -115,10 +115,13 @@ func (s *Server) tick() time.Duration {
 	}
 	s.observe()
 	s.noteSettled(s.core.View().Watermark)
-	if now.Sub(s.loopState.busy) < busyFor {
-		return s.cfg.ScanBusy
+	switch {
+	case now.Sub(s.loopState.busy) >= busyFor:
+		return s.cfg.ScanIdle
+	case s.core.Lazy():
+		return max(s.cfg.ScanBusy, s.cfg.Gather/2)
 	}
-	return s.cfg.ScanIdle
+	return s.cfg.ScanBusy
 }
 
 func (s *Server) handle(ev event) {
@@ -132,6 +135,9 @@ func (s *Server) handle(ev event) {
 			default:
 				ev.link.session.jobs.Done()
 			}
+		}
+		if s.core.Lazy() {
+			s.core.Scan()
 		}
 	case evTrim:
 		s.core.Trim(ev.link.id, ev.request, ev.address)
