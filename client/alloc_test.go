@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"corfu/layout"
 )
 
@@ -34,11 +36,17 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 		runtime.MemProfileRate = 1
 		defer func() { runtime.MemProfileRate = rate }()
 		before := allocated(t, "corfu/client.(*Log).Append", "corfu/client.(*unitSession).receive")
+		slow := testutil.ToFloat64(l.m.ackMissed)
 		const n = 500
 		appends(n)
 		after := allocated(t, "corfu/client.(*Log).Append", "corfu/client.(*unitSession).receive")
+		// An append whose acknowledgement is late (ackPatience) leaves the fast path and may allocate.
+		slow = testutil.ToFloat64(l.m.ackMissed) - slow
+		if slow > n/100 {
+			t.Skipf("%v of %d acknowledgements took over %v: this machine is too busy to tell", slow, n, ackPatience)
+		}
 		for site, count := range after {
-			if count -= before[site]; count > n/20 { // what a slow neighbour caused, such as a missed acknowledgement, is not the fast path
+			if count -= before[site]; count > n/20+int64(slow)*40 {
 				t.Errorf("%d allocations in %d appends at %s", count, n, site)
 			}
 		}

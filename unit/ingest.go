@@ -44,9 +44,12 @@ func (u *Unit) Doorbell(s Session, a layout.Address) Bell {
 	return BellTaken
 }
 
-// Lazy tells whether the log's durability is memory: clients ring for one append in many then, to say that there
-// is work, and nobody waits for the answer.
-func (u *Unit) Lazy() bool { return u.lay != nil && u.lay.Durability == layout.Memory }
+// Lazy tells whether pages may gather before they go to flash. Under memory durability clients ring for one append in many, to
+// say that there is work, and nobody waits for the answer; but a window that is small beside the
+// staging of a session would wait (rule R4).
+func (u *Unit) Lazy() bool {
+	return u.lay != nil && u.lay.Durability == layout.Memory && u.geo.OpenPages() >= 2*u.geo.SessionSlots
+}
 
 // ring adds s to those who want an ack for a.
 func (u *Unit) ring(s Session, a layout.Address) {
