@@ -32,7 +32,7 @@ func (r *appendRig) open(ctx context.Context, dev rdma.Device, b benchFlags, a *
 	r.cluster, err = devcluster.Start(ctx, devcluster.Options{
 		Device: dev, Dir: filepath.Join(b.dir, r.durability.String()), Chains: 1, Replicas: 2, Durability: r.durability, Logger: a.logger(true),
 		Geometry: layout.Geometry{PageSize: 4096, Window: 4096, SessionSlots: 256, MaxSessions: 8}, // one client with all the staging
-		Poll: time.Second, // health checks of two clusters weigh where a processor is emulated
+		Poll:     time.Second,                                                                      // health checks of two clusters weigh where a processor is emulated
 	})
 	if err != nil {
 		return err
