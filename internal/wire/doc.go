@@ -20,6 +20,18 @@
 // The CRC covers the header with crc = 0, and length bytes after it. What stands
 // behind them in the page means nothing; on flash it is zero.
 //
+// # Extensions
+//
+// Any number of these, in ascending order of type, each type once:
+//
+//	+----+---+------+---------------------+
+//	|type| 0 |length| value: length bytes |
+//	+----+---+------+---------------------+
+//	0    1   2      4
+//
+//	type  value
+//	1     fragment of a larger entry ([Fragment])
+//
 // # Index word
 //
 //	 63   60 59                    36 35                                   0

@@ -23,8 +23,8 @@ type PageFlags uint8
 const (
 	FlagData      PageFlags = 1 << iota // an entry, or a fragment of one
 	FlagJunk                            // a filled hole; no payload
-	FlagFragment                        // with Data: part of a larger entry
-	FlagExtension                       // with Data: typed extensions stand in front of the payload
+	FlagFragment                        // with Data: part of a larger entry; its extension says which
+	FlagExtension                       // with Data: typed extensions (extension.go) stand in front of the payload
 	FlagTrimmed                         // on flash only: the entry was trimmed; no payload
 	FlagCorrupt                         // on flash only: what was published did not verify; no payload
 
@@ -131,7 +131,11 @@ func ParsePage(page []byte) (Header, error) {
 	if crc := pageCRC(page, h.Length); crc != le.Uint32(page[8:]) {
 		return h, &PageError{fmt.Sprintf("CRC is %#08x, not %#08x", crc, le.Uint32(page[8:]))}
 	}
-	return h, h.validate()
+	if err := h.validate(); err != nil || h.Flags&(FlagExtension|FlagFragment) == 0 {
+		return h, err
+	}
+	_, err := h.extensions(page)
+	return h, err
 }
 
 // validate refuses what a correct writer never sums up.

@@ -48,16 +48,29 @@ func headers() map[string]Header {
 		}
 		return c
 	}
-	return map[string]Header{"data": with(FlagData, 0), "fragment": with(FlagData|FlagFragment, 0), "extension": with(FlagData|FlagExtension, 4),
+	return map[string]Header{"data": with(FlagData, 0),
+		"fragment": with(FlagData|FlagFragment|FlagExtension, FragmentSize), "extension": with(FlagData|FlagExtension, 2*extensionHead+3),
 		"junk": with(FlagJunk, 0), "trimmed": with(FlagTrimmed, 0), "corrupt": with(FlagCorrupt, 0)}
 }
 
+// payloadOf is what stands behind the header: extensions, then the payload.
 func payloadOf(h Header) string {
-	if h.Flags.Kind() == FlagData {
-		return "EXT-the payload"
+	var b []byte
+	switch {
+	case h.Flags.Kind() != FlagData:
+		return ""
+	case h.Flags&FlagFragment != 0:
+		b = fragment1.Append(nil)
+	case h.Flags&FlagExtension != 0: // of types that this build does not know
+		b = AppendExtension(AppendExtension(nil, 0x7e, nil), 0x7f, []byte("ext"))
+	default:
+		b = []byte("EXT-") // looks like more than a payload, and is not
 	}
-	return ""
+	return string(append(b, "the payload"...))
 }
+
+// fragment1 is of the entry whose first attempt was before that of headers.
+var fragment1 = Fragment{Entry: MakeAttempt(0x01020304, 0x05060706), Length: 0x000a_0b0c, Number: 2, Count: 0x0102}
 
 func TestPageGolden(t *testing.T) {
 	for name, h := range headers() {
@@ -91,7 +104,8 @@ func TestPageFillsToTheLastByte(t *testing.T) {
 
 // TestPageEveryBitCounts flips each bit that the CRC covers, and the CRC's own.
 func TestPageEveryBitCounts(t *testing.T) {
-	page, n := sample(headers()["extension"], "EXT-payload")
+	h := headers()["extension"]
+	page, n := sample(h, payloadOf(h))
 	for i := range n * 8 {
 		page[i/8] ^= 1 << (i % 8)
 		if _, err := ParsePage(page); !errors.Is(err, ErrBadPage) {
@@ -170,6 +184,9 @@ func FuzzParsePage(f *testing.F) {
 				t.Errorf("%v", err)
 			}
 			return
+		}
+		if f := h.Fragment(page); (f.Count != 0) != (h.Flags&FlagFragment != 0) {
+			t.Errorf("%+v is fragment %+v", h, f)
 		}
 		if HeaderSize+h.Length != PageLength(page) || len(h.Payload(page)) != h.Length-h.Extension {
 			t.Errorf("%+v of %d bytes", h, len(page))

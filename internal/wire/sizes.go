@@ -18,4 +18,8 @@ var (
 	_ = [1]int{}[8+4+2+1+1-ackSize]
 	_ = [1]int{}[248-MaxMessage]
 	_ = [1]int{}[EpochWordSize-WordSize]
+	_ = [1]int{}[1+1+2+8+4+2+2-FragmentSize]
 )
+
+// The fragments of the longest entry can be counted in 16 bits, with the smallest pages.
+const _ = uint16((MaxEntry + 4096 - HeaderSize - FragmentSize - 1) / (4096 - HeaderSize - FragmentSize))
