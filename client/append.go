@@ -11,9 +11,13 @@ import (
 )
 
 // Append puts payload (at most MaxPayload bytes, none is allowed) into the log and returns its position once it is as
-// durable as the layout says. If it fails with ErrUnknown the payload may be in the log; with
+// durable as the layout says; of one longer than PagePayload the first of its positions, which follow each other. If it
+// fails with ErrUnknown the payload may be in the log; with
 // any other error (ErrTooLarge, ErrUnavailable, ErrClosed, ErrInvariant, ctx's) it is not and never will be.
 func (l *Log) Append(ctx context.Context, payload []byte) (layout.Position, error) {
+	if len(payload) > l.PagePayload() {
+		return l.appendLarge(ctx, payload)
+	}
 	a, err := l.begin(ctx, payload)
 	if err != nil {
 		return 0, err
@@ -23,9 +27,12 @@ func (l *Log) Append(ctx context.Context, payload []byte) (layout.Position, erro
 }
 
 // AppendAsync is Append that returns once payload is copied, and calls done from another goroutine when it is
-// over. It blocks while MaxOutstanding appends are in flight. An error means that nothing was
+// over. It blocks while MaxOutstanding appends are in flight, or 8 of more than a page. An error means that nothing was
 // begun and done is not called. ctx bounds the append, not only the call.
 func (l *Log) AppendAsync(ctx context.Context, payload []byte, done func(layout.Position, error)) error {
+	if len(payload) > l.PagePayload() {
+		return l.appendLargeAsync(ctx, payload, done)
+	}
 	a, err := l.begin(ctx, payload)
 	if err != nil {
 		return err
@@ -43,10 +50,6 @@ func (l *Log) AppendAsync(ctx context.Context, payload []byte, done func(layout.
 func (l *Log) begin(ctx context.Context, payload []byte) (*attempt, error) {
 	if err := l.enter(); err != nil {
 		return nil, err
-	}
-	if n := l.MaxPayload(); len(payload) > n {
-		l.exit()
-		return nil, fmt.Errorf("%d bytes: %w: at most %d", len(payload), ErrTooLarge, n)
 	}
 	a, err := l.attempts.get(ctx)
 	if err != nil {
@@ -149,6 +152,11 @@ func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 	if err := a.token(ctx, v); err != nil {
 		return outNothing, err
 	}
+	return a.publish(ctx, v)
+}
+
+// publish writes at the position that was taken, once the head's window is there.
+func (a *attempt) publish(ctx context.Context, v *view) (outcome, error) {
 	for {
 		out, err := a.write(ctx, v)
 		if !errors.Is(err, errWindow) {
@@ -183,9 +191,14 @@ func (a *attempt) token(ctx context.Context, v *view) error {
 		return &sessionError{"sequencer", errStale} // rule R8: a token is good in its own epoch only
 	}
 	a.l.m.tokens.Inc()
-	a.pos = w.Next()
-	v.saw(a.pos + 1)
-	if a.place, err = v.layout.Locate(a.pos); err != nil {
+	v.saw(w.Next() + 1)
+	return a.take(ctx, v, w.Next())
+}
+
+// take makes the attempt one at position p, which was handed out in v's epoch.
+func (a *attempt) take(ctx context.Context, v *view, p layout.Position) (err error) {
+	a.pos = p
+	if a.place, err = v.layout.Locate(p); err != nil {
 		return err
 	}
 	if len(a.place.Chain.Units) > maxReplicas {
@@ -247,7 +260,7 @@ func (a *attempt) prepare(ctx context.Context, v *view, reps []replica) error {
 	}
 	g := v.layout.Geometry
 	wire.SealPage(a.page.Bytes(), wire.Header{
-		Flags: wire.FlagData, Length: a.size, Log: v.layout.Log, Position: a.pos, Epoch: v.epoch(), Attempt: a.id,
+		Flags: a.flags, Length: a.size, Extension: a.ext, Log: v.layout.Log, Position: a.pos, Epoch: v.epoch(), Attempt: a.id,
 	})
 	gen := g.Generation(a.place.Address)
 	for i := range reps {

@@ -19,13 +19,16 @@ func makeAttempt(c layout.ClientID, n uint64) layout.Attempt { return wire.MakeA
 // attempt is one append and all that it needs, kept for the next one: the fast path
 // allocates nothing. It belongs to one goroutine at a time.
 type attempt struct {
-	l    *Log
-	page rdma.Local // header and payload, as written to all replicas
-	size int        // of the payload
-	seq  *rdma.Batch
-	reps []replica
-	acks chan wire.State // one for each replica at most
-	wait *time.Timer     // for Acks; stopped while not in use
+	l     *Log
+	home  *attempts      // where it goes when it is over
+	page  rdma.Local     // header and payload, as written to all replicas
+	flags wire.PageFlags // of the page
+	ext   int            // bytes of extensions behind the header
+	size  int            // bytes behind the header: extensions and payload
+	seq   *rdma.Batch
+	reps  []replica
+	acks  chan wire.State // one for each replica at most
+	wait  *time.Timer     // for Acks; stopped while not in use
 
 	seqOn *pipe // where seq was posted last
 
@@ -56,9 +59,10 @@ type replica struct {
 
 const maxReplicas = 16 // of a chain, as far as this client goes
 
-// attempts is the pool of attempts: MaxOutstanding of them, made as they are needed.
+// attempts is a pool of attempts: at most most of them, made as they are needed.
 type attempts struct {
 	l    *Log
+	most int
 	free chan *attempt
 
 	mu     sync.Mutex
@@ -71,8 +75,8 @@ type attempts struct {
 // attemptsAtOnce share one piece of memory.
 const attemptsAtOnce = 16
 
-func (as *attempts) setup(l *Log) {
-	as.l, as.free, as.jobs = l, make(chan *attempt, l.o.MaxOutstanding), make(chan *attempt)
+func (as *attempts) setup(l *Log, most int) {
+	as.l, as.most, as.free, as.jobs = l, most, make(chan *attempt, most), make(chan *attempt)
 }
 
 // get waits for an attempt that nobody uses.
@@ -98,7 +102,7 @@ func (as *attempts) get(ctx context.Context) (*attempt, error) {
 func (as *attempts) grow() error {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	n := min(attemptsAtOnce, as.l.o.MaxOutstanding-as.made)
+	n := min(attemptsAtOnce, as.most-as.made)
 	if n <= 0 || len(as.free) > 0 {
 		return nil
 	}
@@ -112,7 +116,7 @@ func (as *attempts) grow() error {
 	for i := range n {
 		t := time.NewTimer(time.Hour)
 		t.Stop()
-		as.free <- &attempt{l: as.l, page: mem.Slice(i*size, size), seq: rdma.NewBatch(1), acks: make(chan wire.State, maxReplicas), wait: t}
+		as.free <- &attempt{l: as.l, home: as, page: mem.Slice(i*size, size), seq: rdma.NewBatch(1), acks: make(chan wire.State, maxReplicas), wait: t}
 	}
 	return nil
 }
@@ -128,7 +132,16 @@ func (as *attempts) close() {
 
 // load takes the payload.
 func (a *attempt) load(payload []byte) {
+	a.flags, a.ext = wire.FlagData, 0
 	a.size = copy(a.page.Bytes()[wire.HeaderSize:], payload)
+}
+
+// loadFragment takes a part of a larger payload.
+func (a *attempt) loadFragment(f wire.Fragment, part []byte) {
+	body := a.page.Bytes()[wire.HeaderSize:]
+	a.flags = wire.FlagData | wire.FlagFragment | wire.FlagExtension
+	a.ext = len(f.Append(body[:0]))
+	a.size = a.ext + copy(body[a.ext:], part)
 }
 
 // sealed is the part of the page that matters.
@@ -211,7 +224,7 @@ func (a *attempt) recycle(decide bool) {
 	if !a.inFlight() && !decide {
 		a.settleSlots()
 		a.view, a.ctx, a.done = nil, nil, nil
-		l.attempts.free <- a
+		a.home.free <- a
 		return
 	}
 	p := a.pos
@@ -219,7 +232,7 @@ func (a *attempt) recycle(decide bool) {
 		_ = a.quiesce(context.Background())
 		a.settleSlots()
 		a.view, a.ctx, a.done = nil, nil, nil
-		l.attempts.free <- a
+		a.home.free <- a
 		if decide {
 			ctx, cancel := context.WithTimeout(ctx, 2*l.o.OpTimeout)
 			defer cancel()

@@ -25,6 +25,10 @@ var (
 	// could serve it. For the operator; reading again may find a repaired copy.
 	ErrCorrupt = errors.New("entry corrupt")
 
+	// ErrFragment: the position lies inside an entry larger than a page, behind its first one. A *FragmentError
+	// says where the entry begins: read there.
+	ErrFragment = errors.New("position inside a larger entry")
+
 	// ErrTooLarge: the payload is longer than MaxPayload. Nothing was done: split it.
 	ErrTooLarge = errors.New("payload too large")
 
@@ -57,6 +61,19 @@ func (e *UnknownError) Error() string {
 
 // Unwrap gives ErrUnknown and the cause.
 func (e *UnknownError) Unwrap() []error { return []error{ErrUnknown, e.Cause} }
+
+// FragmentError is ErrFragment with the position at which the entry is read.
+type FragmentError struct {
+	Position layout.Position // that was asked for
+	First    layout.Position // of the entry
+}
+
+func (e *FragmentError) Error() string {
+	return fmt.Sprintf("position %d: %v, which begins at %d", e.Position, ErrFragment, e.First)
+}
+
+// Unwrap gives ErrFragment.
+func (e *FragmentError) Unwrap() error { return ErrFragment }
 
 // errStale: a word or a server is of another epoch than the view. Get the layout and start again.
 var errStale = errors.New("of another epoch")

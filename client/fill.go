@@ -11,7 +11,7 @@ import (
 )
 
 // Fill decides position p: if nothing is there it becomes junk, and whatever is there, a value or junk, is durable in
-// the whole chain when Fill returns nil. Read tells which. A position that was never handed out is ErrUnwritten.
+// the whole chain when Fill returns nil. Read tells which. A hole inside a larger entry is filled like any other: the entry is torn then, junk as a whole. A position that was never handed out is ErrUnwritten.
 func (l *Log) Fill(ctx context.Context, p layout.Position) error {
 	if err := l.enter(); err != nil {
 		return err

@@ -51,7 +51,8 @@ type entry struct {
 	kind    entryKind
 	durable bool // at this unit (rule R3)
 	header  wire.Header
-	page    []byte // header and payload, a private copy that was verified
+	frag    wire.Fragment // Count 0: the page is an entry by itself
+	page    []byte        // header and payload, a private copy that was verified
 	word    wire.Word
 }
 
@@ -216,5 +217,5 @@ func (e *entry) take(v *view, p layout.Position, f *frame) {
 	if err != nil || h.Flags.Kind() != wire.FlagData {
 		return
 	}
-	e.kind, e.header, e.page = entryPage, h, page
+	e.kind, e.header, e.frag, e.page = entryPage, h, h.Fragment(page), page
 }

@@ -15,11 +15,9 @@ type Entry struct {
 	Payload  []byte
 }
 
-// readAhead is how many positions an iterator reads at once.
-const readAhead = 32
-
 // ReadRange gives the entries at positions from up to, but not including, to, in order. Junk and trimmed positions are
-// skipped. An error (of Read) is the last that it gives; ErrUnwritten if the range reaches beyond the tail.
+// skipped. An entry larger than a page is given at its first position, whole, even if it ends behind the range; one that begins
+// before the range is skipped, and so is what remains of one that is torn. An error (of Read) is the last that it gives; ErrUnwritten if the range reaches beyond the tail.
 func (l *Log) ReadRange(ctx context.Context, from, to layout.Position) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		if from < to {
@@ -56,48 +54,72 @@ func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry,
 
 // span reads [from, to) with read-ahead. It reports whether to go on.
 func (l *Log) span(ctx context.Context, from, to layout.Position, yield func(Entry, error) bool) bool {
-	ctx, cancel := context.WithCancel(ctx)
-	type result struct {
-		payload []byte
-		err     error
-	}
-	n := int(min(readAhead, uint64(to-from)))
-	ahead := make([]chan result, n) // of position p at p mod n
-	for i := range ahead {
-		ahead[i] = make(chan result, 1)
-	}
-	// Worker i reads every n-th position; it waits until what it read was taken.
-	for i := range ahead {
-		go func() {
-			c := ahead[i]
-			for p := from + layout.Position(i); p < to && ctx.Err() == nil; p += layout.Position(n) {
-				payload, err := l.Read(ctx, p)
-				select {
-				case c <- result{payload, err}:
-				case <-ctx.Done():
-					return
-				}
-			}
-		}()
-	}
-	defer cancel()
-	for p := from; p < to; p++ {
-		var r result
-		select {
-		case r = <-ahead[int((p-from)%layout.Position(n))]:
-		case <-ctx.Done():
-			r.err = ctx.Err()
+	h := l.ahead(ctx, from, to)
+	defer h.stop()
+	s := spanning{l: l}
+	for h.at < to {
+		p := h.at
+		e, ok, err := s.take(p, h.next(s.permit(p)))
+		if err != nil {
+			yield(Entry{Position: p}, err)
+			return false
 		}
-		switch {
-		case r.err == nil:
-			if !yield(Entry{p, r.payload}, nil) {
-				return false
-			}
-		case errors.Is(r.err, ErrJunk), errors.Is(r.err, ErrTrimmed):
-		default:
-			yield(Entry{Position: p}, r.err)
+		if ok && !yield(e, nil) {
 			return false
 		}
 	}
-	return true
+	if s.part == nil {
+		return true
+	}
+	// The range ends inside an entry that begins in it.
+	switch err := l.gather(ctx, s.part); {
+	case err == nil:
+		return yield(Entry{s.part.first, s.part.payload}, nil)
+	case errors.Is(err, ErrJunk), errors.Is(err, ErrTrimmed):
+		return true
+	default:
+		yield(Entry{Position: s.part.first}, err)
+		return false
+	}
+}
+
+// spanning makes entries of the pages of a range.
+type spanning struct {
+	l       *Log
+	part    *assembly       // larger entry whose fragments are coming in; nil: none
+	given   layout.Position // positions below are those of a torn entry:
+	givenIn layout.Epoch    // the holes among them were given up if this epoch is the current one
+}
+
+// permit says how long to wait for p: a larger entry has the hole time-out for each of its fragments.
+func (s *spanning) permit(p layout.Position) permit {
+	if s.part != nil {
+		return permit{since: time.Now()}
+	}
+	return permit{now: p < s.given && s.l.current().epoch() == s.givenIn}
+}
+
+// take takes what stands at p; ok says that it completes an entry.
+func (s *spanning) take(p layout.Position, r pageAt) (e Entry, ok bool, err error) {
+	if s.part != nil {
+		if r.err == nil && s.part.add(p, &r.entry) {
+			if !s.part.whole() {
+				return e, false, nil
+			}
+			e = Entry{s.part.first, s.part.payload}
+			s.part = nil
+			return e, true, nil
+		}
+		s.given, s.givenIn, s.part = s.part.position(s.part.frag.Count), s.part.epoch, nil
+	}
+	switch {
+	case errors.Is(r.err, ErrJunk), errors.Is(r.err, ErrTrimmed):
+		return e, false, nil
+	case r.err != nil:
+		return e, false, r.err
+	case r.entry.frag.Count != 0:
+		s.part = assemble(p, &r.entry) // nil: a fragment whose first one is not there, or before the range
+		return e, false, nil
+	}
+	return Entry{p, r.entry.payload()}, true, nil
 }

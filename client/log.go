@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/rdma"
@@ -27,6 +28,7 @@ type Log struct {
 	ids atomic.Pointer[ids]
 
 	attempts attempts
+	large    large
 	frames   frames
 
 	ctx    context.Context // ends with the Log
@@ -81,7 +83,8 @@ func (l *Log) start(ctx context.Context) error {
 		l.dev, l.ownsDev = dev, true
 	}
 	l.frames.dev, l.frames.pageSize = l.dev, l.current().layout.Geometry.PageSize
-	l.attempts.setup(l)
+	l.attempts.setup(l, l.o.MaxOutstanding)
+	l.large.setup(l)
 	l.background(l.follow)
 	l.background(l.watchdog)
 	return nil
@@ -216,8 +219,11 @@ func (l *Log) inspectSessions(now time.Time) {
 // Layout is the layout in use. It must not be changed.
 func (l *Log) Layout() *layout.Layout { return l.current().layout }
 
-// MaxPayload is the longest payload of an entry, in bytes.
-func (l *Log) MaxPayload() int { return l.Layout().Geometry.MaxPayload() }
+// MaxPayload is the longest payload of an entry, in bytes: 1 MiB.
+func (l *Log) MaxPayload() int { return wire.MaxEntry }
+
+// PagePayload is the longest payload that fits into one page, in bytes. A longer one takes several positions.
+func (l *Log) PagePayload() int { return l.current().layout.Geometry.MaxPayload() }
 
 // Provider tells what carries the operations: "verbs" or "tcp", and the device's name.
 func (l *Log) Provider() (name, device string) {
@@ -251,6 +257,7 @@ func (l *Log) Close() error {
 	}
 	l.frames.close()
 	l.attempts.close()
+	l.large.fragments.close()
 	if l.ownsDev {
 		err = errors.Join(err, l.dev.Close())
 	}

@@ -12,6 +12,8 @@ type metrics struct {
 	appendSeconds             prometheus.Histogram
 	tokens                    prometheus.Counter
 	casLost                   prometheus.Counter
+	fragments                 prometheus.Counter
+	torn                      prometheus.Counter
 	retries                   prometheus.Counter
 	fills                     prometheus.Counter
 	helped                    prometheus.Counter
@@ -47,6 +49,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(4e-6, 2, 22)})),
 		tokens:       counter("tokens_total", "Positions taken from the sequencer."),
 		casLost:      counter("cas_losses_total", "Positions lost to somebody else's entry or junk."),
+		fragments:    counter("fragments_total", "Pages of entries larger than a page that this client published."),
+		torn:         counter("torn_total", "Attempts to append more than a page that lost one of their positions and were junk as a whole."),
 		retries:      counter("retries_total", "Operations started again after a refusal, an error or a time-out."),
 		fills:        counter("fills_total", "Holes filled with junk."),
 		helped:       counter("helped_total", "Entries that somebody else published at the head and this client placed further down the chain."),

@@ -41,7 +41,8 @@ type Options struct {
 	Spin time.Duration
 
 	// MaxOutstanding bounds the appends in flight, AppendAsync and Append together; more of them wait.
-	// Default 256, 1 to 65536. Each takes two pages of registered memory.
+	// Default 256, 1 to 65536. Each takes two pages of registered memory. Those of more than a page take none of
+	// them: 8 are in flight at once, and their fragments share another 64.
 	MaxOutstanding int
 
 	// Registerer takes the metrics (corfu_client_*). Nil: none.

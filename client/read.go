@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"corfu/internal/wire"
@@ -10,52 +11,86 @@ import (
 
 // Read gives the payload at p. If p was handed out and nothing is there, Read waits HoleTimeout and then fills it. It fails
 // with ErrUnwritten (p was not handed out yet), ErrJunk, ErrTrimmed, ErrCorrupt, ErrUnavailable, ErrClosed, or ctx's error.
+//
+// An entry larger than a page is read at its first position; at its others a *FragmentError says which that is. It is
+// ErrJunk at all of them if one of its fragments never came (what else stands there is read as what it is), and
+// ErrTrimmed if one of them was trimmed.
 func (l *Log) Read(ctx context.Context, p layout.Position) ([]byte, error) {
 	if err := l.enter(); err != nil {
 		return nil, err
 	}
 	defer l.exit()
 	r := reading{l: l, p: p}
-	return try(ctx, l, func(v *view) ([]byte, error) { return r.read(ctx, v) })
+	e, err := r.run(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case e.frag.Count != 0:
+		return l.readLarge(ctx, p, &e)
+	}
+	return e.payload(), nil
 }
 
-// reading is one Read: what it has seen over its tries.
+// reading reads one page: what it has seen over its tries.
 type reading struct {
-	l     *Log
-	p     layout.Position
-	hole  time.Time // since when p was seen to be a hole; zero: not yet
-	looks int       // at an entry that is not decided yet
+	l      *Log
+	p      layout.Position
+	permit *atomic.Pointer[permit] // nil: it may fill p. Else only if the permit there is for p
+	never  bool                    // it neither waits nor fills: a hole is errHole
+	hole   time.Time               // since when p was seen to be a hole; zero: not yet
+	looks  int                     // at an entry that is not decided yet
+	epoch  layout.Epoch            // in which it looked last
+}
+
+// enter is run for one who has not entered the log.
+func (r *reading) enter(ctx context.Context) (entry, error) {
+	if err := r.l.enter(); err != nil {
+		return entry{}, err
+	}
+	defer r.l.exit()
+	return r.run(ctx)
+}
+
+// run gives the page that stands at p; its errors are those of Read.
+func (r *reading) run(ctx context.Context) (entry, error) {
+	return try(ctx, r.l, func(v *view) (entry, error) {
+		r.epoch = v.epoch()
+		return r.read(ctx, v)
+	})
 }
 
 // read looks at the tail until it says something that a reader may return (rule R11).
-func (r *reading) read(ctx context.Context, v *view) ([]byte, error) {
+func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 	l := r.l
 	place, err := v.layout.Locate(r.p)
 	if err != nil {
-		return nil, at(r.p, ErrUnwritten)
+		return entry{}, at(r.p, ErrUnwritten)
 	}
 	f, err := l.frames.get()
 	if err != nil {
-		return nil, err
+		return entry{}, err
 	}
 	defer l.put(f)
 	for {
 		tail, err := v.unit(ctx, place.Chain.Tail())
 		if err != nil {
-			return nil, err
+			return entry{}, err
 		}
 		spot := spot{tail, place.Address, r.p}
 		e, err := l.inspect(ctx, v, spot, f)
 		if err != nil {
-			return nil, err
+			return entry{}, err
 		}
 		switch decided := e.durable || !v.flash(); {
 		case e.kind == entryPage && decided:
-			return e.payload(), nil
+			if e.frag.Count != 0 && e.header.Epoch == v.epoch() { // all its positions were taken at once
+				v.saw(e.frag.First(r.p) + layout.Position(e.frag.Count))
+			}
+			return e, nil
 		case e.kind == entryJunk && decided:
-			return nil, at(r.p, ErrJunk)
+			return entry{}, at(r.p, ErrJunk)
 		case e.kind == entryTrimmed:
-			return nil, at(r.p, ErrTrimmed)
+			return entry{}, at(r.p, ErrTrimmed)
 		case e.kind == entryCorrupt:
 			return r.elsewhere(ctx, v, place, e.word, f)
 		case e.kind == entryNone:
@@ -64,7 +99,7 @@ func (r *reading) read(ctx context.Context, v *view) ([]byte, error) {
 			err = r.undecided(ctx, v)
 		}
 		if err != nil {
-			return nil, err
+			return entry{}, err
 		}
 	}
 }
@@ -94,7 +129,10 @@ func (r *reading) missing(ctx context.Context, v *view, place layout.Place, f *f
 		r.hole = time.Now()
 		l.m.holes.Inc()
 	}
-	wait := l.o.HoleTimeout
+	left, err := r.patience()
+	if err != nil {
+		return err
+	}
 	if len(place.Chain.Units) > 1 {
 		head, err := v.unit(ctx, place.Chain.Head())
 		if err != nil {
@@ -105,13 +143,34 @@ func (r *reading) missing(ctx context.Context, v *view, place layout.Place, f *f
 		if w, err := l.readWord(ctx, head, place.Address, f); err != nil {
 			return err
 		} else if classify(w, v.layout.Geometry.Generation(place.Address), v.epoch()) == foundEntry {
-			wait = min(wait, time.Millisecond)
+			left = min(left, time.Millisecond-time.Since(r.hole))
 		}
 	}
-	if left := wait - time.Since(r.hole); left > 0 {
+	if left > 0 {
 		return sleep(ctx, min(left, time.Millisecond))
 	}
 	return l.fillIn(ctx, v, r.p)
+}
+
+// patience is how long r has to wait still before it may fill its hole.
+func (r *reading) patience() (time.Duration, error) {
+	from := r.hole
+	if r.never {
+		return 0, at(r.p, errHole)
+	}
+	if r.permit != nil {
+		may := r.permit.Load()
+		if may == nil || may.position != r.p {
+			return time.Millisecond, nil // not its turn
+		}
+		if may.now {
+			return 0, nil
+		}
+		if may.since.After(from) {
+			from = may.since
+		}
+	}
+	return time.Until(from.Add(r.l.o.HoleTimeout)), nil
 }
 
 func (l *Log) readWord(ctx context.Context, s *unitSession, a layout.Address, f *frame) (wire.Word, error) {
@@ -127,20 +186,20 @@ func (l *Log) readWord(ctx context.Context, s *unitSession, a layout.Address, f 
 // durable there and the tail shows the same entry in the same epoch. The tail's copy cannot be compared any more; but that it was
 // published there means that every replica before it holds that very entry (rule R2), and that the
 // same word still stands there afterwards, under the same epoch, means that it is still so.
-func (r *reading) elsewhere(ctx context.Context, v *view, place layout.Place, word wire.Word, f *frame) ([]byte, error) {
+func (r *reading) elsewhere(ctx context.Context, v *view, place layout.Place, word wire.Word, f *frame) (entry, error) {
 	l := r.l
 	tail, err := v.unit(ctx, place.Chain.Tail())
 	if err != nil {
-		return nil, err
+		return entry{}, err
 	}
 	for i := len(place.Chain.Units) - 2; i >= 0; i-- {
 		s, err := v.unit(ctx, place.Chain.Units[i])
 		if err != nil {
-			return nil, err
+			return entry{}, err
 		}
 		e, err := l.inspect(ctx, v, spot{s, place.Address, r.p}, f)
 		if err != nil {
-			return nil, err
+			return entry{}, err
 		}
 		if e.kind != entryPage || !e.durable {
 			continue
@@ -152,7 +211,7 @@ func (r *reading) elsewhere(ctx context.Context, v *view, place layout.Place, wo
 		if err == nil {
 			err = l.showsEpoch(ctx, v, tail, f)
 		}
-		return e.payload(), err
+		return e, err
 	}
-	return nil, l.foundCorrupt(r.p)
+	return entry{}, l.foundCorrupt(r.p)
 }

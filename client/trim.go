@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"corfu/internal/wire"
 	"corfu/layout"
 )
 
-// Trim gives up position p for good, at all replicas. A hole is filled first. Idempotent. It fails
+// Trim gives up position p for good, at all replicas. A hole is filled first. If a fragment of a larger entry stands at p,
+// whole or torn, then all of them go, and p last: begun again after an error, Trim goes on. Idempotent. It fails
 // with ErrUnwritten if p was never handed out.
 func (l *Log) Trim(ctx context.Context, p layout.Position) error {
 	if err := l.enter(); err != nil {
@@ -19,6 +21,20 @@ func (l *Log) Trim(ctx context.Context, p layout.Position) error {
 	if err := l.handedOut(ctx, p); err != nil {
 		return err
 	}
+	others, err := l.fragmentsBeside(ctx, p)
+	if err != nil {
+		return err
+	}
+	for _, q := range others {
+		if err := l.trim(ctx, q); err != nil {
+			return err
+		}
+	}
+	return l.trim(ctx, p)
+}
+
+// trim gives up one page.
+func (l *Log) trim(ctx context.Context, p layout.Position) error {
 	_, err := try(ctx, l, func(v *view) (struct{}, error) {
 		place, err := v.layout.Locate(p)
 		if err != nil {
@@ -40,7 +56,46 @@ func (l *Log) Trim(ctx context.Context, p layout.Position) error {
 	return err
 }
 
-// TrimPrefix gives up all positions below p for good. Holes below it are filled first. Idempotent. It
+// fragmentsBeside are the other positions, highest first, at which fragments of the same entry stand as at p.
+func (l *Log) fragmentsBeside(ctx context.Context, p layout.Position) ([]layout.Position, error) {
+	var may atomic.Pointer[permit]
+	may.Store(&permit{position: p, now: true})
+	r := reading{l: l, p: p, permit: &may}
+	e, err := r.run(ctx)
+	if err != nil || e.frag.Count == 0 {
+		return nil, besidesContent(err)
+	}
+	var ps []layout.Position
+	first := e.frag.First(p)
+	for q := first + layout.Position(e.frag.Count-1); ; q-- {
+		if q != p {
+			r := reading{l: l, p: q, never: true}
+			other, err := r.run(ctx)
+			if err = besidesContent(err); err != nil {
+				return nil, err
+			}
+			if other.frag.Entry == e.frag.Entry {
+				ps = append(ps, q)
+			}
+		}
+		if q == first {
+			return ps, nil
+		}
+	}
+}
+
+// besidesContent is err, unless it only says that no value stands at the position.
+func besidesContent(err error) error {
+	for _, e := range []error{ErrJunk, ErrTrimmed, ErrUnwritten, ErrCorrupt, errHole} {
+		if errors.Is(err, e) {
+			return nil
+		}
+	}
+	return err
+}
+
+// TrimPrefix gives up all positions below p for good. Holes below it are filled first. A larger entry that begins
+// below p is trimmed as a whole for its readers; its fragments from p on take space until a later prefix passes them. Idempotent. It
 // fails with ErrUnwritten if not all of them were handed out.
 func (l *Log) TrimPrefix(ctx context.Context, p layout.Position) error {
 	if err := l.enter(); err != nil {
