@@ -17,7 +17,7 @@ func TestAppendAndRead(t *testing.T) {
 		c := start(t, devcluster.Options{Durability: d})
 		l := c.open(client.Options{})
 		ctx := within(t)
-		payloads := [][]byte{[]byte("first"), {}, bytes.Repeat([]byte{7}, l.MaxPayload()), []byte("last")}
+		payloads := [][]byte{[]byte("first"), {}, bytes.Repeat([]byte{7}, l.PagePayload()), []byte("last")}
 		for i, want := range payloads {
 			p, err := l.Append(ctx, want)
 			if err != nil {
