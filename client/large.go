@@ -25,7 +25,7 @@ type large struct {
 
 const (
 	largeAtOnce     = 8  // appends of more than a page in flight, each up to 1 MiB
-	fragmentsAtOnce = 64 // their pages in flight
+	fragmentsAtOnce = 64 // their pages in flight, as far as there are staging slots for them
 )
 
 func (g *large) setup(l *Log) {
@@ -198,7 +198,12 @@ func (t *tearing) publish(ctx context.Context, payload []byte) error {
 		if err != nil {
 			return err
 		}
-		if err := a.take(ctx, t.v, t.first+layout.Position(i)); err != nil {
+		err = a.take(ctx, t.v, t.first+layout.Position(i))
+		var slot <-chan struct{}
+		if err == nil {
+			slot, err = t.slot(ctx)
+		}
+		if err != nil {
 			a.recycle(false)
 			return err
 		}
@@ -209,6 +214,7 @@ func (t *tearing) publish(ctx context.Context, payload []byte) error {
 		a.loadFragment(f, payload[i*t.parts:min((i+1)*t.parts, len(payload))])
 		t.wait.Go(func() {
 			out, err := a.fragment(ctx, t.v)
+			<-slot
 			if out != outDone {
 				t.torn.Store(true)
 			}
@@ -216,6 +222,20 @@ func (t *tearing) publish(ctx context.Context, payload []byte) error {
 		})
 	}
 	return nil
+}
+
+// slot waits for a staging slot, one that nobody but fragments may have or one of all, and gives where it goes back to.
+func (t *tearing) slot(ctx context.Context) (<-chan struct{}, error) {
+	select {
+	case t.v.spare <- struct{}{}:
+		return t.v.spare, nil
+	case t.v.gate <- struct{}{}:
+		return t.v.gate, nil
+	case <-t.v.replaced:
+		return nil, errStale
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // fragment publishes what was loaded, finds out what became of it if that is not known, and gives the attempt back.

@@ -23,6 +23,10 @@ type view struct {
 	// chains: an attempt that waits for a slot with its token in hand is a hole to everybody else, and is filled.
 	gate chan struct{}
 
+	// spare are the slots that the gate leaves: fragments take from both. So they go on even if all that passed the gate
+	// wait for the window, which waits for them.
+	spare chan struct{}
+
 	tail     atomic.Uint64 // first position not known to be handed out in this epoch
 	turn     atomic.Uint32 // which chain Tail looks at
 	replaced chan struct{} // closed when a newer view is in use
@@ -62,7 +66,9 @@ func (v *view) retired() bool {
 
 func (l *Log) newView(lay *layout.Layout) *view {
 	v := &view{layout: lay, units: make(map[layout.UnitID]*link[unitSession], len(lay.Units)), replaced: make(chan struct{})}
-	v.gate = make(chan struct{}, max(1, lay.Geometry.SessionSlots*len(lay.Segments[len(lay.Segments)-1].Chains)*3/4))
+	slots := lay.Geometry.SessionSlots * len(lay.Segments[len(lay.Segments)-1].Chains)
+	v.gate = make(chan struct{}, max(1, slots*3/4))
+	v.spare = make(chan struct{}, max(1, slots-slots*3/4))
 	v.tail.Store(uint64(lay.Start))
 	for _, u := range lay.Units {
 		v.units[u.ID] = newLink(fmt.Sprintf("unit %d", u.ID),
