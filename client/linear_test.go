@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -115,18 +116,32 @@ func (h *history) add(id int, in call, out string, called, returned int64) {
 	h.ops = append(h.ops, porcupine.Operation{ClientId: id, Input: in, Output: out, Call: called, Return: returned})
 }
 
-// append appends a payload that nobody else does, and records what became of it.
-func (h *history) append(ctx context.Context, t *testing.T, l *client.Log, id, n int) {
-	payload := fmt.Sprintf("%d.%d", id, n)
+// padded makes the tag of a payload as long as it should be.
+func padded(tag string, size int) []byte {
+	return append([]byte(tag), strings.Repeat("+", max(0, size-len(tag)))...)
+}
+
+// inside is what is read at p, one of the later positions of the entry at first.
+func inside(p, first layout.Position) string { return fmt.Sprintf("\x00%d inside %d", p, first) }
+
+// append appends a payload that nobody else does, and records what became of it at each of its positions.
+func (h *history) append(ctx context.Context, t *testing.T, l *client.Log, id, n, size int) {
+	tag := fmt.Sprintf("%d.%d/%d", id, n, size)
+	add := func(kind string, first layout.Position, called, returned int64) {
+		h.add(id, call{first, kind, tag}, "", called, returned)
+		for p := first + 1; p < first+layout.Position(pages(size)); p++ {
+			h.add(id, call{p, kind, inside(p, first)}, "", called, returned)
+		}
+	}
 	called := h.now()
-	p, err := l.Append(ctx, []byte(payload))
+	p, err := l.Append(ctx, padded(tag, size))
 	var unknown *client.UnknownError
 	switch {
 	case err == nil:
-		h.add(id, call{p, "append", payload}, "", called, h.now())
+		add("append", p, called, h.now())
 		h.acked.Add(1)
 	case errors.As(err, &unknown):
-		h.add(id, call{unknown.Position, "maybe", payload}, "", called, math.MaxInt64)
+		add("maybe", unknown.Position, called, math.MaxInt64)
 	default:
 		t.Errorf("append: %v", err)
 	}
@@ -135,9 +150,15 @@ func (h *history) append(ctx context.Context, t *testing.T, l *client.Log, id, n
 func (h *history) read(ctx context.Context, t *testing.T, l *client.Log, id int, p layout.Position) {
 	called := h.now()
 	got, err := l.Read(ctx, p)
-	out := string(got)
+	out := strings.TrimRight(string(got), "+")
+	var part *client.FragmentError
 	switch {
 	case err == nil:
+		if _, size, _ := strings.Cut(out, "/"); fmt.Sprint(len(got)) != size && len(got) != len(out) {
+			t.Errorf("read %d: %q in %d bytes", p, out, len(got))
+		}
+	case errors.As(err, &part):
+		out = inside(p, part.First)
 	case errors.Is(err, client.ErrJunk):
 		out = isJunk
 	case errors.Is(err, client.ErrUnwritten):
@@ -205,8 +226,8 @@ func TestLinearizable(t *testing.T) {
 		near := func() layout.Position {
 			return layout.Position(max(0, int64(last.Load())+4-rand.Int64N(16)))
 		}
-		for range 6 {
-			run(func(l *client.Log, id, n int) { h.append(ctx, t, l, id, n) })
+		for i := range 6 {
+			run(func(l *client.Log, id, n int) { h.append(ctx, t, l, id, n, i/4*(n%5)*fragmentBytes) }) // two of them large ones
 		}
 		for range 3 {
 			run(func(l *client.Log, id, n int) { h.read(ctx, t, l, id, near()) })
@@ -249,6 +270,8 @@ func (h *history) check(t *testing.T) {
 		in := op.Input.(call)
 		if in.kind == "read" && (op.Output == isJunk || op.Output == isUnwritten) {
 			in.kind += " " + op.Output.(string)[1:]
+		} else if in.kind == "read" && strings.Contains(op.Output.(string), " inside ") {
+			in.kind += " inside"
 		}
 		counts[in.kind]++
 	}
