@@ -23,6 +23,10 @@
 //	   │ CAS ────────────► U2 … Uk              in chain order, each after the one before (rule R2)
 //	   ▼ acks ◄─────────── U1 … Uk              the page is on flash (durability flash)
 //
+// A payload of more than a page takes several positions that follow each other, and travels as fragments, each
+// published like an entry of its own. It is in the log if all of them are; one that is lost makes junk of the whole, and the
+// payload is appended again (large.go). Its fragments are joined when it is read (assemble.go).
+//
 // Everything that a client knows of one layout is a view: the layout and the sessions opened
 // under it, one for each unit and one for the sequencer. A newer layout makes a newer view; the epoch never
 // goes back (rule R8). Whenever an operation is refused, breaks or hangs, the layout is asked
@@ -31,7 +35,8 @@
 // # Reading order
 //
 // log.go (the API), append.go (the fast path), resolve.go (when it did not go well),
-// fill.go (decide a position and complete it down the chain), inspect.go and read.go, then view.go and session.go.
+// fill.go (decide a position and complete it down the chain), inspect.go and read.go, then view.go and session.go. Entries
+// of more than a page: large.go, assemble.go, ahead.go, iterate.go.
 //
 // Lock order: Log.ops, then any one of the others, which are leaves.
 package client

@@ -24,9 +24,12 @@ func (a *app) appendCommand() *cobra.Command {
 Each argument is an entry. A lone - appends each line of stdin as an entry; --file
 appends a file in chunks as large as a page takes. Entries are appended one after
 another from arguments; lines and chunks are in flight together and may stand in
-the log in another order: the n-th line printed is the position of the n-th entry.`,
+the log in another order: the n-th line printed is the position of the n-th entry.
+
+An entry has up to 1 MiB (1048576 bytes). One that is larger than a page takes
+(corfu layout show) fills several positions, and is read at the first, which is printed.`,
 	}
-	cmd.Flags().StringVar(&file, "file", "", "append this `file` in chunks of the largest payload")
+	cmd.Flags().StringVar(&file, "file", "", "append this `file` in chunks that fill a page each")
 	cmd.RunE = a.body(func(ctx context.Context, args []string) error {
 		stdin := len(args) == 1 && args[0] == "-"
 		switch {
@@ -97,7 +100,7 @@ func (a *app) appendFile(ctx context.Context, path string) error {
 		return fmt.Errorf("%s is a directory", path)
 	}
 	return a.withLog(ctx, func(l *client.Log) error {
-		return a.appendStream(ctx, l, &chunkSource{r: f, buf: make([]byte, l.MaxPayload())})
+		return a.appendStream(ctx, l, &chunkSource{r: f, buf: make([]byte, l.PagePayload())})
 	})
 }
 

@@ -78,6 +78,24 @@ func TestAppendReadsLinesAndFiles(t *testing.T) {
 	}
 }
 
+func TestLargeEntries(t *testing.T) {
+	c := newCLI(t)
+	startDev(c)
+	most := strings.Repeat("0123456789abcde\t", 1<<16) // 1 MiB, 262 pages
+	c.want("0\n2\n3\n", "append", strings.Repeat("x", 4033), strings.Repeat("y", 4032), "small")
+	if got := c.okIn(most+"\n", "append", "-"); got != "4\n" {
+		t.Errorf("1 MiB was appended at %q", got)
+	}
+	c.want("266\n", "tail")
+	c.want(most+"\n", "read", "4")
+	c.want(strings.Repeat("x", 4033)+"\n"+strings.Repeat("y", 4032)+"\n", "read", "--from", "0", "--to", "3")
+	c.want("small\n"+most+"\n", "read", "--from", "3", "--to", "5")
+	c.want("", "read", "--from", "5")
+	c.fails(1, []string{"position 7 lies inside the entry that begins at 4", "corfu read 4"}, "read", "7")
+	c.want("trimmed 4\n", "trim", "4")
+	c.fails(1, []string{"position 265 was trimmed"}, "read", "265")
+}
+
 func TestJSONOutput(t *testing.T) {
 	c := newCLI(t)
 	startDev(c)
@@ -190,9 +208,7 @@ func TestRuntimeErrors(t *testing.T) {
 	c.fails(1, []string{"position 7 cannot be trimmed: the log ends at 0"}, "trim", "7")
 	c.fails(1, []string{"cannot trim below 7: the log ends at 0"}, "trim", "--prefix", "7")
 	c.fails(1, []string{"the range ends at 9, but the log ends at 0"}, "read", "--from", "0", "--to", "9")
-	c.fails(1, []string{"entry 2 is too large: 4033 bytes, at most 4032"}, "append", "fits", strings.Repeat("x", 4033))
-	c.want("0\n", "tail") // the first one was not written either
-	c.failsIn("ok\n"+strings.Repeat("x", 4033)+"\n", 1, "0\n", []string{"after 1 entries", "line 2 is too large"}, "append", "-")
+	c.failsIn("ok\n"+strings.Repeat("x", 1<<20+1)+"\n", 1, "0\n", []string{"after 1 entries", "line 2 is too large: more than 1048576 bytes"}, "append", "-")
 	c.want("1\n", "append", strings.Repeat("x", 4032))
 	dir := t.TempDir()
 	c.fails(1, []string{dir, "is a directory"}, "append", "--file", dir)

@@ -36,7 +36,7 @@ func (a *app) load(ctx context.Context, l *client.Log, c corpus.Corpus, r *demoR
 	file := c.NewReader()
 	defer file.Close()
 	bar := a.newBytesBar(c.Size, "loading")
-	src := chunkSource{r: file, buf: make([]byte, l.MaxPayload())}
+	src := chunkSource{r: file, buf: make([]byte, l.PagePayload())}
 	sum := sha256.New()
 	ld := &loader{latencies: r.Appends, bar: bar, free: make(chan struct{}, demoOutstanding)}
 	start := time.Now()

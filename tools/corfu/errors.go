@@ -44,15 +44,18 @@ var goNoise = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": `)
 
 // explain says what is wrong with position p and what the user can do, where the client's error alone does not.
 func explain(p layout.Position, err error) error {
+	var inside *client.FragmentError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &inside):
+		return fmt.Errorf("position %d lies inside the entry that begins at %d: read that (corfu read %d)", p, inside.First, inside.First)
 	case errors.Is(err, client.ErrUnknown):
 		return err
 	case errors.Is(err, client.ErrUnwritten):
 		return fmt.Errorf("position %d is not written (corfu tail prints the first free position)", p)
 	case errors.Is(err, client.ErrJunk):
-		return fmt.Errorf("position %d holds no entry: it was a hole and was filled", p)
+		return fmt.Errorf("position %d holds no entry: it was a hole and was filled, or belongs to a larger entry that was never finished", p)
 	case errors.Is(err, client.ErrTrimmed):
 		return fmt.Errorf("position %d was trimmed", p)
 	case errors.Is(err, client.ErrCorrupt):

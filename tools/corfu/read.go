@@ -18,7 +18,10 @@ func (a *app) readCommand() *cobra.Command {
 		Short: "Print entries",
 		Long: `Print the entries at the positions given, or all entries from A up to but not
 including B (without --to: up to the end of the log). A range leaves out holes that
-were filled and what was trimmed; a single position that holds no entry is an error.`,
+were filled and what was trimmed; a single position that holds no entry is an error.
+
+An entry larger than a page is printed whole, at its first position. A range that ends
+inside it prints it, one that begins inside it does not.`,
 	}
 	cmd.Flags().StringVar(&from, "from", "", "first `position` of a range")
 	cmd.Flags().StringVar(&to, "to", "", "`position` behind the last of a range (default: the tail)")

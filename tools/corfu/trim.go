@@ -14,7 +14,8 @@ func (a *app) trimCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "trim POSITION... | trim --prefix POSITION", Short: "Give up entries for ever",
 		Long: `Give up the entries at the positions given, or with --prefix all entries below a
-position. There is no way back. Positions that nobody was given yet are refused.`,
+position. There is no way back. Positions that nobody was given yet are refused.
+An entry larger than a page goes as a whole, whichever of its positions is given.`,
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "trim everything below this `position`")
 	cmd.RunE = a.body(func(ctx context.Context, args []string) error {
