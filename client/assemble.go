@@ -95,3 +95,28 @@ func (l *Log) readLarge(ctx context.Context, p layout.Position, e *entry) ([]byt
 	}
 	return nil, &FragmentError{Position: p, First: first}
 }
+
+// holeTimeout is how long a hole is waited for; long: it is one of a larger entry that is on its way. Of such an entry any hole
+// that is filled costs the writer all of it, and a writer with hundreds of pages to publish is held up more easily.
+func (l *Log) holeTimeout(long bool) time.Duration {
+	if long {
+		return 10 * l.o.HoleTimeout
+	}
+	return l.o.HoleTimeout
+}
+
+// onItsWay tells whether p, a hole, is one of a larger entry whose writer was at work not far in front of it.
+func (l *Log) onItsWay(ctx context.Context, p layout.Position) (bool, error) {
+	for q := p; q > 0 && q+fragmentsAtOnce > p; {
+		q--
+		r := reading{l: l, p: q, never: true}
+		switch e, err := r.run(ctx); {
+		case err == nil:
+			return e.frag.Count != 0 && e.frag.First(q)+layout.Position(e.frag.Count) > p, nil
+		case errors.Is(err, errHole):
+		default:
+			return false, besidesContent(err)
+		}
+	}
+	return false, nil
+}

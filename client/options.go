@@ -29,7 +29,8 @@ type Options struct {
 	DeviceName string
 
 	// HoleTimeout is how long a reader waits for a position that was handed out before it fills it with junk.
-	// Default 20 ms. Longer than the slowest append, or appends lose their positions to readers.
+	// Default 20 ms. Longer than the slowest append, or appends lose their positions to readers. Behind a fragment of a larger
+	// entry, of which more are to come, it is 10 times as long.
 	HoleTimeout time.Duration
 
 	// OpTimeout is how long nothing may move on a connection with operations in flight before it is

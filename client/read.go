@@ -38,6 +38,8 @@ type reading struct {
 	permit *atomic.Pointer[permit] // nil: it may fill p. Else only if the permit there is for p
 	never  bool                    // it neither waits nor fills: a hole is errHole
 	hole   time.Time               // since when p was seen to be a hole; zero: not yet
+	long   bool                    // the hole is one of a larger entry on its way
+	asked  bool                    // whether it is was looked up
 	looks  int                     // at an entry that is not decided yet
 	epoch  layout.Epoch            // in which it looked last
 }
@@ -107,7 +109,7 @@ func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 // undecided waits a little for the unit, and then helps (rule R10).
 func (r *reading) undecided(ctx context.Context, v *view) error {
 	r.looks++
-	if r.looks%12 != 0 {
+	if r.looks%12 != 0 || r.never { // the unit will see it by itself
 		return sleep(ctx, min(time.Millisecond, time.Duration(r.looks)*50*time.Microsecond))
 	}
 	return r.l.fillIn(ctx, v, r.p)
@@ -146,6 +148,12 @@ func (r *reading) missing(ctx context.Context, v *view, place layout.Place, f *f
 			left = min(left, time.Millisecond-time.Since(r.hole))
 		}
 	}
+	if left <= 0 && !r.asked && !r.given() {
+		r.asked = true
+		if r.long, err = l.onItsWay(ctx, r.p); r.long || err != nil {
+			return err
+		}
+	}
 	if left > 0 {
 		return sleep(ctx, min(left, time.Millisecond))
 	}
@@ -170,7 +178,16 @@ func (r *reading) patience() (time.Duration, error) {
 			from = may.since
 		}
 	}
-	return time.Until(from.Add(r.l.o.HoleTimeout)), nil
+	return time.Until(from.Add(r.l.holeTimeout(r.long))), nil
+}
+
+// given tells whether p is known to be given up.
+func (r *reading) given() bool {
+	if r.permit == nil {
+		return false
+	}
+	may := r.permit.Load()
+	return may != nil && may.position == r.p && may.now
 }
 
 func (l *Log) readWord(ctx context.Context, s *unitSession, a layout.Address, f *frame) (wire.Word, error) {

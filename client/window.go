@@ -40,15 +40,23 @@ func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layo
 	if o != s.obstacle || s.since.IsZero() {
 		s.obstacle, s.since = o, time.Now()
 	}
-	if time.Since(s.since) < l.o.HoleTimeout {
+	p, ok := v.layout.PositionAt(id, o)
+	if !ok {
+		return fmt.Errorf("client: unit %d address %d: %w", id, o, layout.ErrBeyond)
+	}
+	wait := l.holeTimeout(false)
+	if time.Since(s.since) >= wait {
+		long, err := l.onItsWay(ctx, p)
+		if err != nil {
+			return err
+		}
+		wait = l.holeTimeout(long)
+	}
+	if time.Since(s.since) < wait {
 		if err := s.bell(ctx, o, f); err != nil {
 			return err
 		}
 		return sleep(ctx, min(time.Millisecond, l.o.HoleTimeout))
-	}
-	p, ok := v.layout.PositionAt(id, o)
-	if !ok {
-		return fmt.Errorf("client: unit %d address %d: %w", id, o, layout.ErrBeyond)
 	}
 	l.log.Debug("clearing the window", "unit", id, "position", p, "waiting", a)
 	if err := l.fillIn(ctx, v, p); err != nil {
