@@ -295,8 +295,8 @@ func TestVerdictOfFragments(t *testing.T) {
 func TestReadersWaitForASlowLargeAppend(t *testing.T) {
 	r := newRig(t, layout.Memory)
 	l, reader := r.open(), r.open()
-	reader.o.HoleTimeout = 800 * time.Millisecond
-	e := r.begun(l, 6)
+	reader.o.HoleTimeout = 100 * time.Millisecond // for a fragment 1 s
+	e := r.begun(l, 5)
 	r.put(e, 0)
 	read := make(chan string, 2)
 	go func() {
@@ -309,12 +309,12 @@ func TestReadersWaitForASlowLargeAppend(t *testing.T) {
 			return
 		}
 	}()
-	for i := 1; i < 6; i++ {
-		time.Sleep(250 * time.Millisecond) // more than the time-out all together
+	for i := 1; i < 5; i++ {
+		time.Sleep(600 * time.Millisecond) // more than the time-out all together
 		r.put(e, i)
 	}
 	for range 2 {
-		if got := <-read; got != "+6<nil>" {
+		if got := <-read; got != "+5<nil>" {
 			t.Errorf("read %s, want the whole entry", got)
 		}
 	}
