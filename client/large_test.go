@@ -105,7 +105,7 @@ func TestManyLargeAppendsAtOnce(t *testing.T) {
 		const clients = 3
 		hole, each := 20*time.Millisecond, 10
 		if os.Getenv("CORFU_LAB") == "1" { // everything is slower there
-			hole, each = 300*time.Millisecond, 5
+			hole, each = 300*time.Millisecond, 3
 		}
 		var mu sync.Mutex
 		var wg sync.WaitGroup
