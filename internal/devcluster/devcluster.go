@@ -19,6 +19,7 @@ import (
 	"corfu/rdma"
 	"corfu/rdma/fabric"
 	seqserver "corfu/seq/server"
+	"corfu/unit/flash"
 	unitserver "corfu/unit/server"
 )
 
@@ -105,7 +106,9 @@ func (c *Cluster) startMembers(ctx context.Context) (err error) {
 func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, error) {
 	id := i + 1
 	u, err := unitserver.Start(ctx, unitserver.Config{
-		ID: layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: c.record.Units[i],
+		// Small segments: nobody wants a toy to fill a disk with zeros.
+		Flash: flash.Options{SegmentPages: 1024},
+		ID:    layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: c.record.Units[i],
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.Itoa(id)}, c.opts.Registerer),
 		Logger:     c.opts.Logger.With("unit", id),
 	})
