@@ -12,7 +12,7 @@ import (
 
 // Append puts payload (at most MaxPayload bytes, none is allowed) into the log and returns its position once it is as
 // durable as the layout says. If it fails with ErrUnknown the payload may be in the log; with
-// any other error (ErrTooLarge, ErrUnavailable, ErrClosed, ErrInvariant, ctx's) it is not and never will be.
+// any other error (ErrTooLarge, ErrFull, ErrUnavailable, ErrClosed, ErrInvariant, ctx's) it is not and never will be.
 func (l *Log) Append(ctx context.Context, payload []byte) (layout.Position, error) {
 	a, err := l.begin(ctx, payload)
 	if err != nil {
@@ -47,6 +47,10 @@ func (l *Log) begin(ctx context.Context, payload []byte) (*attempt, error) {
 	if n := l.MaxPayload(); len(payload) > n {
 		l.exit()
 		return nil, fmt.Errorf("%d bytes: %w: at most %d", len(payload), ErrTooLarge, n)
+	}
+	if until := l.fullUntil.Load(); until != 0 && time.Now().UnixNano() < until {
+		l.exit()
+		return nil, ErrFull
 	}
 	a, err := l.attempts.get(ctx)
 	if err != nil {

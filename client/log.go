@@ -26,6 +26,8 @@ type Log struct {
 
 	ids atomic.Pointer[ids]
 
+	fullUntil atomic.Int64 // no tokens are taken before, in Unix nanoseconds: a unit was full a moment ago
+
 	attempts attempts
 	frames   frames
 

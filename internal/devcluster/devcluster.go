@@ -19,7 +19,6 @@ import (
 	"corfu/rdma"
 	"corfu/rdma/fabric"
 	seqserver "corfu/seq/server"
-	"corfu/unit/flash"
 	unitserver "corfu/unit/server"
 )
 
@@ -105,9 +104,12 @@ func (c *Cluster) startMembers(ctx context.Context) (err error) {
 
 func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, error) {
 	id := i + 1
+	store := c.opts.Flash
+	if store.SegmentPages == 0 {
+		store.SegmentPages = 1024
+	}
 	u, err := unitserver.Start(ctx, unitserver.Config{
-		// Small segments: nobody wants a toy to fill a disk with zeros.
-		Flash: flash.Options{SegmentPages: 1024},
+		Flash: store,
 		ID:    layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: c.record.Units[i],
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.Itoa(id)}, c.opts.Registerer),
 		Logger:     c.opts.Logger.With("unit", id),

@@ -49,7 +49,7 @@ func openFile(path string, flags int, nosync bool) (f *osFile, err error) {
 
 // allocate gives the file its size, with blocks behind it where the file system can: no write needs new ones.
 func (f *osFile) allocate(size int64) error {
-	err := unix.Fallocate(f.fd, 0, 0, size)
+	err := fallocate(f.fd, 0, 0, size)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		err = f.f.Truncate(size)
 	}
@@ -88,8 +88,11 @@ func (f *osFile) Write(bufs [][]byte, off int64, sync bool) error {
 	return nil
 }
 
-// pwritev2 is the system call; tests put another in its place.
-var pwritev2 = unix.Pwritev2
+// System calls; tests put others in their place.
+var (
+	pwritev2  = unix.Pwritev2
+	fallocate = unix.Fallocate
+)
 
 // maxIOV is IOV_MAX of Linux, the longest list that one call takes.
 const maxIOV = 1024

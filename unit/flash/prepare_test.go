@@ -198,3 +198,24 @@ func (f badBlock) Write(bufs [][]byte, off int64, sync bool) error {
 	}
 	return f.File.Write(bufs, off, sync)
 }
+
+// A disk without room is a full store: nothing is left of the segment that did not fit, what is there can
+// be read and overwritten, and it goes on when there is room.
+func TestNoSpaceIsFull(t *testing.T) {
+	s := ready(t, Options{})
+	must(t, s.Write([]Page{page(0, 0)}))
+	fallocate = func(int, uint32, int64, int64) error { return unix.ENOSPC }
+	defer func() { fallocate = unix.Fallocate }()
+	if limit, err := s.Reserve(0, 17); !errors.Is(err, ErrFull) || limit != 16 {
+		t.Fatal(limit, err)
+	}
+	must(t, s.Write([]Page{page(0, 3)}))
+	wantPage(t, s, page(0, 3))
+	if left, _ := filepath.Glob(filepath.Join(s.Dir(), "*-000000000001")); len(left) != 0 {
+		t.Fatalf("left: %v", left)
+	}
+	fallocate = unix.Fallocate
+	if limit, err := s.Reserve(0, 17); err != nil || limit != 32 {
+		t.Fatal(limit, err)
+	}
+}
