@@ -121,6 +121,7 @@ type View struct {
 	Base, Watermark, End, TrimmedBelow layout.Address
 
 	Waiting int  // addresses ingested and not on flash
+	Queued  int  // of them, those that are not on their way to flash
 	Urgent  bool // clients wait for them: appends under flash durability, trims, ends of sessions
 
 	Limit layout.Address // of SetLimit
@@ -143,8 +144,8 @@ func (u *Unit) View() View {
 		Phase: u.phase, Epoch: u.epoch, Promise: u.promise, Intact: u.intact,
 		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
 		Log:        u.log, Geometry: u.geo, Outdated: u.outdated, TrimmedBelow: u.trimmed,
-		Waiting: u.waiting(), Limit: u.limit, Full: u.full(),
-		Urgent:  len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && !u.Lazy()),
+		Waiting: u.waiting(), Queued: len(u.ready), Limit: u.limit, Full: u.full(),
+		Urgent: len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && !u.Lazy()),
 	}
 	if !u.outdated {
 		v.Base, v.Watermark, v.End = u.base, min(u.watermark, u.end), u.end

@@ -183,7 +183,7 @@ type flushed struct {
 // gather tells whether what waits shall wait on for company (Config.Gather). The scan's timer ends the wait.
 func (s *Server) gather() bool {
 	v := s.core.View()
-	if v.Urgent || len(s.loopState.waiters) > 0 || v.Waiting >= v.Geometry.SessionSlots/2 {
+	if v.Urgent || len(s.loopState.waiters) > 0 || v.Queued >= v.Geometry.SessionSlots/2 {
 		return false
 	}
 	if s.loopState.gathering.IsZero() {
