@@ -20,7 +20,9 @@ const (
 type Batch struct {
 	Records []Record // by address
 
-	trims []trim // that Records refer to
+	// The core's own, also while a writer has Records.
+	addrs []layout.Address // of the pages that are no trims
+	trims []trim           // that Records refer to
 }
 
 // trim is an address to be given up, and who asked.
@@ -48,6 +50,7 @@ func (u *Unit) NextBatch() *Batch {
 	n := min(len(u.ready), MaxBatch)
 	for _, a := range u.ready[:n] {
 		u.cell(a).stage = writing
+		b.addrs = append(b.addrs, a)
 		b.Records = append(b.Records, Record{Address: a, Bytes: u.ringPage(a), trim: noTrim})
 	}
 	u.ready = u.ready[:copy(u.ready, u.ready[n:])]
@@ -70,7 +73,7 @@ func (u *Unit) takeBatch() *Batch {
 	}
 	b := u.idle[n-1]
 	u.idle = u.idle[:n-1]
-	b.Records, b.trims = b.Records[:0], b.trims[:0]
+	b.Records, b.addrs, b.trims = b.Records[:0], b.addrs[:0], b.trims[:0]
 	return b
 }
 
@@ -111,10 +114,8 @@ func (u *Unit) oldest() uint64 {
 		oldest = min(oldest, u.cell(a).arrival)
 	}
 	for _, b := range u.flying {
-		for _, r := range b.Records {
-			if r.trim == noTrim {
-				oldest = min(oldest, u.cell(r.Address).arrival)
-			}
+		for _, a := range b.addrs {
+			oldest = min(oldest, u.cell(a).arrival)
 		}
 	}
 	return oldest
@@ -124,7 +125,7 @@ func (u *Unit) oldest() uint64 {
 func (u *Unit) waiting() int {
 	n := len(u.ready)
 	for _, b := range u.flying {
-		n += len(b.Records) - len(b.trims)
+		n += len(b.addrs)
 	}
 	return n
 }
