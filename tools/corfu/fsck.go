@@ -56,7 +56,7 @@ Exit status 1 if there is a problem. What is damaged here another replica of the
 				sum.Entries, sum.Junk, sum.Trimmed, sum.Corrupt, sum.Torn, sum.TrimmedBelow, sum.Settled, sum.Watermark, sum.End)
 		}
 		if err == nil && sum.Problems > 0 {
-			err = fmt.Errorf("%s: %d problems", args[0], sum.Problems)
+			err = fmt.Errorf("%s: problems found: %d", args[0], sum.Problems)
 		}
 		return err
 	})
