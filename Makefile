@@ -18,7 +18,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit test-lab bench bench-lab lab lab-shell fmt vet lint proto deps clean go-present
+.PHONY: help build demo test test-unit test-lab bench bench-flash bench-lab lab lab-shell fmt vet lint proto deps clean go-present
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -39,6 +39,10 @@ test-lab: go-present ## the tests over verbs, on Soft-RoCE in the lab
 
 bench: build ## measure on this machine
 	bin/corfu bench
+
+bench-flash: build ## measure the flash engine beside fio
+	deploy/apt-missing fio
+	bin/corfu bench-flash
 
 bench-lab: build ## measure in the lab, beside perftest
 	LAB_CPUS=$${LAB_CPUS:-3} LAB_TIMEOUT=$${LAB_TIMEOUT:-900} deploy/lab/lab \

@@ -13,7 +13,7 @@ import (
 // Append puts payload (at most MaxPayload bytes, none is allowed) into the log and returns its position once it is as
 // durable as the layout says; of one longer than PagePayload the first of its positions, which follow each other. If it
 // fails with ErrUnknown the payload may be in the log; with
-// any other error (ErrTooLarge, ErrUnavailable, ErrClosed, ErrInvariant, ctx's) it is not and never will be.
+// any other error (ErrTooLarge, ErrFull, ErrUnavailable, ErrClosed, ErrInvariant, ctx's) it is not and never will be.
 func (l *Log) Append(ctx context.Context, payload []byte) (layout.Position, error) {
 	if len(payload) > l.PagePayload() {
 		return l.appendLarge(ctx, payload)
@@ -50,6 +50,10 @@ func (l *Log) AppendAsync(ctx context.Context, payload []byte, done func(layout.
 func (l *Log) begin(ctx context.Context, payload []byte) (*attempt, error) {
 	if err := l.enter(); err != nil {
 		return nil, err
+	}
+	if l.full() {
+		l.exit()
+		return nil, ErrFull
 	}
 	a, err := l.attempts.get(ctx)
 	if err != nil {

@@ -32,6 +32,10 @@ var (
 	// ErrTooLarge: the payload is longer than MaxPayload. Nothing was done: split it.
 	ErrTooLarge = errors.New("payload too large")
 
+	// ErrFull: a storage unit has no room for more pages. What is in the log stays readable; trim, and append
+	// again. Reading a position that was handed out while the unit was full fails with it, too.
+	ErrFull = errors.New("storage unit full")
+
 	// ErrUnknown: the append may have happened. An *UnknownError says where, if a position is known:
 	// read it to find out. Appending again may write the payload twice.
 	ErrUnknown = errors.New("outcome of the append unknown")

@@ -169,6 +169,11 @@ func (l *Log) inspectCold(ctx context.Context, v *view, at spot, f *frame) (e en
 	case wire.StatusOK:
 	case wire.StatusTooNew:
 		return e, true, nil
+	case wire.StatusIO:
+		// The disk there gives an error: as good as a copy that does not verify. Another replica may serve it.
+		l.m.corrupt.Inc()
+		e.kind = entryCorrupt
+		return e, false, nil
 	default:
 		return e, false, fmt.Errorf("client: %s: cold read of address %d: status %v: %w", at.s.who, at.a, m.Status, ErrCorrupt)
 	}

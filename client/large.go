@@ -71,12 +71,13 @@ func (l *Log) beginLarge(ctx context.Context, payload []byte) error {
 	if err := l.enter(); err != nil {
 		return err
 	}
-	err := l.acquire(ctx, l.large.room)
+	var err error
 	if n := l.MaxPayload(); len(payload) > n {
-		if err == nil {
-			<-l.large.room
-		}
 		err = fmt.Errorf("%d bytes: %w: at most %d", len(payload), ErrTooLarge, n)
+	} else if l.full() {
+		err = ErrFull
+	} else {
+		err = l.acquire(ctx, l.large.room)
 	}
 	if err != nil {
 		l.exit()

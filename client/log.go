@@ -27,6 +27,8 @@ type Log struct {
 
 	ids atomic.Pointer[ids]
 
+	fullUntil atomic.Int64 // no tokens are taken before, in Unix nanoseconds: a unit was full a moment ago
+
 	attempts attempts
 	large    large
 	frames   frames

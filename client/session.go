@@ -95,10 +95,11 @@ type unitSession struct {
 	unrung atomic.Uint32 // pages published without a doorbell
 	junks  atomic.Uint32 // counts the tags of junk words
 
-	// helping is held by the one who clears the window for all who wait for it; it owns the two fields below.
+	// helping is held by the one who clears the window for all who wait for it; it owns the fields below.
 	helping  chan struct{}
 	obstacle layout.Address
 	since    time.Time
+	stalled  int // how often in a row nothing stood in the window's way
 }
 
 // word is the place of the index word of a.

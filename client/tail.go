@@ -127,7 +127,7 @@ func (l *Log) slowTail(ctx context.Context, v *view) (layout.Position, error) {
 			req.drop()
 			return 0, err
 		}
-		if m.Status != wire.StatusOK {
+		if m.Status != wire.StatusOK && m.Status != wire.StatusFull {
 			return 0, fmt.Errorf("client: %s: status %v", s.who, m.Status)
 		}
 		if m.Value == 0 {

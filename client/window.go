@@ -35,8 +35,14 @@ func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layo
 		return err
 	}
 	if !found {
+		if s.stalled++; s.stalled%stalledAsk == 0 {
+			if err := l.checkFull(ctx, s, f); err != nil {
+				return err
+			}
+		}
 		return sleep(ctx, 200*time.Microsecond)
 	}
+	s.stalled = 0
 	if o != s.obstacle || s.since.IsZero() {
 		s.obstacle, s.since = o, time.Now()
 	}
@@ -67,6 +73,28 @@ func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layo
 		s.obstacle = o
 	}
 	return err
+}
+
+const (
+	// stalledAsk is after how many looks at a window that stands still for no reason to be seen the unit is asked for one.
+	stalledAsk = 5
+	// fullPause is how long no tokens are taken after a unit was found full: each would be a hole to be filled later.
+	fullPause = 100 * time.Millisecond
+)
+
+// checkFull fails with ErrFull if the unit has no room for more pages.
+func (l *Log) checkFull(ctx context.Context, s *unitSession, f *frame) error {
+	req := s.requests.add()
+	m, err := s.ask(ctx, f, req, wire.MaxAddr{Request: req.id}.Append(nil))
+	if err != nil {
+		req.drop()
+		return err
+	}
+	if m.Status != wire.StatusFull {
+		return nil
+	}
+	l.fullUntil.Store(time.Now().Add(fullPause).UnixNano())
+	return fmt.Errorf("%s: %w", s.who, ErrFull)
 }
 
 // findObstacle gives the address that keeps the window from a, if it is one that a fill could help.
@@ -113,4 +141,10 @@ func (s *unitSession) scan(ctx context.Context, f *frame, fn func(layout.Address
 		}
 	}
 	return nil
+}
+
+// full tells whether a unit was found full a moment ago: no token is taken then.
+func (l *Log) full() bool {
+	until := l.fullUntil.Load()
+	return until != 0 && time.Now().UnixNano() < until
 }

@@ -52,10 +52,10 @@ func (m *plain) Staging(s wire.StagingSlot) []byte { return m.slot[int(s)*4096 :
 // disk is flash that is a map. What is written is durable at once.
 type disk map[layout.Address][]byte
 
-func (d disk) Scan(from layout.Address, fn func(layout.Address, []byte) error) error {
+func (d disk) Scan(from, to layout.Address, fn func(layout.Address, []byte) error) error {
 	var all []layout.Address
 	for a := range d {
-		if a >= from {
+		if a >= from && a < to {
 			all = append(all, a)
 		}
 	}
@@ -65,12 +65,6 @@ func (d disk) Scan(from layout.Address, fn func(layout.Address, []byte) error) e
 			return err
 		}
 	}
-	return nil
-}
-
-func (d disk) ReadPage(a layout.Address, dst []byte) error {
-	clear(dst)
-	copy(dst, d[a])
 	return nil
 }
 
@@ -155,14 +149,17 @@ func (b *bench) open(n layout.Epoch) Snapshot {
 func (b *bench) flush() {
 	for x := b.u.NextBatch(); x != nil; x = b.u.NextBatch() {
 		b.write(x)
-		b.u.Flushed(true)
+		b.u.Flushed(x)
 	}
 	b.take()
 }
 
 func (b *bench) write(x *Batch) {
 	for _, r := range x.Records {
-		b.d[r.Address] = slices.Clone(r.Page)
+		if r.Failed {
+			continue
+		}
+		b.d[r.Address] = slices.Clone(r.Bytes)
 	}
 }
 

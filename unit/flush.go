@@ -8,16 +8,21 @@ import (
 	"corfu/layout"
 )
 
-// MaxBatch is the largest number of pages in one flush.
-const MaxBatch = 512
+const (
+	// MaxBatch is the largest number of pages in one flush.
+	MaxBatch = 512
+	// MaxInFlight is how many batches may be on their way to flash at a time.
+	MaxInFlight = 3
+)
 
 // Batch is what is to be written to flash in one go. It and its pages belong to
 // the writer until Flushed.
 type Batch struct {
 	Records []Record // by address
 
-	addrs []layout.Address
-	trims []trim
+	// The core's own, also while a writer has Records.
+	addrs []layout.Address // of the pages that are no trims
+	trims []trim           // that Records refer to
 }
 
 // trim is an address to be given up, and who asked.
@@ -28,65 +33,101 @@ type trim struct {
 	request wire.RequestID
 }
 
-// Busy tells whether something is not on flash yet.
-func (u *Unit) Busy() bool { return u.inFlight || len(u.ready)+len(u.trims) > 0 }
+// noTrim as Record.trim: the page of an entry or of junk.
+const noTrim = -1
 
-// NextBatch gives everything that arrived since the last batch, or nil if one is in
-// flight or nothing arrived: a lone page goes at once, and what arrives during a flush goes together (group commit).
+// Busy tells whether something is not on flash yet.
+func (u *Unit) Busy() bool { return len(u.flying)+len(u.ready)+len(u.trims) > 0 }
+
+// NextBatch gives everything that arrived since the last batch, or nil if nothing arrived or MaxInFlight batches are on
+// their way. A lone page goes at once; what arrives while the disk has enough to do goes together (group commit).
+// Batches may end in any order: no address is in two of them.
 func (u *Unit) NextBatch() *Batch {
-	if u.inFlight || len(u.ready)+len(u.trims) == 0 {
+	if len(u.flying) == MaxInFlight || len(u.ready)+len(u.trims) == 0 {
 		return nil
 	}
-	b := &u.batch
+	b := u.takeBatch()
 	n := min(len(u.ready), MaxBatch)
-	b.addrs = append(b.addrs[:0], u.ready[:n]...)
+	for _, a := range u.ready[:n] {
+		u.cell(a).stage = writing
+		b.addrs = append(b.addrs, a)
+		b.Records = append(b.Records, Record{Address: a, Bytes: u.ringPage(a), trim: noTrim})
+	}
 	u.ready = u.ready[:copy(u.ready, u.ready[n:])]
 	n = min(len(u.trims), MaxBatch)
-	b.trims = append(b.trims[:0], u.trims[:n]...)
+	b.trims = append(b.trims, u.trims[:n]...)
 	u.trims = u.trims[:copy(u.trims, u.trims[n:])]
-
-	b.Records = b.Records[:0]
-	for _, a := range b.addrs {
-		u.cell(a).stage = writing
-		b.Records = append(b.Records, Record{a, u.ringPage(a)})
-	}
-	for _, t := range b.trims {
-		b.Records = append(b.Records, Record{t.address, t.page})
+	for i, t := range b.trims {
+		b.Records = append(b.Records, Record{Address: t.address, Bytes: t.page, trim: i})
 	}
 	slices.SortFunc(b.Records, func(x, y Record) int { return cmp.Compare(x.Address, y.Address) })
-	u.inFlight = true
+	u.flying = append(u.flying, b)
 	return b
 }
 
-// Flushed ends the batch in flight. With ok all of it is on flash: words become
-// terminal and acks go out, in that order and not before (rule R3). Else it is queued again.
-func (u *Unit) Flushed(ok bool) {
-	b := &u.batch
-	u.inFlight = false
-	if !ok {
-		for _, a := range b.addrs {
-			u.cell(a).stage = waiting
+// takeBatch gives an empty batch, one used before if there is one.
+func (u *Unit) takeBatch() *Batch {
+	n := len(u.idle)
+	if n == 0 {
+		return &Batch{Records: make([]Record, 0, MaxBatch)}
+	}
+	b := u.idle[n-1]
+	u.idle = u.idle[:n-1]
+	b.Records, b.addrs, b.trims = b.Records[:0], b.addrs[:0], b.trims[:0]
+	return b
+}
+
+// Flushed ends a batch. What is not marked Failed is on flash, page and mark together: words become terminal
+// and acks go out, in that order and not before (rule R3). The rest is queued again.
+func (u *Unit) Flushed(b *Batch) {
+	i := slices.Index(u.flying, b)
+	if i < 0 {
+		return // of before a Load
+	}
+	u.flying = slices.Delete(u.flying, i, i+1)
+	again := 0
+	for _, r := range b.Records {
+		switch {
+		case r.Failed && r.trim != noTrim:
+			u.trims = append(u.trims, b.trims[r.trim])
+		case r.Failed:
+			u.cell(r.Address).stage = waiting
+			u.ready = slices.Insert(u.ready, again, r.Address)
+			again++
+		case r.trim != noTrim:
+			u.settleTrim(b.trims[r.trim])
+		case r.Address < u.trimmed: // the prefix was trimmed meanwhile
+			u.settle(r.Address, wire.Trimmed)
+		default:
+			u.settle(r.Address, u.cell(r.Address).goal)
 		}
-		u.ready = slices.Insert(u.ready, 0, b.addrs...)
-		u.trims = slices.Insert(u.trims, 0, b.trims...)
-		b.addrs, b.trims = b.addrs[:0], b.trims[:0]
-		return
 	}
-	for _, a := range b.addrs {
-		// A prefix may have been trimmed meanwhile.
-		if a < u.trimmed {
-			u.settle(a, wire.Trimmed)
-		} else {
-			u.settle(a, u.cell(a).goal)
-		}
-	}
-	u.flushed += uint64(len(b.addrs))
-	for _, t := range b.trims {
-		u.settleTrim(t)
-	}
-	b.addrs, b.trims = b.addrs[:0], b.trims[:0]
+	u.idle = append(u.idle, b)
 	u.advance()
 	u.release()
+}
+
+// oldest is the arrival of the first address that is not on flash: all that arrived before are.
+func (u *Unit) oldest() uint64 {
+	oldest := u.arrivals
+	for _, a := range u.ready {
+		oldest = min(oldest, u.cell(a).arrival)
+	}
+	for _, b := range u.flying {
+		for _, a := range b.addrs {
+			oldest = min(oldest, u.cell(a).arrival)
+		}
+	}
+	return oldest
+}
+
+// waiting counts the addresses that are ingested and not on flash.
+func (u *Unit) waiting() int {
+	n := len(u.ready)
+	for _, b := range u.flying {
+		n += len(b.addrs)
+	}
+	return n
 }
 
 // settle makes the word of an ingested address terminal, and tells everybody who asked.

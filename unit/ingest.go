@@ -147,14 +147,13 @@ func (u *Unit) look(a layout.Address) bool {
 	u.end = max(u.end, a+1)
 	if a < u.trimmed {
 		// Given up before it was written, and that is durable: nothing goes to flash.
-		u.enqueued++
-		u.flushed++
 		u.settle(a, wire.Trimmed)
 		u.advance()
 		return true
 	}
 	c.goal = u.ingest(a, w)
-	u.enqueued++
+	c.arrival = u.arrivals
+	u.arrivals++
 	u.ready = append(u.ready, a)
 	return true
 }

@@ -26,5 +26,8 @@ type Session uint32
 // Record is a page for flash.
 type Record struct {
 	Address layout.Address
-	Page    []byte // PageSize bytes
+	Bytes   []byte // PageSize bytes
+	Failed  bool   // set by the writer: not known to be on flash
+
+	trim int // index in Batch.trims, or noTrim
 }

@@ -8,12 +8,12 @@ import (
 )
 
 // Classify tells from a page on flash what its address holds: DURABLE,
-// DURABLE_JUNK, CORRUPT, TRIMMED, or EMPTY for one that is not a whole page of
-// this log: never written, or torn. The caller knows whether it can be torn:
-// below the watermark it cannot, and the page is damaged.
-func Classify(page []byte, log layout.LogID) (wire.State, wire.Header) {
-	h, err := wire.ParsePage(page)
-	if err != nil || h.Log != log {
+// DURABLE_JUNK, CORRUPT, TRIMMED, or EMPTY for one that is not a whole page of position p of
+// this log: never written, torn, or of another address, which a disk in error gives. The caller knows whether
+// it can be torn: below the watermark it cannot, and the page is damaged.
+func Classify(page []byte, log layout.LogID, p layout.Position) (wire.State, wire.Header) {
+	h, err := wire.VerifyPage(page, log, p)
+	if err != nil {
 		return wire.Empty, wire.Header{}
 	}
 	switch h.Flags.Kind() {
@@ -59,7 +59,7 @@ type Entry struct {
 // Trimmed wins over everything, and everything wins over CORRUPT, which is not an
 // entry but the lack of one. Else what is there stays (rule R17).
 func Merge(in Entry, have, out []byte, log layout.LogID, p layout.Position, e layout.Epoch) (put bool, err error) {
-	held, h := Classify(have, log)
+	held, h := Classify(have, log, p)
 	state := durable(in.State)
 	if state == wire.Empty {
 		return false, fmt.Errorf("unit: address %d: state %v: %w", in.Address, in.State, ErrBadEntry)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"corfu/internal/wire"
@@ -44,7 +45,7 @@ type run struct {
 	*bench
 	rnd    *rand.Rand
 	next   layout.Address // first not handed out
-	batch  *Batch         // in flight
+	flying []*Batch       // in flight
 	epochs layout.Epoch
 	acked  map[layout.Address][]byte // as it was on flash when the ack came
 }
@@ -66,10 +67,10 @@ func (r *run) step() {
 		}
 	case k < 98:
 		r.disk()
-		r.batch = nil
+		r.flying = nil
 		r.crash()
 	default:
-		for r.batch != nil {
+		for len(r.flying) > 0 {
 			r.disk()
 		}
 		r.epochs = r.promise + 1
@@ -112,25 +113,31 @@ func (r *run) hole() {
 	}
 }
 
-// disk starts a flush, or ends the one in flight, well or badly.
+// disk starts a flush, or ends one of those in flight, well or badly.
 func (r *run) disk() {
-	if r.batch == nil {
-		r.batch = r.u.NextBatch()
+	if r.rnd.IntN(2) == 0 {
+		if b := r.u.NextBatch(); b != nil {
+			r.flying = append(r.flying, b)
+			return
+		}
+	}
+	if len(r.flying) == 0 {
 		return
 	}
-	ok := r.rnd.IntN(5) != 0
-	if ok {
-		r.write(r.batch)
-	} else if len(r.batch.Records) > 0 {
-		// Half of it, and one page torn.
-		for i, x := range r.batch.Records {
-			if i%2 == 0 {
-				r.d[x.Address] = bytes.Clone(x.Page)
+	i := r.rnd.IntN(len(r.flying))
+	b := r.flying[i]
+	r.flying = slices.Delete(r.flying, i, i+1)
+	if r.rnd.IntN(5) == 0 {
+		// Half of it, and some of that may be on flash all the same.
+		for i := range b.Records {
+			x := &b.Records[i]
+			if x.Failed = i%2 == 0; x.Failed && i%4 == 0 {
+				r.d[x.Address] = bytes.Clone(x.Bytes)
 			}
 		}
 	}
-	r.batch = nil
-	r.u.Flushed(ok)
+	r.write(b)
+	r.u.Flushed(b)
 }
 
 func (r *run) crash() {
@@ -146,7 +153,7 @@ func (r *run) collect() {
 	r.take()
 	for _, x := range r.acks {
 		a := x.Ack.Address
-		s, _ := Classify(r.d[a], testLog)
+		s, _ := Classify(r.d[a], testLog, layout.Position(a))
 		if s != x.Ack.State && !(x.Ack.State == wire.Durable && s == wire.Trimmed) {
 			r.t.Errorf("R3: ack of %d says %v, flash says %v", a, x.Ack.State, s)
 		}
@@ -170,7 +177,7 @@ func (r *run) invariants() {
 			}
 			continue
 		}
-		s, _ := Classify(r.d[a], testLog)
+		s, _ := Classify(r.d[a], testLog, layout.Position(a))
 		if s == wire.Trimmed {
 			continue // or about to be
 		}

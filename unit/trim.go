@@ -76,12 +76,16 @@ func (u *Unit) TrimPrefix(a layout.Address) {
 	}
 }
 
-// MaxAddr answers with the first address above all entries.
+// MaxAddr answers with the first address above all entries; StatusFull: the window is where it is for want of room.
 func (u *Unit) MaxAddr(s Session, id wire.RequestID) {
 	if u.phase == Open {
 		u.scan(u.watermark, u.geo.Window)
 	}
-	u.reply(s, wire.Reply{Request: id, Value: uint64(u.end)})
+	r := wire.Reply{Request: id, Value: uint64(u.end)}
+	if u.full() {
+		r.Status = wire.StatusFull
+	}
+	u.reply(s, r)
 }
 
 // StateOf tells the state of an address, if the unit's memory knows it: not below the window.

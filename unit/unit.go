@@ -22,6 +22,8 @@ type cell struct {
 	goal   wire.State // once flushed
 	stage  stage
 	ringer Session // first session that wants an ack; more of them are in Unit.ringers
+
+	arrival uint64 // its number among all that became waiting
 }
 
 // Unit is the core of a storage unit. See the package comment. Not safe for concurrent use.
@@ -40,12 +42,12 @@ type Unit struct {
 	end       layout.Address // first above all entries seen
 	trimmed   layout.Address // all below were given up; durable before it is set here
 
+	limit    layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet
 	ready    []layout.Address // stage waiting, in the order of arrival
 	trims    []trim           // to be flushed
-	batch    Batch
-	inFlight bool
-	enqueued uint64 // addresses that ever became waiting
-	flushed  uint64 // of them, those on flash
+	flying   []*Batch         // on their way to flash
+	idle     []*Batch         // to be used again
+	arrivals uint64           // addresses that ever became waiting
 
 	ringers map[layout.Address][]Session // sessions beyond the first
 	owners  []Session                    // by index: the slots index×SessionSlots … belong to it
@@ -60,7 +62,7 @@ type Unit struct {
 // ending is a session whose slots are not free yet.
 type ending struct {
 	index int
-	after uint64 // free once that many addresses were flushed
+	after uint64 // free once all that arrived before are on flash
 }
 
 // Output is what the unit wants done. The server takes it after every call.
@@ -119,7 +121,11 @@ type View struct {
 	Base, Watermark, End, TrimmedBelow layout.Address
 
 	Waiting int  // addresses ingested and not on flash
+	Queued  int  // of them, those that are not on their way to flash
 	Urgent  bool // clients wait for them: appends under flash durability, trims, ends of sessions
+
+	Limit layout.Address // of SetLimit
+	Full  bool           // the window would move on, and flash has no room
 }
 
 // New makes the core of a unit as its meta file describes it: closed, not intact (rule R19).
@@ -128,6 +134,7 @@ func New(id layout.UnitID, log layout.LogID, promise layout.Epoch) *Unit {
 	return &Unit{
 		control: control{id: id, log: log, promise: promise},
 		ringers: make(map[layout.Address][]Session),
+		limit:   NoLimit,
 	}
 }
 
@@ -137,8 +144,8 @@ func (u *Unit) View() View {
 		Phase: u.phase, Epoch: u.epoch, Promise: u.promise, Intact: u.intact,
 		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
 		Log:        u.log, Geometry: u.geo, Outdated: u.outdated, TrimmedBelow: u.trimmed,
-		Waiting: len(u.ready) + len(u.batch.addrs),
-		Urgent:  len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && !u.Lazy()),
+		Waiting: u.waiting(), Queued: len(u.ready), Limit: u.limit, Full: u.full(),
+		Urgent: len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && !u.Lazy()),
 	}
 	if !u.outdated {
 		v.Base, v.Watermark, v.End = u.base, min(u.watermark, u.end), u.end
@@ -203,14 +210,18 @@ func (u *Unit) EndSession(index int) {
 	if u.phase == Open {
 		u.ScanAll()
 	}
-	u.ending = append(u.ending, ending{index, u.enqueued})
+	u.ending = append(u.ending, ending{index, u.arrivals})
 	u.release()
 }
 
 func (u *Unit) release() {
+	if len(u.ending) == 0 {
+		return
+	}
+	oldest := u.oldest()
 	kept := u.ending[:0]
 	for _, e := range u.ending {
-		if u.flushed >= e.after {
+		if oldest >= e.after {
 			u.out.Freed = append(u.out.Freed, e.index)
 		} else {
 			kept = append(kept, e)

@@ -10,12 +10,13 @@ import (
 
 // Source is what is on flash.
 type Source interface {
-	// Scan calls fn with every page that may hold something, from address from on,
-	// in order; the page is valid during the call. Pages never written are zero.
-	Scan(from layout.Address, fn func(a layout.Address, page []byte) error) error
-	// ReadPage fills dst with the page of a: zero if it was never written.
-	ReadPage(a layout.Address, dst []byte) error
+	// Scan calls fn with every page at from … to−1 that may hold something, in order; the page is valid during the call. Pages
+	// never written may be left out, or are zero. One that the disk cannot read is nil. It ends with fn's error.
+	Scan(from, to layout.Address, fn func(a layout.Address, page []byte) error) error
 }
+
+// NoLimit as the limit: flash has room for every address.
+const NoLimit = layout.Address(1<<64 - 1)
 
 // ErrWindow: what is on flash does not fit the window. An invariant is broken: see rule R4.
 var ErrWindow = errors.New("entries beyond the window")
@@ -38,7 +39,10 @@ func (u *Unit) SetMemory(l *layout.Layout, mem Memory) {
 // must not be registered.
 //
 // A page at or above settledBelow that is not whole was torn by a crash before it
-// was acknowledged, and is EMPTY. One below it is damaged, and CORRUPT.
+// was acknowledged, and is EMPTY. One below it is damaged, and CORRUPT; so is one that the disk cannot read.
+//
+// Only what is needed is read: the pages from settledBelow up to one window beyond the first hole (rule R4: nothing
+// stands further up), and those of the window.
 func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error {
 	u.trimmed = max(u.trimmed, trimmedBelow)
 	from := max(settledBelow, u.trimmed)
@@ -47,41 +51,49 @@ func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error
 	}
 	w := u.window()
 	u.base = min(u.watermark, u.end-min(u.end, w*3/4))
+	// No EMPTY word without room on flash: the window stays lower, as a larger read cache.
+	u.base = min(u.base, u.limit-min(u.limit, w))
 	if u.end-u.base > w {
-		return fmt.Errorf("unit %d: first hole %d, end %d, window %d: %w", u.id, u.watermark, u.end, w, ErrWindow)
+		return fmt.Errorf("unit %d: first hole %d, end %d, limit %d, window %d: %w", u.id, u.watermark, u.end, u.limit, w, ErrWindow)
 	}
-	u.ready, u.trims, u.batch.addrs, u.inFlight = u.ready[:0], u.trims[:0], u.batch.addrs[:0], false
-	u.enqueued, u.flushed = 0, 0
+	u.ready, u.trims, u.flying = u.ready[:0], u.trims[:0], u.flying[:0]
+	u.arrivals = 0
 	for i := range u.ending {
 		u.ending[i].after = 0
 	}
 	u.release()
 	clear(u.ringers)
 	u.cursor = u.base
-	known := u.watermark
-	for a := u.base; a < u.base+w; a++ {
-		if err := u.loadSlot(src, a, known); err != nil {
-			return err
-		}
+	if err := u.fillWindow(src, u.watermark); err != nil {
+		return err
 	}
 	u.outdated = false
 	u.advance()
 	return nil
 }
 
+// errEnough ends a scan.
+var errEnough = errors.New("enough")
+
 // survey finds the first hole and the end.
 func (u *Unit) survey(src Source, from layout.Address) error {
 	u.watermark, u.end = from, from
 	u.stats.Torn = 0
-	return src.Scan(from, func(a layout.Address, page []byte) error {
-		state, _ := Classify(page, u.log)
-		if state == wire.Empty {
+	err := src.Scan(from, u.geo.MaxAddress()+1, func(a layout.Address, page []byte) error {
+		if a > u.watermark && a-u.watermark >= u.window() {
+			return errEnough
+		}
+		p, mapped := u.position(a)
+		switch state, _ := Classify(page, u.log, p); {
+		case page == nil: // whatever it was, it is no hole
+		case state != wire.Empty && mapped:
+			u.end = a + 1
+		default:
 			if !zero(page[:wire.HeaderSize]) {
 				u.stats.Torn++
 			}
 			return nil
 		}
-		u.end = a + 1
 		for u.watermark < a && !u.mapped(u.watermark) {
 			u.watermark++
 		}
@@ -90,41 +102,63 @@ func (u *Unit) survey(src Source, from layout.Address) error {
 		}
 		return nil
 	})
+	u.watermark = min(u.watermark, u.end)
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
 }
 
-// loadSlot makes word, ring slot and cell of address a.
-func (u *Unit) loadSlot(src Source, a, known layout.Address) error {
+// fillWindow makes words, ring slots and cells of all addresses of the window. All below known are decided.
+func (u *Unit) fillWindow(src Source, known layout.Address) error {
+	next, top := u.base, u.base+u.window()
+	none := func(to layout.Address) {
+		for ; next < to; next++ {
+			page := u.ringPage(next)
+			clear(page)
+			u.loadSlot(next, page, next < known)
+		}
+	}
+	err := src.Scan(u.base, min(u.end, top), func(a layout.Address, from []byte) error {
+		none(a)
+		page := u.ringPage(a)
+		clear(page[copy(page, from):])
+		u.loadSlot(a, page, a < known || from == nil)
+		next = a + 1
+		return nil
+	})
+	none(top)
+	return err
+}
+
+// loadSlot makes word and cell of address a, whose page is in the ring. known says that something stood there.
+func (u *Unit) loadSlot(a layout.Address, page []byte, known bool) {
 	c := u.cell(a)
 	*c = cell{}
-	page := u.ringPage(a)
 	gen := u.geo.Generation(a)
-	state := wire.Empty
-	switch {
-	case a < u.trimmed || !u.mapped(a):
-		state = wire.Trimmed
+	p, mapped := u.position(a)
+	state := wire.Trimmed
+	if a >= u.trimmed && mapped {
+		state, _ = Classify(page, u.log, p)
+	}
+	if state == wire.Empty && known {
+		state = wire.Corrupt
+		u.stats.Corrupt++
+		u.alarm(Alarm{What: "corrupt", Address: a, Err: errDamaged})
+	}
+	if state != wire.Durable {
 		clear(page)
-	case a >= u.end:
-		clear(page)
-	default:
-		if err := src.ReadPage(a, page); err != nil {
-			return err
-		}
-		if state, _ = Classify(page, u.log); state == wire.Empty {
-			clear(page)
-			if a < known {
-				state = wire.Corrupt
-				u.stats.Corrupt++
-			}
-		}
 	}
 	if state == wire.Empty {
 		u.store(a, wire.EmptyWord(gen, u.epoch))
-		return nil
+		return
 	}
 	c.stage = settled
 	u.store(a, wire.MakeWord(state, gen, NoUse.Tag()))
-	return nil
 }
+
+// errDamaged is why an address is CORRUPT after a start.
+var errDamaged = errors.New("what flash has does not verify, or cannot be read")
 
 // NoUse is the tag of words and acks of which the unit does not know any more which slot they came from.
 var NoUse = wire.Use{Slot: wire.MaxStagingSlots - 1, Count: 0xfff}
@@ -137,16 +171,35 @@ func (u *Unit) mapped(a layout.Address) bool {
 
 // advance moves the watermark and the window as far as they may go.
 func (u *Unit) advance() {
-	open := u.window() * 3 / 4
 	for {
 		for u.inWindow(u.watermark) && u.cell(u.watermark).stage == settled {
 			u.watermark++
 		}
-		// Rule R4: below the watermark everything is durable or trimmed.
-		if u.base >= u.watermark || u.end == 0 || u.base+open >= u.end-1 || u.base+u.window() > u.geo.MaxAddress() {
+		// Below the limit flash has room, whatever else happens to the disk: no entry can be published that it cannot take.
+		if !u.due() || u.base+u.window() >= u.limit {
 			return
 		}
 		u.step()
+	}
+}
+
+// due tells whether the window is to move on, which takes that its first address is durable or trimmed (rule R4).
+func (u *Unit) due() bool {
+	open := u.window() * 3 / 4
+	return u.base < u.watermark && u.end != 0 && u.base+open < u.end-1 && u.base+u.window() <= u.geo.MaxAddress()
+}
+
+// full tells whether nothing but the limit keeps the window from moving on.
+func (u *Unit) full() bool {
+	return u.mem != nil && !u.outdated && u.base+u.window() >= u.limit && u.due()
+}
+
+// SetLimit says that flash has room for the pages of all addresses below a, and for no others yet. It does not
+// take back words that are EMPTY already: it never goes down but by wiping.
+func (u *Unit) SetLimit(a layout.Address) {
+	u.limit = a
+	if u.mem != nil && !u.outdated {
+		u.advance()
 	}
 }
 

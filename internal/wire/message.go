@@ -44,10 +44,11 @@ const (
 	StatusTooNew          // the address is not written, or above the window
 	StatusBadQuery        // the request makes no sense to the unit; a bug or an attack
 	StatusIO              // the unit could not read or write its flash
+	StatusFull            // with the value of MaxAddr: the window stands still because flash has no room
 )
 
 func (s Status) String() string {
-	names := [...]string{"OK", "TOO_NEW", "BAD_QUERY", "IO"}
+	names := [...]string{"OK", "TOO_NEW", "BAD_QUERY", "IO", "FULL"}
 	if int(s) < len(names) {
 		return names[s]
 	}

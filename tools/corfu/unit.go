@@ -8,12 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"corfu/layout"
+	"corfu/unit/flash"
 	unitserver "corfu/unit/server"
 )
 
 // unitConfig is the configuration file of a storage unit.
 type unitConfig struct {
 	ID           uint32 `yaml:"id"`
+	Capacity     string `yaml:"capacity"`
 	daemonConfig `yaml:",inline"`
 }
 
@@ -28,9 +30,14 @@ store behind it. It serves nothing until the layout service activates it.`,
 	daemonFlags(cmd.Flags(), &c.daemonConfig, &config, "127.0.0.1:7780", "127.0.0.1:7880")
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its directory keeps it for ever")
+	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := loadConfig(cmd, config, &c); err != nil {
 			return err
+		}
+		capacity, err := parseSize(c.Capacity)
+		if err != nil {
+			return usagef("capacity %q: %w", c.Capacity, err)
 		}
 		switch {
 		case c.ID == 0:
@@ -48,7 +55,7 @@ store behind it. It serves nothing until the layout service activates it.`,
 		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
+				Flash: flash.Options{Capacity: capacity}, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})

@@ -31,10 +31,8 @@ type osFile struct {
 	nosync bool // test control: nothing is brought to stable storage
 }
 
-// openFile opens or makes the segment file at path, size bytes long. made tells that it was made: its
-// directory is not synced yet.
-func openFile(path string, size int64, nosync bool) (f *osFile, made bool, err error) {
-	const flags = os.O_RDWR | os.O_CREATE
+// openFile opens path with flags.
+func openFile(path string, flags int, nosync bool) (f *osFile, err error) {
 	f = &osFile{direct: true, nosync: nosync}
 	f.f, err = os.OpenFile(path, flags|unix.O_DIRECT, 0o600)
 	if errors.Is(err, unix.EINVAL) {
@@ -43,24 +41,15 @@ func openFile(path string, size int64, nosync bool) (f *osFile, made bool, err e
 		f.f, err = os.OpenFile(path, flags, 0o600)
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("flash: %w", err)
+		return nil, fmt.Errorf("flash: %w", err)
 	}
 	f.fd = int(f.f.Fd())
-	st, err := f.f.Stat()
-	if err == nil && st.Size() < size {
-		made = true
-		err = f.allocate(size)
-	}
-	if err != nil {
-		_ = f.f.Close()
-		return nil, false, fmt.Errorf("flash: %s: %w", path, err)
-	}
-	return f, made, nil
+	return f, nil
 }
 
 // allocate gives the file its size, with blocks behind it where the file system can: no write needs new ones.
 func (f *osFile) allocate(size int64) error {
-	err := unix.Fallocate(f.fd, 0, 0, size)
+	err := fallocate(f.fd, 0, 0, size)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		err = f.f.Truncate(size)
 	}
@@ -79,12 +68,16 @@ func (f *osFile) Write(bufs [][]byte, off int64, sync bool) error {
 		flags = unix.RWF_DSYNC
 	}
 	for len(bufs) > 0 {
-		n, err := unix.Pwritev2(f.fd, bufs[:min(len(bufs), maxIOV)], off, flags)
+		n, err := pwritev2(f.fd, bufs[:min(len(bufs), maxIOV)], off, flags)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("flash: write %s at %d: %w", f.f.Name(), off, err)
+		}
+		// A short write is taken up where it ended; O_DIRECT wants whole blocks.
+		if n -= n % align; n == 0 {
+			return fmt.Errorf("flash: write %s at %d: %w", f.f.Name(), off, io.ErrShortWrite)
 		}
 		off += int64(n)
 		bufs = skip(bufs, n)
@@ -94,6 +87,12 @@ func (f *osFile) Write(bufs [][]byte, off int64, sync bool) error {
 	}
 	return nil
 }
+
+// System calls; tests put others in their place.
+var (
+	pwritev2  = unix.Pwritev2
+	fallocate = unix.Fallocate
+)
 
 // maxIOV is IOV_MAX of Linux, the longest list that one call takes.
 const maxIOV = 1024

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"corfu/layout"
@@ -52,7 +53,7 @@ func page(a layout.Address, version byte) Page {
 		b[i] = byte(a) + byte(i) + version
 	}
 	b[0] = 1 // never zero
-	return Page{a, b}
+	return Page{Address: a, Bytes: b}
 }
 
 func wantPage(t *testing.T, s *Store, want Page) {
@@ -73,15 +74,15 @@ func TestWriteReadAndScanAfterReopen(t *testing.T) {
 	must(t, s.Write(pages))
 	must(t, s.Write([]Page{page(16, 9)}))
 	pages[2] = page(16, 9)
-	zero := Page{18, make([]byte, 4096)}
+	zero := Page{Address: 18, Bytes: make([]byte, 4096)}
 	dir := s.Dir()
 	must(t, s.Close())
 	s = open(t, dir, Options{})
-	for _, p := range append(pages, zero, Page{5000, zero.Bytes}) {
+	for _, p := range append(pages, zero, Page{Address: 5000, Bytes: zero.Bytes}) {
 		wantPage(t, s, p)
 	}
 	var found []layout.Address
-	must(t, s.Scan(15, func(a layout.Address, b []byte) error {
+	must(t, s.Scan(15, 2000, func(a layout.Address, b []byte) error {
 		if b[0] != 0 {
 			found = append(found, a)
 			if i := slices.IndexFunc(pages, func(p Page) bool { return p.Address == a }); !bytes.Equal(pages[i].Bytes, b) {
@@ -116,6 +117,7 @@ type watch struct {
 	File
 	fail     error
 	torn     bool
+	mu       sync.Mutex
 	unsynced int
 	writes   int
 }
@@ -129,10 +131,12 @@ func (w *watch) Write(bufs [][]byte, off int64, sync bool) error {
 		}
 		return w.fail
 	}
+	w.mu.Lock()
 	w.writes++
 	if !sync {
 		w.unsynced++
 	}
+	w.mu.Unlock()
 	return w.File.Write(bufs, off, sync)
 }
 
@@ -153,6 +157,7 @@ func TestR3WriteLeavesNothingVolatile(t *testing.T) {
 	}})
 	must(t, s.Write([]Page{page(0, 0)}))
 	must(t, s.Write([]Page{page(1, 0), page(3, 0), page(16, 0), page(17, 0), page(40, 0)}))
+	must(t, s.Write([]Page{page(2, 0), page(4, 0), page(6, 0), page(17, 0), page(19, 0), page(21, 0), page(40, 0)}))
 	if len(files) != 3 {
 		t.Fatalf("%d files", len(files))
 	}
@@ -232,11 +237,11 @@ func TestDropBelowAndWipe(t *testing.T) {
 	s := ready(t, Options{})
 	must(t, s.Write([]Page{page(0, 0), page(16, 0), page(40, 0)}))
 	must(t, s.DropBelow(33))
-	wantPage(t, s, Page{0, make([]byte, 4096)})
-	wantPage(t, s, Page{16, make([]byte, 4096)})
+	wantPage(t, s, Page{Address: 0, Bytes: make([]byte, 4096)})
+	wantPage(t, s, Page{Address: 16, Bytes: make([]byte, 4096)})
 	wantPage(t, s, page(40, 0))
 	must(t, s.Wipe())
-	wantPage(t, s, Page{40, make([]byte, 4096)})
+	wantPage(t, s, Page{Address: 40, Bytes: make([]byte, 4096)})
 	if left, _ := filepath.Glob(filepath.Join(s.Dir(), "seg-*")); len(left) != 0 {
 		t.Fatalf("left: %v", left)
 	}

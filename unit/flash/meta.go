@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
-	"path/filepath"
 
 	"corfu/layout"
 )
@@ -96,63 +94,4 @@ func (m Meta) validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// readMeta reads the meta file; ok is false if there is none.
-func readMeta(dir string) (m Meta, ok bool, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, metaName))
-	if errors.Is(err, os.ErrNotExist) {
-		return m, false, nil
-	}
-	if err != nil {
-		return m, false, fmt.Errorf("flash: %w", err)
-	}
-	m, err = decodeMeta(b)
-	return m, err == nil, err
-}
-
-// writeMeta replaces the meta file: after it returned the new one is there after any
-// crash; if it fails, the old one or the new one is.
-func writeMeta(dir string, m Meta, sync bool) error {
-	if err := m.validate(); err != nil {
-		return fmt.Errorf("flash: meta: %w", err)
-	}
-	b, err := encodeMeta(m)
-	if err != nil {
-		return err
-	}
-	tmp := filepath.Join(dir, metaName+".tmp")
-	if err := writeFile(tmp, b, sync); err != nil {
-		return fmt.Errorf("flash: meta: %w", err)
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, metaName)); err != nil {
-		return fmt.Errorf("flash: meta: %w", err)
-	}
-	if !sync {
-		return nil
-	}
-	return syncDir(dir)
-}
-
-func writeFile(path string, b []byte, sync bool) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil && sync {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("flash: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("flash: sync %s: %w", dir, err)
-	}
-	return nil
 }

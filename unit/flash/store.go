@@ -4,13 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"corfu/layout"
 )
@@ -25,6 +20,11 @@ const (
 // Options of a store. The zero value is good.
 type Options struct {
 	SegmentPages int // pages of one segment file, for a new directory; default 16384, 16 to 2^20
+
+	// Capacity is how many bytes the segments may take, 0: what the disk gives. The unit takes no pages beyond.
+	Capacity int64
+	// Workers write runs of one batch side by side; default 4, 1 to 64.
+	Workers int
 
 	// NoSync leaves everything in volatile memory. It is the control that a
 	// durability test must fail with, and for nothing else.
@@ -44,36 +44,46 @@ var (
 	ErrNoGeometry = errors.New("no geometry yet")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store closed")
+	// ErrFull: no room for another segment, by Options.Capacity or by the disk. Trim, or give it more.
+	ErrFull = errors.New("flash full")
 )
 
-// Page is a page and its address.
-type Page struct {
-	Address layout.Address
-	Bytes   []byte // page size
-}
-
-// Store is an open directory. Safe for many goroutines; one Write at a time.
+// Store is an open store of pages. Safe for many goroutines.
 type Store struct {
 	dir  string
 	opts Options
 	log  *slog.Logger
-	lock *os.File
+	vol  volume
 
 	metaMu sync.Mutex
 	meta   Meta
 
 	shape atomic.Pointer[shape] // from the meta
 
-	writeMu sync.Mutex // Write, and what closes files, exclude each other. Before mu
+	growMu sync.Mutex // makes and removes segments, one at a time. Before mu
 
-	mu       sync.RWMutex // of the fields below; readers of a file hold it, so that Wipe waits for them
-	segments map[uint64]File
+	mu       sync.RWMutex // of the fields below; never held during I/O
+	segments map[uint64]*segment
 	closed   bool
 
-	bounce   sync.Pool // *[]byte, aligned, for pages that are not
-	touched  []File    // of one Write
-	bufs     [][]byte  // of one Write
-	buffered sync.Once // says once that there is no O_DIRECT
+	used    atomic.Int64  // bytes of all segments
+	dropped atomic.Uint64 // segments below were dropped: nothing is written there again
+
+	want     atomic.Pointer[span] // of Ahead
+	full     atomic.Bool          // the last try to make room failed
+	wake     chan struct{}
+	grown    chan struct{}
+	stop     chan struct{}
+	prepared chan struct{}     // closed once prepare ended
+	zeroed   map[*segment]bool // prepare's
+
+	work    chan *run
+	workers sync.WaitGroup
+	jobs    sync.Pool // *job
+	bounce  sync.Pool // *[]byte, aligned, for pages that are not
+
+	scanned, unreadable atomic.Int64
+	buffered            sync.Once // says once that there is no O_DIRECT
 }
 
 // shape is how pages lie in files.
@@ -88,56 +98,53 @@ func Open(dir string, id layout.UnitID, o Options, log *slog.Logger) (*Store, er
 	if o.SegmentPages == 0 {
 		o.SegmentPages = defaultSegmentPages
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("flash: %w", err)
+	if o.Workers == 0 {
+		o.Workers = 4
 	}
-	lock, err := lockDir(dir)
+	vol, err := openDirectory(dir, o.NoSync)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, opts: o, log: log, lock: lock, segments: map[uint64]File{}}
+	s := &Store{dir: dir, opts: o, log: log, vol: vol, segments: map[uint64]*segment{},
+		wake: make(chan struct{}, 1), grown: make(chan struct{}, 1), stop: make(chan struct{}), prepared: make(chan struct{}),
+		zeroed: map[*segment]bool{}, work: make(chan *run)}
 	if err := s.start(id); err != nil {
-		_ = s.Close()
-		return nil, err
+		return nil, errors.Join(err, vol.close())
+	}
+	go s.prepare()
+	for range o.Workers {
+		s.workers.Add(1)
+		go s.worker()
 	}
 	return s, nil
 }
 
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "LOCK"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("flash: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("flash: %s: %w", dir, ErrLocked)
-	}
-	return f, nil
-}
-
 func (s *Store) start(id layout.UnitID) error {
-	m, ok, err := readMeta(s.dir)
+	b, err := s.vol.loadMeta()
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		return s.SaveMeta(Meta{Unit: id, SegmentPages: s.opts.SegmentPages})
+	}
+	m, err := decodeMeta(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.dir, err)
 	}
-	if ok && m.Unit != id {
+	if m.Unit != id {
 		return fmt.Errorf("flash: %s belongs to unit %d, not %d: %w", s.dir, m.Unit, id, ErrOtherUnit)
 	}
-	if ok {
-		s.meta = m
-		s.adopt()
-		return nil
+	s.meta = m
+	s.adopt()
+	ns, err := s.vol.list()
+	if err != nil {
+		return err
 	}
-	if left, err := filepath.Glob(filepath.Join(s.dir, "seg-*")); err != nil || len(left) > 0 {
-		return fmt.Errorf("flash: %s has segments but no meta file: %w", s.dir, ErrBadMeta)
+	for _, n := range ns {
+		s.segments[n] = &segment{n: n}
 	}
-	// The name of the directory itself must survive, too.
-	if !s.opts.NoSync {
-		if err := syncDir(filepath.Dir(s.dir)); err != nil {
-			return err
-		}
-	}
-	return s.SaveMeta(Meta{Unit: id, SegmentPages: s.opts.SegmentPages})
+	s.used.Store(int64(len(ns)) * s.shape.Load().segmentBytes())
+	return nil
 }
 
 // adopt takes the shape from the meta.
@@ -174,7 +181,14 @@ func (s *Store) SaveMeta(m Meta) error {
 }
 
 func (s *Store) save(m Meta) error {
-	if err := writeMeta(s.dir, m, !s.opts.NoSync); err != nil {
+	if err := m.validate(); err != nil {
+		return fmt.Errorf("flash: meta: %w", err)
+	}
+	b, err := encodeMeta(m)
+	if err != nil {
+		return err
+	}
+	if err := s.vol.saveMeta(b); err != nil {
 		return err
 	}
 	s.meta = m
@@ -182,126 +196,48 @@ func (s *Store) save(m Meta) error {
 	return nil
 }
 
+// SegmentPages is how many pages one segment holds.
+func (s *Store) SegmentPages() int { return s.shape.Load().perFile }
+
 // Dir is where the data lies.
 func (s *Store) Dir() string { return s.dir }
 
-// segment gives the file of segment n, opened, or made if there is none and make is set; else nil.
-// s.mu is held for writing.
-func (s *Store) segment(n uint64, create bool) (File, error) {
-	if s.closed {
-		return nil, fmt.Errorf("flash: %w", ErrClosed)
-	}
-	x := s.shape.Load()
-	if x.pageSize == 0 {
-		return nil, fmt.Errorf("flash: %w", ErrNoGeometry)
-	}
-	if f := s.segments[n]; f != nil {
-		return f, nil
-	}
-	path := s.path(n)
-	if _, err := os.Stat(path); err != nil && (!create || !errors.Is(err, os.ErrNotExist)) {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("flash: %w", err)
-	}
-	f, made, err := openFile(path, int64(x.perFile)*int64(x.pageSize), s.opts.NoSync)
-	if err != nil {
-		return nil, err
-	}
-	if made && !s.opts.NoSync {
-		if err := syncDir(s.dir); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
-	}
-	if !f.direct {
-		s.buffered.Do(func() {
-			s.log.Warn("the file system refuses O_DIRECT: writing through the page cache, with fdatasync", "dir", s.dir)
-		})
-	}
-	s.segments[n] = f
-	if s.opts.Wrap != nil {
-		s.segments[n] = s.opts.Wrap(path, f)
-	}
-	return s.segments[n], nil
+// Stats of a store.
+type Stats struct {
+	Used, Capacity int64 // bytes of the segments, and how many they may be (0: what the disk gives)
+	Segments       int
+	Full           bool  // there is no room for another segment
+	Scanned        int64 // bytes that Scan has read
+	Unreadable     int64 // pages that Scan could not read
 }
 
-func (s *Store) path(n uint64) string { return filepath.Join(s.dir, fmt.Sprintf("seg-%012x", n)) }
-
-// place tells where the page of a is.
-func (s *Store) place(a layout.Address) (segment uint64, off int64) {
-	x := s.shape.Load()
-	n := uint64(x.perFile)
-	return uint64(a) / n, int64(uint64(a)%n) * int64(x.pageSize)
+// Stats tells how the store stands.
+func (s *Store) Stats() Stats {
+	s.mu.RLock()
+	n := len(s.segments)
+	s.mu.RUnlock()
+	return Stats{Used: s.used.Load(), Capacity: s.opts.Capacity, Segments: n, Full: s.full.Load(),
+		Scanned: s.scanned.Load(), Unreadable: s.unreadable.Load()}
 }
 
-// list gives the numbers of all segments on disk, in order.
-func (s *Store) list() ([]uint64, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, "seg-*"))
-	if err != nil {
-		return nil, fmt.Errorf("flash: %w", err)
-	}
-	var ns []uint64
-	for _, name := range names {
-		var n uint64
-		if _, err := fmt.Sscanf(filepath.Base(name), "seg-%012x", &n); err != nil || s.path(n) != name {
-			return nil, fmt.Errorf("flash: %s: not a segment's name", name)
-		}
-		ns = append(ns, n)
-	}
-	slices.Sort(ns)
-	return ns, nil
-}
-
-// Wipe forgets all pages. Durable when it returns nil; a crash leaves some or none of them.
-func (s *Store) Wipe() error { return s.drop(func(uint64) bool { return true }) }
-
-// DropBelow gives the space of addresses below a back, as far as they fill whole segments. They read as never written.
-func (s *Store) DropBelow(a layout.Address) error {
-	n := uint64(a) / uint64(s.Meta().SegmentPages)
-	return s.drop(func(i uint64) bool { return i < n })
-}
-
-func (s *Store) drop(which func(n uint64) bool) error {
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ns, err := s.list()
-	if err != nil {
-		return err
-	}
-	dropped := false
-	for _, n := range ns {
-		if !which(n) {
-			continue
-		}
-		dropped = true
-		if f := s.segments[n]; f != nil {
-			err = errors.Join(err, f.Close())
-			delete(s.segments, n)
-		}
-		err = errors.Join(err, os.Remove(s.path(n)))
-	}
-	if dropped && !s.opts.NoSync {
-		err = errors.Join(err, syncDir(s.dir))
-	}
-	return err
-}
-
-// Close lets go of the directory. What was written is durable before. Idempotent.
+// Close lets go of the directory. What was written is durable before; no Write may run. Idempotent.
 func (s *Store) Close() error {
-	s.writeMu.Lock()
-	defer s.writeMu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	was := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if was {
 		return nil
 	}
-	s.closed = true
-	var err error
-	for _, f := range s.segments {
-		err = errors.Join(err, f.Close())
+	close(s.stop)
+	<-s.prepared
+	close(s.work)
+	s.workers.Wait()
+	s.growMu.Lock()
+	defer s.growMu.Unlock()
+	var errs []error
+	for _, n := range s.numbers() {
+		errs = append(errs, s.find(n).close())
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(append(errs, s.vol.close())...)
 }

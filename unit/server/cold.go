@@ -57,11 +57,12 @@ func (s *Server) lookup(a layout.Address, page []byte) (wire.State, error) {
 			return state, nil
 		}
 	}
+	p, log, mapped := s.position(a)
 	for range coldTries {
-		if err := s.store.ReadPage(a, page); err != nil {
+		if err := s.store.ReadPage(a, page); err != nil || !mapped {
 			return wire.Empty, err
 		}
-		if state, _ = unit.Classify(page, s.logID()); state != wire.Empty {
+		if state, _ = unit.Classify(page, log, p); state != wire.Empty {
 			return state, nil
 		}
 	}

@@ -25,7 +25,7 @@ type Config struct {
 	Flash flash.Options
 
 	TokenLife   time.Duration // how long a session may take to connect; default 10 s
-	ColdReaders int           // cold reads at a time; default 4, 1 to 256
+	ColdReaders int           // cold reads at a time; default 16, 1 to 256
 
 	// ScanBusy and ScanIdle are how often the index is searched for words of which no doorbell told, while
 	// something happened in the last 100 ms, and otherwise. Default 2 ms and 20 ms.
@@ -54,7 +54,7 @@ func (c Config) withDefaults() Config {
 		c.TokenLife = 10 * time.Second
 	}
 	if c.ColdReaders == 0 {
-		c.ColdReaders = 4
+		c.ColdReaders = 16
 	}
 	if c.ScanBusy == 0 {
 		c.ScanBusy = 2 * time.Millisecond

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,6 +79,9 @@ func (s *Server) activate(n layout.Epoch) error {
 	if e := s.do(func(u *unit.Unit) { ready, err = u.Prepare(n) }); e != nil || err != nil || ready {
 		return firstError(e, err)
 	}
+	if err := s.checkRoom(); err != nil {
+		return err
+	}
 	if err := s.mem.open(s.cfg.Device); err != nil {
 		return err
 	}
@@ -121,10 +125,11 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 				return err
 			}
 		}
-		if _, mapped := meta.Layout.PositionAt(s.cfg.ID, a); !mapped {
+		p, mapped := meta.Layout.PositionAt(s.cfg.ID, a)
+		if !mapped {
 			continue
 		}
-		e, err := s.entry(a, layout.LogID(meta.Log), snap, page)
+		e, err := s.entry(a, p, layout.LogID(meta.Log), snap, page)
 		if err != nil {
 			return err
 		}
@@ -141,14 +146,14 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 const entriesChunk = 256
 
 // entry reads what stands at a.
-func (s *Server) entry(a layout.Address, log layout.LogID, snap unit.Snapshot, page []byte) (unit.Entry, error) {
+func (s *Server) entry(a layout.Address, p layout.Position, log layout.LogID, snap unit.Snapshot, page []byte) (unit.Entry, error) {
 	if a < snap.TrimmedBelow {
 		return unit.Entry{Address: a, State: wire.Trimmed}, nil
 	}
 	if err := s.store.ReadPage(a, page); err != nil {
 		return unit.Entry{}, err
 	}
-	state, h := unit.Classify(page, log)
+	state, h := unit.Classify(page, log, p)
 	e := unit.Entry{Address: a, State: state, Attempt: h.Attempt}
 	switch {
 	case state == wire.Durable:
@@ -159,20 +164,26 @@ func (s *Server) entry(a layout.Address, log layout.LogID, snap unit.Snapshot, p
 	return e, nil
 }
 
+// noteEvery is how long the meta file may lag behind the watermark.
+const noteEvery = time.Second
+
 // noteSettled notes from time to time how far everything is settled: a start searches only above, and
 // knows damage below for what it is. The loop calls it.
-func (s *Server) noteSettled(watermark layout.Address) {
-	if watermark < s.loopState.noteNext {
+func (s *Server) noteSettled(v unit.View) {
+	st, now := &s.loopState, time.Now()
+	few := v.Watermark < st.noted+layout.Address(v.Geometry.Window)
+	if v.Watermark <= st.noted || (few && now.Sub(st.notedAt) < noteEvery) || s.noting.Swap(true) {
 		return
 	}
-	s.loopState.noteNext = watermark + layout.Address(s.store.Meta().SegmentPages)
+	st.noted, st.notedAt = v.Watermark, now
 	go func() {
+		defer s.noting.Store(false)
 		// Never while an epoch changes: entries may be wiped.
 		if !s.ctl.TryRLock() {
 			return
 		}
 		defer s.ctl.RUnlock()
-		if err := s.saveSettled(); err != nil {
+		if err := s.saveSettled(); err != nil && !errors.Is(err, errStopped) {
 			s.cfg.Logger.Warn("progress not noted: the next start takes longer", "error", err)
 		}
 	}()
@@ -183,6 +194,9 @@ func (s *Server) saveSettled() error {
 	var watermark layout.Address
 	if err := s.do(func(u *unit.Unit) { watermark = u.View().Watermark }); err != nil {
 		return err
+	}
+	if watermark <= s.store.Meta().SettledBelow {
+		return nil
 	}
 	return s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow = max(m.SettledBelow, watermark) })
 }

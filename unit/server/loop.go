@@ -7,7 +7,6 @@ import (
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/unit"
-	"corfu/unit/flash"
 )
 
 // eventKind says what the loop is to do.
@@ -66,10 +65,11 @@ type loopState struct {
 	busy      time.Time // of the last event
 	retry     time.Time // no flush before, after one that failed
 	gathering time.Time // since when pages wait for company; zero: none do
-	started   time.Time // of the flush in flight
 	waiters   []chan error
-	noteNext  layout.Address // watermark at which it is noted in the meta file again
-	published unit.Stats     // as the metrics have them
+	noted     layout.Address // watermark in the meta file, or on its way there
+	notedAt   time.Time
+	asked     uint64     // segment of flash up to which room was asked for
+	published unit.Stats // as the metrics have them
 }
 
 func (s *Server) loop() {
@@ -82,8 +82,10 @@ func (s *Server) loop() {
 			s.handle(ev)
 			s.drain()
 			s.loopState.busy = time.Now()
-		case err := <-s.flushed:
-			s.finishFlush(err)
+		case f := <-s.flushed:
+			s.finishFlush(f)
+		case <-s.store.Grown():
+			s.setLimit()
 		case <-timer.C:
 			timer.Reset(s.tick())
 		case <-s.stopLoop:
@@ -114,7 +116,7 @@ func (s *Server) tick() time.Duration {
 		s.loopState.busy = now
 	}
 	s.observe()
-	s.noteSettled(s.core.View().Watermark)
+	s.noteSettled(s.core.View())
 	switch {
 	case now.Sub(s.loopState.busy) >= busyFor:
 		return s.cfg.ScanIdle
@@ -153,7 +155,7 @@ func (s *Server) handle(ev event) {
 	}
 }
 
-// startFlush hands the next batch to the flusher, if there is one and none is in flight.
+// startFlush hands batches to the flushers, as many as the core gives.
 func (s *Server) startFlush() {
 	if !s.loopState.retry.IsZero() {
 		if time.Now().Before(s.loopState.retry) {
@@ -164,20 +166,24 @@ func (s *Server) startFlush() {
 	if s.gather() {
 		return
 	}
-	b := s.core.NextBatch()
-	if b == nil {
-		return
+	for b := s.core.NextBatch(); b != nil; b = s.core.NextBatch() {
+		s.loopState.gathering = time.Time{}
+		s.m.batchPages.Observe(float64(len(b.Records)))
+		s.batches <- b // has room for all that may be in flight
 	}
-	s.loopState.gathering = time.Time{}
-	s.loopState.started = time.Now()
-	s.m.batchPages.Observe(float64(len(b.Records)))
-	s.batches <- b // has room for one, and one is in flight at most
+}
+
+// flushed is a batch that was written, or not.
+type flushed struct {
+	batch *unit.Batch
+	err   error
+	took  time.Duration
 }
 
 // gather tells whether what waits shall wait on for company (Config.Gather). The scan's timer ends the wait.
 func (s *Server) gather() bool {
 	v := s.core.View()
-	if v.Urgent || len(s.loopState.waiters) > 0 || v.Waiting >= v.Geometry.SessionSlots/2 {
+	if v.Urgent || len(s.loopState.waiters) > 0 || v.Queued >= v.Geometry.SessionSlots/2 {
 		return false
 	}
 	if s.loopState.gathering.IsZero() {
@@ -188,29 +194,26 @@ func (s *Server) gather() bool {
 
 // flusher writes batches until there are no more.
 func (s *Server) flusher() {
-	defer close(s.flusherDone)
-	var pages []flash.Page
+	defer s.flushers.Done()
 	for b := range s.batches {
-		pages = pages[:0]
-		for _, r := range b.Records {
-			pages = append(pages, flash.Page{Address: r.Address, Bytes: r.Page})
-		}
-		s.flushed <- s.store.Write(pages)
+		began := time.Now()
+		err := s.store.Write(b.Records)
+		s.flushed <- flushed{b, err, time.Since(began)}
 	}
 }
 
-func (s *Server) finishFlush(err error) {
-	s.m.flushSeconds.Observe(time.Since(s.loopState.started).Seconds())
-	s.core.Flushed(err == nil)
-	if err == nil {
+func (s *Server) finishFlush(f flushed) {
+	s.m.flushSeconds.Observe(f.took.Seconds())
+	s.core.Flushed(f.batch)
+	if f.err == nil {
 		s.flushError.Store(nil)
 		return
 	}
 	s.m.flushErrors.Inc()
-	s.flushError.Store(&err)
-	s.cfg.Logger.Error("flash refuses pages: nothing is acknowledged until it takes them", "error", err)
+	s.flushError.Store(&f.err)
+	s.cfg.Logger.Error("flash refuses pages: they are not acknowledged until it takes them", "error", f.err)
 	s.loopState.retry = time.Now().Add(retryFlush)
-	s.notifyFlushed(err)
+	s.notifyFlushed(f.err)
 }
 
 // waitFlushed returns once everything that was published is on flash, or with the
@@ -273,4 +276,5 @@ func (s *Server) publish() {
 	v := s.core.View()
 	s.base.Store(uint64(v.Base))
 	s.trimmed.Store(uint64(v.TrimmedBelow))
+	s.ahead(v)
 }

@@ -18,6 +18,7 @@ type metrics struct {
 	batchPages, flushSeconds, sealSeconds, coldSeconds                        prometheus.Histogram
 	flushErrors, acks, seals, activations, coldReads, opened, rejected        prometheus.Counter
 	doorbells, ignored, pages, junk, corrupt, tampered, steps, trims          prometheus.Counter
+	flashUsed, flashCapacity, flashFull, recoverySeconds, recoveryBytes       prometheus.Gauge
 	base, watermark, end, occupied, waiting, slots, epoch, state, memoryBytes prometheus.Gauge
 
 	ends *prometheus.CounterVec
@@ -98,6 +99,11 @@ func (m *metrics) gauges() {
 	m.slots = g("staging_slots_in_use", "Staging slots owned by sessions, or not flushed since their session ended.")
 	m.epoch = g("epoch", "The promise: the epoch served or sealed for.")
 	m.state = g("state", "0 closed, 1 sealed, 2 open.")
+	m.flashUsed = g("flash_used_bytes", "Space that the segments take.")
+	m.flashCapacity = g("flash_capacity_bytes", "Space that they may take; 0: what the disk gives.")
+	m.flashFull = g("flash_full", "1 while there is no room for another segment.")
+	m.recoverySeconds = g("recovery_seconds", "Time that the last start took until the unit knew what is on flash.")
+	m.recoveryBytes = g("recovery_read_bytes", "What the last start read from flash.")
 	m.memoryBytes = g("registered_memory_bytes", "Memory of index, ring, staging and messages.")
 }
 
@@ -133,6 +139,14 @@ func (s *Server) observe() {
 	s.mu.Unlock()
 	m.slots.Set(float64((v.Geometry.MaxSessions - free) * v.Geometry.SessionSlots))
 	m.memoryBytes.Set(float64(s.bytes.Load()))
+	f := s.store.Stats()
+	m.flashUsed.Set(float64(f.Used))
+	m.flashCapacity.Set(float64(f.Capacity))
+	full := 0.0
+	if f.Full {
+		full = 1
+	}
+	m.flashFull.Set(full)
 }
 
 // ended counts the end of a session by its reason.

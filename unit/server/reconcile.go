@@ -168,7 +168,8 @@ func (s *Server) reload() error {
 	var err error
 	e := s.do(func(u *unit.Unit) {
 		if err = s.adopt(meta.Layout); err == nil {
-			err = u.Load(s.store, meta.SettledBelow, meta.TrimmedBelow)
+			err = s.load(u, meta)
+			s.loopState.asked, s.loopState.noted = 0, 0
 		}
 	})
 	return firstError(e, err)

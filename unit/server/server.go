@@ -31,21 +31,22 @@ type Server struct {
 	control  net.Listener
 	listener rdma.Listener
 
-	events      chan event
-	batches     chan *unit.Batch
-	flushed     chan error
-	coldJobs    chan coldJob
-	stopLoop    chan struct{}
-	loopDone    chan struct{}
-	flusherDone chan struct{}
-	acceptDone  chan struct{}
-	coldDone    sync.WaitGroup
-	handshakes  sync.WaitGroup
-	loopState   loopState
+	events     chan event
+	batches    chan *unit.Batch
+	flushed    chan flushed
+	coldJobs   chan coldJob
+	stopLoop   chan struct{}
+	loopDone   chan struct{}
+	flushers   sync.WaitGroup
+	acceptDone chan struct{}
+	coldDone   sync.WaitGroup
+	handshakes sync.WaitGroup
+	loopState  loopState
 
 	// What the core showed last: addresses below base are decided and durable.
 	base, trimmed atomic.Uint64
 	bytes         atomic.Int64          // registered
+	noting        atomic.Bool           // the watermark is on its way to the meta file
 	flushError    atomic.Pointer[error] // of the last flush; nil: it succeeded
 
 	ctl sync.RWMutex // held by seal, reconcile and activate; sessions are opened under the read lock
@@ -70,11 +71,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg:    cfg,
-		events: make(chan event, queueDepth), batches: make(chan *unit.Batch, 1), flushed: make(chan error, 1),
+		events: make(chan event, queueDepth), batches: make(chan *unit.Batch, unit.MaxInFlight), flushed: make(chan flushed, unit.MaxInFlight),
 		coldJobs: make(chan coldJob, coldDepth),
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}),
-		flusherDone: make(chan struct{}), acceptDone: make(chan struct{}),
-		sessions: map[*session]struct{}{}, tokens: map[token]pending{},
+		acceptDone: make(chan struct{}),
+		sessions:   map[*session]struct{}{}, tokens: map[token]pending{},
 	}
 	s.loopState.live = map[unit.Session]*link{}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -95,14 +96,17 @@ func (s *Server) start() (err error) {
 		if err := s.adopt(meta.Layout); err != nil {
 			return err
 		}
-		if err := s.core.Load(s.store, meta.SettledBelow, meta.TrimmedBelow); err != nil {
+		if err := s.load(s.core, meta); err != nil {
 			return err
 		}
 	}
+	recovered, scanned := time.Since(began), s.store.Stats().Scanned
 	s.publish()
 	if s.m, err = newMetrics(s); err != nil {
 		return err
 	}
+	s.m.recoverySeconds.Set(recovered.Seconds())
+	s.m.recoveryBytes.Set(float64(scanned))
 	if s.control, err = control.Listen(s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
 		return err
 	}
@@ -110,7 +114,10 @@ func (s *Server) start() (err error) {
 		return err
 	}
 	go s.loop()
-	go s.flusher()
+	for range unit.MaxInFlight {
+		s.flushers.Add(1)
+		go s.flusher()
+	}
 	go s.accept()
 	for i := range s.cfg.ColdReaders {
 		s.coldDone.Add(1)
@@ -122,8 +129,8 @@ func (s *Server) start() (err error) {
 	return s.do(func(u *unit.Unit) {
 		v := u.View()
 		s.cfg.Logger.Info("unit started", "dir", s.cfg.Dir, "control", s.ControlAddr(), "fabric", s.listener.Addr(),
-			"log", v.Log, "promise", v.Promise, "watermark", v.Watermark, "end", v.End, "torn", u.Stats().Torn,
-			"took", time.Since(began))
+			"log", v.Log, "promise", v.Promise, "watermark", v.Watermark, "end", v.End, "torn", u.Stats().Torn, "corrupt", u.Stats().Corrupt,
+			"recovery", recovered, "bytes_read", scanned, "took", time.Since(began))
 	})
 }
 
@@ -213,7 +220,7 @@ func (s *Server) close() error {
 	close(s.stopLoop)
 	<-s.loopDone
 	close(s.batches)
-	<-s.flusherDone
+	s.flushers.Wait()
 	close(s.coldJobs)
 	s.coldDone.Wait()
 	s.m.unregister()
@@ -275,7 +282,15 @@ func (s *Server) endSessions() error {
 	return nil
 }
 
-func (s *Server) logID() layout.LogID { return layout.LogID(s.store.Meta().Log) }
+// position gives the position of address a, by the layout that the unit was reconciled to, and the log.
+func (s *Server) position(a layout.Address) (p layout.Position, log layout.LogID, mapped bool) {
+	meta := s.store.Meta()
+	if meta.Layout == nil {
+		return 0, log, false
+	}
+	p, mapped = meta.Layout.PositionAt(s.cfg.ID, a)
+	return p, layout.LogID(meta.Log), mapped
+}
 
 // saveTrim makes it durable that all addresses below a are given up, and then gives them up.
 func (s *Server) saveTrim(a layout.Address) error {

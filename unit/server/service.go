@@ -15,6 +15,7 @@ import (
 	"corfu/layout"
 	"corfu/rdma"
 	"corfu/unit"
+	"corfu/unit/flash"
 )
 
 // service answers the control plane.
@@ -36,7 +37,7 @@ func toStatus(err error) error {
 		code = codes.InvalidArgument
 	case errors.Is(err, unit.ErrConflict), errors.Is(err, unit.ErrWindow):
 		code = codes.DataLoss
-	case errors.Is(err, errNoSession):
+	case errors.Is(err, errNoSession), errors.Is(err, flash.ErrFull):
 		code = codes.ResourceExhausted
 	case errors.Is(err, errStopped):
 		code = codes.Unavailable

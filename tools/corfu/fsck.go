@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+	"corfu/unit/flash"
+)
+
+// problemJSON is a problem as scripts read it.
+type problemJSON struct {
+	Address  layout.Address   `json:"address"`
+	Count    uint64           `json:"count"` // of addresses; 0: it is of a file
+	Position *layout.Position `json:"position,omitempty"`
+	Problem  string           `json:"problem"`
+}
+
+func (a *app) fsckCommand() *cobra.Command {
+	var repair bool
+	cmd := &cobra.Command{
+		Use: "fsck DIR", Short: "Check the directory of a unit that is not running", Args: cobra.ExactArgs(1),
+		Long: `Read the whole directory of a storage unit that is not running, and print every problem
+with its address and position: pages that do not verify, pages that are missing below
+what the unit had noted as durable, files that do not belong there. It changes nothing.
+Exit status 1 if there is a problem. What is damaged here another replica of the chain may have.`,
+	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "note in the meta file how far everything verifies, if that is further than it says; nothing else")
+	cmd.RunE = a.body(func(_ context.Context, args []string) (err error) {
+		in, err := flash.OpenInspector(args[0])
+		if err != nil {
+			return err
+		}
+		sum, err := in.Check(func(p flash.Problem) {
+			if err := a.printProblem(p); err != nil {
+				a.say("%v\n", err)
+			}
+		})
+		if err := errors.Join(err, in.Close()); err != nil {
+			return err
+		}
+		if repair {
+			if err := flash.Repair(args[0], sum); err != nil {
+				return err
+			}
+		}
+		if a.json() {
+			err = a.printJSON(sum)
+		} else {
+			a.say("%d entries, %d junk, %d trimmed, %d corrupt, %d torn; trimmed below %d, noted as durable below %d, nothing missing below %d, end %d\n",
+				sum.Entries, sum.Junk, sum.Trimmed, sum.Corrupt, sum.Torn, sum.TrimmedBelow, sum.Settled, sum.Watermark, sum.End)
+		}
+		if err == nil && sum.Problems > 0 {
+			err = fmt.Errorf("%s: problems found: %d", args[0], sum.Problems)
+		}
+		return err
+	})
+	return cmd
+}
+
+func (a *app) printProblem(p flash.Problem) error {
+	if a.json() {
+		j := problemJSON{Address: p.Address, Count: p.Count, Problem: p.What}
+		if p.Mapped {
+			j.Position = &p.Position
+		}
+		return a.printJSON(j)
+	}
+	where := ""
+	if p.Count > 0 {
+		where = fmt.Sprintf("address %d: ", p.Address)
+		if p.Count > 1 {
+			where = fmt.Sprintf("addresses %d to %d: ", p.Address, uint64(p.Address)+p.Count-1)
+		}
+		if p.Mapped {
+			where += fmt.Sprintf("position %d: ", p.Position)
+		}
+	}
+	_, err := fmt.Fprintln(a.stdout, where+p.What)
+	return err
+}
+
+// pageJSON is a page of a store as scripts read it.
+type pageJSON struct {
+	Address  layout.Address   `json:"address"`
+	Position *layout.Position `json:"position,omitempty"`
+	State    string           `json:"state"`
+	Epoch    layout.Epoch     `json:"epoch,omitempty"`
+	Attempt  string           `json:"attempt,omitempty"`
+	Flags    uint8            `json:"flags,omitempty"`
+	Length   int              `json:"length"`
+	Payload  []byte           `json:"payload_base64,omitempty"`
+	Problem  string           `json:"problem,omitempty"`
+}
+
+func (a *app) dumpCommand() *cobra.Command {
+	var from, to uint64
+	var head int
+	cmd := &cobra.Command{
+		Use: "dump DIR", Short: "Print the pages of a unit that is not running", Args: cobra.ExactArgs(1),
+		Long: `Print the pages in the directory of a storage unit that is not running: address,
+position, state, epoch and attempt, length, and how the payload begins. Addresses that
+were never written are left out. It changes nothing.`,
+	}
+	f := cmd.Flags()
+	f.Uint64Var(&from, "from", 0, "first `address`")
+	f.Uint64Var(&to, "to", 1<<62, "first `address` not to print")
+	f.IntVar(&head, "payload", 48, "how many `bytes` of each payload to print; -1: all")
+	cmd.RunE = a.body(func(_ context.Context, args []string) (err error) {
+		in, err := flash.OpenInspector(args[0])
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, in.Close()) }()
+		return in.Scan(layout.Address(from), layout.Address(to), func(x flash.Found) error {
+			if x.Blank {
+				return nil
+			}
+			return a.printPage(x, head)
+		})
+	})
+	return cmd
+}
+
+func (a *app) printPage(x flash.Found, head int) error {
+	var payload []byte
+	if x.State == wire.Durable {
+		payload = x.Header.Payload(x.Page)
+	}
+	length := len(payload)
+	if head >= 0 {
+		payload = payload[:min(head, length)]
+	}
+	state := x.State.String()
+	if x.State == wire.Empty {
+		state = "NOT WHOLE"
+	}
+	if a.json() {
+		j := pageJSON{Address: x.Address, State: state, Epoch: x.Header.Epoch, Flags: uint8(x.Header.Flags), Length: length, Payload: payload, Problem: x.Problem}
+		if x.Mapped {
+			j.Position = &x.Position
+		}
+		if x.State == wire.Durable {
+			j.Attempt = fmt.Sprintf("%#x", uint64(x.Header.Attempt))
+		}
+		return a.printJSON(j)
+	}
+	line := fmt.Sprintf("address %d position %d %s", x.Address, x.Position, state)
+	if x.State != wire.Empty {
+		line += fmt.Sprintf(" epoch %d", x.Header.Epoch)
+	}
+	if x.State == wire.Durable {
+		line += fmt.Sprintf(" attempt %#x length %d %s", uint64(x.Header.Attempt), length, strconv.QuoteToASCII(string(payload)))
+		if len(payload) < length {
+			line += "…"
+		}
+	}
+	if x.Problem != "" {
+		line += " (" + x.Problem + ")"
+	}
+	_, err := fmt.Fprintln(a.stdout, line)
+	return err
+}

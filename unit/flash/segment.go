@@ -1,0 +1,179 @@
+package flash
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"corfu/layout"
+)
+
+// segment is one that exists, opened when it is needed first.
+type segment struct {
+	n  uint64
+	mu sync.RWMutex // held for reading by I/O, for writing by what opens and closes
+
+	file File // nil: not open
+	gone bool
+
+	// fresh: no page was written to it since it was made, so it may still be filled with zeros. fill is held
+	// by whoever writes zeros, and by whoever ends that.
+	fresh atomic.Bool
+	fill  sync.Mutex
+}
+
+// acquire gives the file of g and keeps it open until g.mu is released for reading; nil: the segment is gone.
+func (s *Store) acquire(g *segment) (File, error) {
+	for {
+		g.mu.RLock()
+		if g.file != nil || g.gone {
+			if g.gone {
+				g.mu.RUnlock()
+				return nil, nil
+			}
+			return g.file, nil
+		}
+		g.mu.RUnlock()
+		if err := s.openSegment(g); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *Store) openSegment(g *segment) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.file != nil || g.gone {
+		return nil
+	}
+	f, err := s.vol.open(g.n, s.shape.Load().segmentBytes())
+	if err != nil {
+		return err
+	}
+	g.file = s.wrap(g.n, f)
+	return nil
+}
+
+func (s *Store) wrap(n uint64, f File) File {
+	if x, ok := f.(*osFile); ok && !x.direct {
+		s.buffered.Do(func() {
+			s.log.Warn("the file system refuses O_DIRECT: writing through the page cache, with fdatasync", "dir", s.dir)
+		})
+	}
+	if s.opts.Wrap != nil {
+		return s.opts.Wrap(segmentPath(s.dir, n), f)
+	}
+	return f
+}
+
+// find gives segment n, or nil if it does not exist.
+func (s *Store) find(n uint64) *segment {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.segments[n]
+}
+
+// make gives segment n, and makes it if it does not exist. It fails with ErrFull, ErrClosed or ErrNoGeometry.
+func (s *Store) make(n uint64) (*segment, error) {
+	if g := s.find(n); g != nil {
+		return g, nil
+	}
+	s.growMu.Lock()
+	defer s.growMu.Unlock()
+	if g := s.find(n); g != nil {
+		return g, nil
+	}
+	if s.isClosed() {
+		return nil, fmt.Errorf("flash: %w", ErrClosed)
+	}
+	x := s.shape.Load()
+	if x.pageSize == 0 {
+		return nil, fmt.Errorf("flash: %w", ErrNoGeometry)
+	}
+	size := x.segmentBytes()
+	if used := s.used.Load(); s.opts.Capacity > 0 && used+size > s.opts.Capacity {
+		return nil, fmt.Errorf("flash: %s: %d of %d bytes used, a segment takes %d: %w", s.dir, used, s.opts.Capacity, size, ErrFull)
+	}
+	f, err := s.vol.create(n, size)
+	if err != nil {
+		return nil, err
+	}
+	g := &segment{n: n, file: s.wrap(n, f)}
+	g.fresh.Store(true)
+	s.used.Add(size)
+	s.mu.Lock()
+	s.segments[n] = g
+	s.mu.Unlock()
+	return g, nil
+}
+
+func (s *Store) isClosed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
+}
+
+// numbers gives the segments that exist, in order.
+func (s *Store) numbers() []uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Sorted(maps.Keys(s.segments))
+}
+
+// Wipe forgets all pages. Durable when it returns nil; a crash leaves some or none of them.
+func (s *Store) Wipe() error {
+	s.dropped.Store(0)
+	return s.drop(func(uint64) bool { return true })
+}
+
+// DropBelow gives the space of addresses below a back, as far as they fill whole segments. They read as never
+// written, and what is written there later is dropped, too: the caller has made it durable that they were given up.
+func (s *Store) DropBelow(a layout.Address) error {
+	first := uint64(a) / uint64(s.shape.Load().perFile)
+	s.dropped.Store(max(s.dropped.Load(), first))
+	return s.drop(func(n uint64) bool { return n < first })
+}
+
+func (s *Store) drop(which func(n uint64) bool) error {
+	s.growMu.Lock()
+	defer s.growMu.Unlock()
+	var gone []*segment
+	s.mu.Lock()
+	for n, g := range s.segments {
+		if which(n) {
+			gone = append(gone, g)
+			delete(s.segments, n)
+		}
+	}
+	s.mu.Unlock()
+	if len(gone) == 0 {
+		return nil
+	}
+	var errs []error
+	var ns []uint64
+	for _, g := range gone {
+		g.use() // ends the zeroing
+		errs = append(errs, g.close())
+		ns = append(ns, g.n)
+	}
+	errs = append(errs, s.vol.remove(ns))
+	s.used.Add(-int64(len(gone)) * s.shape.Load().segmentBytes())
+	s.nudge()
+	return errors.Join(errs...)
+}
+
+// close waits for the I/O of the segment.
+func (g *segment) close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = true
+	if g.file == nil {
+		return nil
+	}
+	err := g.file.Close()
+	g.file = nil
+	return err
+}

@@ -1,0 +1,128 @@
+package unit
+
+import (
+	"testing"
+
+	"corfu/internal/wire"
+	"corfu/layout"
+)
+
+// R3, R6: batches end in any order; each makes durable what it holds and nothing else, and a session's slots
+// are free only when all that arrived before its end is on flash, also what is in a batch that ends late.
+func TestR6BatchesEndInAnyOrder(t *testing.T) {
+	b := newBench(t)
+	b.u.SetSession(1, 5)
+	var flying []*Batch
+	for a := range layout.Address(MaxInFlight) {
+		b.stage(8, a, wire.Attempt(a)+1)
+		b.cas(a, written(a, 8, 1))
+		b.u.Doorbell(7, a)
+		flying = append(flying, b.u.NextBatch())
+	}
+	b.publish(MaxInFlight)
+	b.u.Doorbell(7, MaxInFlight)
+	if b.u.NextBatch() != nil || b.u.View().Waiting != MaxInFlight+1 {
+		t.Fatalf("more than %d batches in flight, or waiting is %d", MaxInFlight, b.u.View().Waiting)
+	}
+	b.u.EndSession(1)
+	for i := MaxInFlight - 1; i >= 0; i-- {
+		b.wantState(layout.Address(i), wire.Written)
+		b.write(flying[i])
+		b.u.Flushed(flying[i])
+		b.wantState(layout.Address(i), wire.Durable)
+		if b.take(); len(b.freed) != 0 {
+			t.Fatalf("free with batch %d in flight and an address waiting", i)
+		}
+	}
+	if w := b.u.View().Watermark; w != MaxInFlight {
+		t.Fatalf("watermark %d", w)
+	}
+	b.flush()
+	if len(b.freed) != 1 {
+		t.Fatalf("freed %v", b.freed)
+	}
+}
+
+// What failed is tried again; the rest of its batch is durable.
+func TestFailedRecordAlone(t *testing.T) {
+	b := newBench(t)
+	for a := range layout.Address(3) {
+		b.publish(a)
+		b.u.Doorbell(1, a)
+	}
+	x := b.u.NextBatch()
+	x.Records[1].Failed = true
+	b.write(x)
+	b.u.Flushed(x)
+	b.wantState(0, wire.Durable)
+	b.wantState(1, wire.Written)
+	b.wantState(2, wire.Durable)
+	b.flush()
+	b.wantState(1, wire.Durable)
+}
+
+// No word is EMPTY at an address for which flash has no room, before and after a restart; entries stay, and
+// the window goes on once there is room.
+func TestLimitStallsTheWindow(t *testing.T) {
+	b := newBench(t)
+	b.u.SetLimit(80)
+	a := layout.Address(0)
+	for ; b.word(a).State() == wire.Empty && b.word(a).Generation() == testGeo.Generation(a); a++ {
+		b.publish(a)
+		b.u.Doorbell(1, a)
+		b.flush()
+	}
+	if v := b.u.View(); a != 80 || v.Base != 16 || !v.Full {
+		t.Fatalf("took %d pages, view %+v", a, v)
+	}
+	b.start()
+	b.u.SetLimit(80)
+	b.open(2)
+	if w := b.word(80); w.Generation() != 0 {
+		t.Fatalf("word of 80 is %v", w)
+	}
+	if v := b.u.View(); !v.Full {
+		t.Fatalf("view %+v", v)
+	}
+	b.u.SetLimit(96)
+	b.wantState(94, wire.Empty)
+	if v := b.u.View(); v.Base != 31 || v.Full {
+		t.Fatalf("view %+v", v)
+	}
+}
+
+// A page that stands at another address than its own, as a disk in error gives it, is not served.
+func TestMisplacedPageIsNotServed(t *testing.T) {
+	b := newBench(t)
+	for a := range layout.Address(3) {
+		b.publish(a)
+		b.u.Doorbell(1, a)
+	}
+	b.flush()
+	b.settled = 3
+	b.d[1] = b.d[2]
+	delete(b.d, 0)
+	b.start()
+	for a, want := range []wire.State{wire.Corrupt, wire.Corrupt, wire.Durable} {
+		b.wantState(layout.Address(a), want)
+	}
+}
+
+// A page that the disk cannot read was something: it is CORRUPT, and not a hole to be written again. Beyond
+// the last entry nothing is known to have stood there.
+func TestUnreadablePageIsCorrupt(t *testing.T) {
+	b := newBench(t)
+	for a := range layout.Address(3) {
+		b.publish(a)
+		b.u.Doorbell(1, a)
+	}
+	b.flush()
+	b.d[1], b.d[3] = nil, nil
+	b.start()
+	for a, want := range []wire.State{wire.Durable, wire.Corrupt, wire.Durable, wire.Empty} {
+		b.wantState(layout.Address(a), want)
+	}
+	if v := b.u.View(); v.Watermark != 3 || v.End != 3 {
+		t.Fatalf("view %+v", v)
+	}
+}
