@@ -104,8 +104,13 @@ func (c *Cluster) startMembers(ctx context.Context) (err error) {
 
 func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, error) {
 	id := i + 1
+	store := c.opts.Flash
+	if store.SegmentPages == 0 {
+		store.SegmentPages = 1024
+	}
 	u, err := unitserver.Start(ctx, unitserver.Config{
-		ID: layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: c.record.Units[i],
+		Flash: store,
+		ID:    layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: c.record.Units[i],
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.Itoa(id)}, c.opts.Registerer),
 		Logger:     c.opts.Logger.With("unit", id),
 	})

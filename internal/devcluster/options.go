@@ -11,6 +11,7 @@ import (
 
 	"corfu/layout"
 	"corfu/rdma"
+	"corfu/unit/flash"
 )
 
 // Options of a cluster. Of a directory that holds a cluster already, the shape (chains, replicas,
@@ -26,6 +27,9 @@ type Options struct {
 	Replicas   int               // of each chain; default 2; 1 to 16
 	Geometry   layout.Geometry   // default layout.DefaultGeometry
 	Durability layout.Durability // default layout.Flash
+
+	// Flash are the options of the units' stores; SegmentPages is 1024 by default: nobody wants a toy to fill a disk with zeros.
+	Flash flash.Options
 
 	Poll       time.Duration         // how often the layout server asks the members for their state; default the server's
 	Ready      time.Duration         // how long Start waits for the cluster to serve; default 30 s
