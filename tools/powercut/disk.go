@@ -3,11 +3,13 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -39,11 +41,11 @@ func diskMain(args []string) error {
 	if err != nil {
 		return err
 	}
-	count, err := sharedCounters(counters)
+	shared, err := mapShared(counters)
 	if err != nil {
 		return err
 	}
-	d, err := nbd.NewDisk(file, info.Size(), nbd.Options{Leak: leak, Seed: seed, Counters: count})
+	d, err := nbd.NewDisk(file, info.Size(), nbd.Options{Leak: leak, Seed: seed, Counters: &shared.Counters, During: shared.mayDie})
 	if err != nil {
 		return err
 	}
@@ -54,14 +56,27 @@ func diskMain(args []string) error {
 	return nbd.Serve(l, d, func(err error) { fmt.Fprintln(os.Stderr, err) })
 }
 
-// sharedCounters are counters in a file: whoever maps it sees them, also after this process was killed.
-func sharedCounters(path string) (*nbd.Counters, error) {
+// shared is memory of the disk's process and the host's, in a file: what it says can still be read when the disk is dead.
+type shared struct {
+	nbd.Counters
+	armed atomic.Uint32 // the disk is to die within its next flush
+}
+
+// mayDie is called in a flush before each block: an armed disk dies before one of them, all equally likely.
+func (s *shared) mayDie(left int) {
+	if s.armed.Load() != 0 && rand.IntN(left) == 0 {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
+}
+
+func mapShared(path string) (*shared, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	size := int(unsafe.Sizeof(nbd.Counters{}))
+	size := int(unsafe.Sizeof(shared{}))
 	if err := f.Truncate(int64(size)); err != nil {
 		return nil, err
 	}
@@ -70,14 +85,14 @@ func sharedCounters(path string) (*nbd.Counters, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", path, err)
 	}
-	return (*nbd.Counters)(unsafe.Pointer(&b[0])), nil
+	return (*shared)(unsafe.Pointer(&b[0])), nil
 }
 
 // disk is the disk's process as the host sees it.
 type disk struct {
 	cmd    *exec.Cmd
 	socket string
-	count  *nbd.Counters
+	shared *shared
 	done   chan struct{}
 }
 
@@ -86,7 +101,7 @@ func startDisk(exe, dir, image string, leak float64, seed uint64) (*disk, error)
 	d := &disk{socket: filepath.Join(dir, "nbd"), done: make(chan struct{})}
 	counters := filepath.Join(dir, "counters")
 	var err error
-	if d.count, err = sharedCounters(counters); err != nil {
+	if d.shared, err = mapShared(counters); err != nil {
 		return nil, err
 	}
 	d.cmd = exec.Command(exe, "nbd", "-socket", d.socket, "-image", image, "-counters", counters,

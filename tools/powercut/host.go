@@ -30,6 +30,7 @@ type host struct {
 const (
 	loadAtLeast   = 300 * time.Millisecond
 	loadFor       = 6 * time.Second
+	maxAcks       = 300
 	recoveryShare = 0.25
 
 	// controlLoad is long enough for hundreds of acknowledgements, and mostly shorter than the file system's own
@@ -137,7 +138,9 @@ type plan struct {
 	// recovering: the cut comes this long after the machine is up; else this long after the load began.
 	recovering bool
 	after      time.Duration
-	diskFirst  bool
+	// acks is how many appends of this load are acknowledged first, if that does not take too long.
+	acks int
+	how  way
 }
 
 func (p plan) command() []string {
@@ -174,7 +177,8 @@ func (h *host) cuts(ctx context.Context, n int) error {
 	for i := 1; i <= n; i++ {
 		p := plan{
 			name: fmt.Sprintf("boot-%03d", i), boot: i, from: w.begin(false), leak: h.leak(),
-			recovering: i > 1 && h.random.Float64() < recoveryShare, after: h.moment(loadAtLeast, loadFor), diskFirst: h.random.IntN(2) == 0,
+			recovering: i > 1 && h.random.Float64() < recoveryShare, after: h.moment(loadAtLeast, loadFor),
+			acks: h.random.IntN(maxAcks), how: way(h.random.IntN(int(ways))),
 		}
 		if p.recovering {
 			p.after = h.moment(0, recovery)
@@ -210,7 +214,7 @@ func (h *host) control(ctx context.Context) error {
 			return err
 		}
 		w := newWitness()
-		p := plan{name: name, boot: 1, from: w.begin(false), noSync: true, after: h.moment(controlLoad/2, controlLoad)}
+		p := plan{name: name, boot: 1, from: w.begin(false), noSync: true, after: h.moment(controlLoad/2, controlLoad), acks: 20}
 		r, err := h.round(ctx, image, p, w)
 		if err != nil {
 			return fmt.Errorf("control: %w", err)
@@ -232,5 +236,5 @@ func (p plan) disk(r result) string {
 	if p.leak > 0 {
 		kind = "half"
 	}
-	return fmt.Sprintf("%s of %d KiB not flushed lost, %d flushes", kind, r.volatile>>10, r.flushes)
+	return fmt.Sprintf("%s, %s of %d KiB not flushed lost, %d flushes", p.how, kind, r.volatile>>10, r.flushes)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -58,16 +59,17 @@ func (l *load) run(ctx context.Context, logs []*client.Log) error {
 	return context.Cause(ctx)
 }
 
-// append writes one entry that no other equals: some short, some as long as a page takes.
+// append writes one entry that no other equals: most short, since the emulated CPU is slow, some as long as a page takes.
 func (l *load) append(ctx context.Context, log *client.Log, name string, random *rand.Rand) error {
 	payload := []byte(name)
 	size := log.MaxPayload()
-	if random.IntN(2) == 0 {
-		size = len(payload) + random.IntN(size-len(payload))
+	if random.IntN(4) > 0 {
+		size = len(payload) + random.IntN(1000)
 	}
 	for len(payload) < size {
-		payload = append(payload, byte(random.Uint32()))
+		payload = binary.LittleEndian.AppendUint64(payload, random.Uint64())
 	}
+	payload = payload[:size]
 	p, err := log.Append(ctx, payload)
 	switch {
 	case err == nil:

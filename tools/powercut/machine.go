@@ -98,9 +98,24 @@ func (m *machine) hear() ([]line, error) {
 	return lines, nil
 }
 
-// cut takes the power from machine and disk at once, and returns when both are gone, with the number of bytes that
+// way of a cut: which of the two dies first. Between them lie microseconds, or, on a busy host, milliseconds.
+type way int
+
+const (
+	machineFirst way = iota
+	diskFirst
+	inFlush // the disk dies in the middle of its next flush, and the machine when that is noticed
+	ways
+)
+
+func (w way) String() string { return [...]string{"machine first", "disk first", "within a flush"}[w] }
+
+// flushPatience is how long a cut waits for a flush to die in.
+const flushPatience = 2 * time.Second
+
+// cut takes the power from machine and disk, and returns when both are gone, with the number of bytes that
 // the disk had taken and not been told to keep.
-func (m *machine) cut(diskFirst bool) (lost uint64, err error) {
+func (m *machine) cut(how way) (lost uint64, err error) {
 	b, err := os.ReadFile(m.pidfile())
 	if err != nil {
 		return 0, fmt.Errorf("which process is the machine: %w", err)
@@ -109,15 +124,23 @@ func (m *machine) cut(diskFirst bool) (lost uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("which process is the machine: %w", err)
 	}
-	if diskFirst {
+	switch how {
+	case diskFirst:
 		_ = m.disk.cmd.Process.Kill()
+	case inFlush:
+		m.disk.shared.armed.Store(1)
+		select {
+		case <-m.disk.done:
+		case <-time.After(flushPatience):
+		}
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	// A machine whose disk died may have ended by itself.
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && how == machineFirst {
 		return 0, fmt.Errorf("the machine was gone before its cut: %w", err)
 	}
 	m.disk.kill()
 	m.await()
-	return m.disk.count.Volatile.Load(), nil
+	return m.disk.shared.Volatile.Load(), nil
 }
 
 // await returns when the lab has ended.

@@ -26,7 +26,8 @@ import (
 //	lost WHAT                       an append failed for certain
 //	closed                          the cluster was stopped; flash lines follow once more
 //	end                             done
-//	bad TEXT                        something that must not be, from then on in any place
+//	failed TEXT                     the program gave up
+//	bad TEXT                        something that must not be, at any place among the others
 type fact string
 
 const (
@@ -41,6 +42,7 @@ const (
 	factLost      fact = "lost"
 	factClosed    fact = "closed"
 	factEnd       fact = "end"
+	factFailed    fact = "failed"
 	factBad       fact = "bad"
 )
 
@@ -83,7 +85,7 @@ func (l line) append(b []byte) []byte {
 		b = fmt.Appendf(b, " %s", l.what)
 	case factBoot, factUp, factScanDone:
 		b = fmt.Appendf(b, " %d", l.number)
-	case factBad:
+	case factBad, factFailed:
 		b = fmt.Appendf(b, " %s", strings.Join(strings.Fields(l.text), " "))
 	}
 	return append(b, '\n')
@@ -121,7 +123,7 @@ func parseLine(s string) (l line, err error) {
 		l.what = word(0)
 	case factBoot, factUp, factScanDone:
 		l.number = number(0)
-	case factBad:
+	case factBad, factFailed:
 		l.text = rest
 	case factFlashDone, factLoad, factClosed, factEnd:
 		if rest != "" {

@@ -26,6 +26,7 @@ var everyLine = []struct {
 	{line{fact: factLost, what: "v:01"}, "lost v:01\n"},
 	{line{fact: factClosed}, "closed\n"},
 	{line{fact: factEnd}, "end\n"},
+	{line{fact: factFailed, text: "no disk"}, "failed no disk\n"},
 	{line{fact: factBad, text: "this is wrong"}, "bad this is wrong\n"},
 }
 

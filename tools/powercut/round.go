@@ -10,6 +10,9 @@ import (
 // poll is how often the host looks for new lines.
 const poll = 5 * time.Millisecond
 
+// cutPatience is how much longer than planned a cut waits for the appends that are to be acknowledged before it.
+const cutPatience = 30 * time.Second
+
 // result is how a boot went.
 type result struct {
 	phase    fact          // the last step that was reached
@@ -19,6 +22,7 @@ type result struct {
 	acks     int
 	volatile uint64 // bytes in the disk's cache at the cut
 	flushes  uint64
+	failed   string // why the guest's program gave up
 }
 
 func (r result) String() string {
@@ -52,6 +56,8 @@ func (h *host) round(ctx context.Context, image string, p plan, w *witness) (r r
 				continue
 			case factRead, factLost, factFlash:
 				continue
+			case factFailed:
+				r.failed = l.text
 			case factBoot:
 				upAt, r.boot = time.Now(), time.Since(began)
 				if p.recovering {
@@ -80,8 +86,10 @@ func (h *host) round(ctx context.Context, image string, p plan, w *witness) (r r
 		if err := hear(); err != nil {
 			return r, err
 		}
-		if !ended && !p.last && !cutAt.IsZero() && time.Now().After(cutAt) {
-			if r.volatile, err = m.cut(p.diskFirst); err != nil {
+		now := time.Now()
+		enough := p.recovering || r.acks >= p.acks || now.After(cutAt.Add(cutPatience))
+		if !ended && !p.last && !cutAt.IsZero() && now.After(cutAt) && enough && r.failed == "" {
+			if r.volatile, err = m.cut(p.how); err != nil {
 				return r, err
 			}
 			if !loadAt.IsZero() {
@@ -90,7 +98,7 @@ func (h *host) round(ctx context.Context, image string, p plan, w *witness) (r r
 			ended, wasCut = true, true
 		}
 	}
-	r.flushes = m.disk.count.Flushes.Load()
+	r.flushes = m.disk.shared.Flushes.Load()
 	// What was outside before the cut counts, also if it is read only now.
 	if err := hear(); err != nil {
 		return r, err
@@ -98,7 +106,10 @@ func (h *host) round(ctx context.Context, image string, p plan, w *witness) (r r
 	if err := w.verdict(); err != nil {
 		return r, err
 	}
-	if p.last && r.phase != factEnd || !p.last && !wasCut {
+	switch {
+	case r.failed != "" && !wasCut: // without its disk it may give up
+		return r, fmt.Errorf("the guest gave up: %s; its last words:\n%s", r.failed, m.tail())
+	case p.last && r.phase != factEnd || !p.last && !wasCut:
 		return r, errors.New("the machine ended by itself; its last words:\n" + m.tail())
 	}
 	return r, nil

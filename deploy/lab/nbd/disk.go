@@ -30,6 +30,9 @@ type Options struct {
 	Leak float64
 	// Seed of what leaks.
 	Seed uint64
+	// During, if set, is called within a flush before each block that goes to the backing; left counts the blocks that
+	// are still to go, this one included. A process may choose to die there.
+	During func(left int)
 	// Counters to count in; nil: own ones. They may lie in shared memory, to be read after the process was killed.
 	Counters *Counters
 }
@@ -52,6 +55,7 @@ var (
 type Disk struct {
 	size    int64
 	leak    float64
+	during  func(left int)
 	count   *Counters
 	mu      sync.Mutex
 	stable  Backing
@@ -74,7 +78,7 @@ func NewDisk(stable Backing, size int64, o Options) (*Disk, error) {
 		return nil, fmt.Errorf("nbd: leak %v: must be 0 to 1", o.Leak)
 	}
 	d := &Disk{
-		size: size, leak: o.Leak, count: o.Counters, stable: stable,
+		size: size, leak: o.Leak, during: o.During, count: o.Counters, stable: stable,
 		pending: map[int64]*block{}, random: rand.New(rand.NewPCG(o.Seed, 0)),
 	}
 	if d.count == nil {
@@ -179,6 +183,9 @@ func (d *Disk) Flush() error {
 	defer d.mu.Unlock()
 	d.count.Flushes.Add(1)
 	for no, p := range d.pending {
+		if d.during != nil {
+			d.during(len(d.pending))
+		}
 		for s := 0; s < blockSectors; {
 			n := bits.TrailingZeros8(^(p.dirty >> s)) // sectors in a row
 			if n == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 )
 
@@ -107,6 +108,37 @@ func TestFUASurvivesACutAlone(t *testing.T) {
 	wantSectors(t, "after flush and cut", m.b, "....aabbbbaa....")
 	if n := d.count.Volatile.Load(); n != 0 {
 		t.Errorf("a cut would lose %d bytes after a flush", n)
+	}
+}
+
+// TestCutWithinAFlush: a part of what was pending is stable, whole blocks of it.
+func TestCutWithinAFlush(t *testing.T) {
+	var left []int
+	died := errors.New("died")
+	d, m := newDisk(t, 32, Options{During: func(n int) {
+		if left = append(left, n); n == 2 {
+			panic(died)
+		}
+	}})
+	must(t, d.Write(fill('a', 32), 0, false))
+	func() {
+		defer func() {
+			if e := recover(); e != died {
+				t.Errorf("the flush ended with %v", e)
+			}
+		}()
+		_ = d.Flush()
+	}()
+	blocks := 0
+	for i := 0; i < 32; i += 8 {
+		if b := m.b[i*SectorSize : (i+8)*SectorSize]; bytes.Equal(b, fill('a', 8)) {
+			blocks++
+		} else if !bytes.Equal(b, fill(0, 8)) {
+			t.Errorf("block %d is torn", i/8)
+		}
+	}
+	if blocks != 2 || !reflect.DeepEqual(left, []int{4, 3, 2}) {
+		t.Errorf("%d blocks are stable after %v left, want 2 after [4 3 2]", blocks, left)
 	}
 }
 
