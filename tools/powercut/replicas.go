@@ -89,18 +89,30 @@ func openReplicas(dir string) (all []replica, err error) {
 	return all, nil
 }
 
-// collect adds what the unit holds of positions from on.
+// collect adds what the unit holds of positions from on. It ends behind a whole window of empty addresses: an undecided
+// address holds the window back, so that nothing is written that far above it (rule R4).
 func (x replica) collect(r *recorder, lay *layout.Layout, from layout.Position, all map[layout.Position][]copyOf) error {
-	return x.store.Scan(x.first(lay, from), func(a layout.Address, page []byte) error {
+	if x.store.Meta().Layout == nil {
+		return nil // it never was part of the log
+	}
+	page := make([]byte, lay.Geometry.PageSize)
+	empty := 0 // addresses in a row
+	for a := x.first(lay, from); empty < lay.Geometry.Window; a++ {
+		if err := x.store.ReadPage(a, page); err != nil {
+			return err
+		}
 		state, h := unit.Classify(page, lay.Log)
 		if state == wire.Empty {
-			return nil
+			empty++
+			continue
 		}
+		empty = 0
 		if p, ok := lay.PositionAt(x.id, a); !ok || p != h.Position {
-			return r.note(line{fact: factBad, text: fmt.Sprintf("unit %d address %d holds position %d", x.id, a, h.Position)})
-		}
-		if h.Position < from {
-			return nil
+			err := r.note(line{fact: factBad, text: fmt.Sprintf("unit %d address %d holds position %d", x.id, a, h.Position)})
+			if err != nil {
+				return err
+			}
+			continue
 		}
 		c := copyOf{unit: x.id, attempt: h.Attempt}
 		switch state {
@@ -114,8 +126,8 @@ func (x replica) collect(r *recorder, lay *layout.Layout, from layout.Position, 
 			c.what = corrupt
 		}
 		all[h.Position] = append(all[h.Position], c)
-		return nil
-	})
+	}
+	return nil
 }
 
 // first is the lowest address of the unit at which a position from on may live.
