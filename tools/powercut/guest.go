@@ -147,6 +147,8 @@ func (g *guest) start(ctx context.Context) (*devcluster.Cluster, error) {
 }
 
 func (g *guest) openLogs(ctx context.Context, c *devcluster.Cluster) (logs []*client.Log, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	dev, _ := c.Device()
 	for range clients {
 		l, err := client.Open(ctx, client.Options{
@@ -165,7 +167,11 @@ func (g *guest) openLogs(ctx context.Context, c *devcluster.Cluster) (logs []*cl
 func (g *guest) scan(ctx context.Context, r *recorder, log *client.Log) (tail layout.Position, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if tail, err = log.Tail(ctx); err != nil {
+	err = persist(ctx, func(ctx context.Context) (err error) {
+		tail, err = log.Tail(ctx)
+		return err
+	})
+	if err != nil {
 		return 0, fmt.Errorf("tail: %w", err)
 	}
 	var next atomic.Uint64
@@ -179,7 +185,11 @@ func (g *guest) scan(ctx context.Context, r *recorder, log *client.Log) (tail la
 				if p >= tail {
 					return
 				}
-				x, err := readOne(ctx, log, p)
+				var x what
+				err := persist(ctx, func(ctx context.Context) (err error) {
+					x, err = readOne(ctx, log, p)
+					return err
+				})
 				if err == nil {
 					err = r.note(line{fact: factRead, position: p, what: x})
 				}
@@ -195,6 +205,20 @@ func (g *guest) scan(ctx context.Context, r *recorder, log *client.Log) (tail la
 		return 0, err
 	}
 	return tail, r.tell(line{fact: factScanDone, number: uint64(tail)})
+}
+
+// persist tries again until ctx ends: an emulated machine whose host is busy stands still for seconds now and then.
+func persist(ctx context.Context, try func(context.Context) error) error {
+	for {
+		bounded, cancel := context.WithTimeout(ctx, readTimeout)
+		err := try(bounded)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stderr, "powercut: try again:", err)
+		time.Sleep(readTimeout / 50)
+	}
 }
 
 func (g *guest) load(ctx context.Context, r *recorder, logs []*client.Log, tail layout.Position, fresh bool) error {

@@ -19,7 +19,7 @@ const (
 	readers   = 2
 
 	// readTimeout bounds one read; a reader that got no answer has nothing to tell.
-	readTimeout = 5 * time.Second
+	readTimeout = 10 * time.Second
 
 	// readPause leaves the machine's one CPU to the appenders while there is nothing to read.
 	readPause = 2 * time.Millisecond

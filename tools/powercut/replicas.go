@@ -14,7 +14,6 @@ import (
 
 	"corfu/internal/wire"
 	"corfu/layout"
-	"corfu/unit"
 	"corfu/unit/flash"
 )
 
@@ -101,9 +100,9 @@ func (x replica) collect(r *recorder, lay *layout.Layout, from layout.Position, 
 		if err := x.store.ReadPage(a, page); err != nil {
 			return err
 		}
-		state, h := unit.Classify(page, lay.Log)
-		if state == wire.Empty {
-			empty++
+		h, err := wire.ParsePage(page)
+		if err != nil || h.Log != lay.Log {
+			empty++ // or torn: the outside must not have been told of it
 			continue
 		}
 		empty = 0
@@ -115,12 +114,12 @@ func (x replica) collect(r *recorder, lay *layout.Layout, from layout.Position, 
 			continue
 		}
 		c := copyOf{unit: x.id, attempt: h.Attempt}
-		switch state {
-		case wire.Durable:
+		switch h.Flags.Kind() {
+		case wire.FlagData:
 			c.what, c.page = value(h.Payload(page)), sha256.Sum256(page)
-		case wire.DurableJunk:
+		case wire.FlagJunk:
 			c.what = junk // a mark carries the epoch that made it, which may differ
-		case wire.Trimmed:
+		case wire.FlagTrimmed:
 			c.what = trimmed
 		default:
 			c.what = corrupt
