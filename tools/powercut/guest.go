@@ -35,10 +35,10 @@ type guest struct {
 
 // The geometry is small, so that pages leave the window and segments are made all the time: all of that
 // must bear a cut as well.
-var geometry = layout.Geometry{PageSize: 4096, Window: 1024, SessionSlots: 64, MaxSessions: 8}
+var geometry = layout.Geometry{PageSize: 4096, Window: 256, SessionSlots: 64, MaxSessions: 8}
 
 const (
-	segmentPages = 512
+	segmentPages = 64
 	clients      = 2
 
 	// scanners read beside each other after recovery.
