@@ -35,7 +35,7 @@ func newWitness() *witness {
 }
 
 // overlap is how far a boot looks back beyond what was checked before, in positions: the newest are most at risk.
-const overlap = 2048
+const overlap = 512
 
 // begin starts a boot and says from where on it is to look: everything since the last
 // complete look and a little more, or all.
