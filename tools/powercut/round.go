@@ -83,7 +83,7 @@ func (h *host) round(ctx context.Context, image string, p plan, w *witness) (r r
 			ended = true
 		case <-tick.C:
 		}
-		if err := hear(); err != nil {
+		if err := errors.Join(hear(), w.verdict()); err != nil {
 			return r, err
 		}
 		now := time.Now()
