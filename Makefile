@@ -7,6 +7,8 @@ SHELL := /bin/bash
 GO ?= go
 # The command that `make lab` runs in the guest.
 CMD ?=
+# How many power cuts `make powercut` makes.
+N ?= 20
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # As named in the heads of the generated files.
@@ -18,7 +20,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit test-lab bench bench-flash bench-lab lab lab-shell fmt vet lint proto deps clean go-present
+.PHONY: help build demo test test-unit test-lab test-powercut powercut bench bench-flash bench-lab lab lab-shell fmt vet lint proto deps clean go-present
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -29,13 +31,20 @@ build: go-present ## build bin/corfu
 demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
 	bin/corfu demo
 
-test: deps vet lint test-unit test-lab ## everything: vet, lint, tests with the race detector, tests over verbs in the lab
+test: deps vet lint test-unit test-lab test-powercut ## everything: vet, lint, tests with the race detector, tests over verbs in the lab, two power cuts
 
 test-unit: go-present ## tests with the race detector, without the lab
 	$(GO) test -race ./...
 
 test-lab: go-present ## the tests over verbs, on Soft-RoCE in the lab
 	deploy/lab/test.sh
+
+powercut: go-present ## cut the lab's power N=20 times under load over verbs; nothing acknowledged may be lost
+	CGO_ENABLED=1 $(GO) build -o bin/powercut ./tools/powercut
+	bin/powercut -n $(N)
+
+test-powercut: N = 2
+test-powercut: powercut
 
 bench: build ## measure on this machine
 	bin/corfu bench
