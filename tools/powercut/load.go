@@ -62,7 +62,7 @@ func (l *load) run(ctx context.Context, logs []*client.Log) error {
 // append writes one entry that no other equals: most short, since the emulated CPU is slow, some as long as a page takes.
 func (l *load) append(ctx context.Context, log *client.Log, name string, random *rand.Rand) error {
 	payload := []byte(name)
-	size := log.MaxPayload()
+	size := log.PagePayload()
 	if random.IntN(4) > 0 {
 		size = len(payload) + random.IntN(1000)
 	}
