@@ -147,7 +147,9 @@ func TestNegotiation(t *testing.T) {
 			d, _ := newDisk(t, 64, Options{})
 			p := connect(t, d)
 			p.hello(c.flags)
-			p.send(c.ask)
+			if c.ask != nil { // who is not spoken to may have been hung up on already
+				p.send(c.ask)
+			}
 			p.want("answer", c.want)
 			if c.ends {
 				p.wantEnd()
