@@ -18,7 +18,7 @@ const all = rdma.RemoteRead | rdma.RemoteWrite | rdma.RemoteAtomic
 // env is a test, its device, and all it opened, closed in the order that a device needs.
 type env struct {
 	*testing.T
-	ctx  context.Context // ends after patience
+	ctx  context.Context // ends after patience, and longer with very many trials
 	dev  rdma.Device
 	rand *rand.Rand // of the test's goroutine
 
@@ -28,7 +28,8 @@ type env struct {
 
 func newEnv(t *testing.T, open Open) *env {
 	seed := rand.Uint64()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	// 20,000 trials take an emulated processor half a minute.
+	ctx, cancel := context.WithTimeout(context.Background(), patience*time.Duration(max(1, *trialsFlag/20_000)))
 	e := &env{T: t, ctx: ctx, dev: open(t), rand: rand.New(rand.NewPCG(seed, 0))}
 	t.Cleanup(func() {
 		cancel()
