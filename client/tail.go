@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"corfu/internal/wire"
@@ -146,5 +145,3 @@ func (l *Log) slowTail(ctx context.Context, v *view) (layout.Position, error) {
 	}
 	return tail, nil
 }
-
-var errTooNew = errors.New("not decided yet")

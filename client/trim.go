@@ -225,6 +225,9 @@ func (l *Log) decide(ctx context.Context, v *view, p layout.Position) error {
 	return l.awaitDurable(ctx, v, place, p)
 }
 
+// errTooNew: the unit has not decided yet what is to be given up.
+var errTooNew = errors.New("not decided yet")
+
 // trimAt asks one unit. errTooNew: something is not decided there.
 func (l *Log) trimAt(ctx context.Context, v *view, id layout.UnitID, m wire.Trim) error {
 	s, err := v.unit(ctx, id)
