@@ -313,8 +313,11 @@ func (m *manager) answer(o outcome) {
 	m.pending = again
 }
 
-// ask waits for a reconfiguration that began after the call.
+// ask waits for a reconfiguration that began after the call. It fails with errNotLeader where another server leads.
 func (m *manager) ask(ctx context.Context, reason string) (*layout.Layout, error) {
+	if err := m.takeOver(ctx); err != nil {
+		return nil, err
+	}
 	q := &request{reason: reason, done: make(chan outcome, 1)}
 	select {
 	case m.requests <- q:
@@ -327,6 +330,21 @@ func (m *manager) ask(ctx context.Context, reason string) (*layout.Layout, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// takeOver waits while Raft has elected this server and the manager has not begun to lead yet.
+func (m *manager) takeOver(ctx context.Context) error {
+	for !m.status().leader {
+		if !m.store.elected() {
+			return errNotLeader
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(leadPoll):
+		}
+	}
+	return nil
 }
 
 func (m *manager) set(fn func(*shown)) {

@@ -64,9 +64,6 @@ func (v service) NewClientID(context.Context, *pb.NewClientIDRequest) (*pb.NewCl
 }
 
 func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb.Layout, error) {
-	if !v.s.manager.status().leader {
-		return nil, reply(errNotLeader)
-	}
 	// The server stops before the manager takes its last request.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

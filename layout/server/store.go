@@ -117,7 +117,7 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		if s.raft.State() == raft.Leader {
+		if s.elected() {
 			term = s.raft.CurrentTerm()
 			if err := s.raft.Barrier(enqueueTimeout).Error(); err == nil && s.raft.CurrentTerm() == term {
 				return term, nil
@@ -126,14 +126,20 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(leadPoll):
 		}
 	}
 }
 
+// leadPoll is how often it is looked whether this server leads by now.
+const leadPoll = 5 * time.Millisecond
+
+// elected tells whether this server leads as Raft sees it; it need not have applied what earlier leaders committed.
+func (s *store) elected() bool { return s.raft.State() == raft.Leader }
+
 // leads tells whether this server still leads in the term.
 func (s *store) leads(term uint64) bool {
-	return s.raft.State() == raft.Leader && s.raft.CurrentTerm() == term
+	return s.elected() && s.raft.CurrentTerm() == term
 }
 
 func (s *store) close() error {
