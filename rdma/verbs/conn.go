@@ -32,10 +32,9 @@ type conn struct {
 	qp       *ib.QP
 	mem      *rdma.Memory // receive buffers, then the words of atomics
 
-	users gate // whole calls of the interface: what they look at is freed after them
-	calls gate // crossings into C on the queue pair: it is destroyed after them
-
 	mu       sync.Mutex
+	users    gate // whole calls of the interface: what they look at is freed after them
+	calls    gate // crossings into C on the queue pair, until what they brought back is settled: it is destroyed after them
 	slots    []slot
 	free     []uint32 // slots
 	words    words
@@ -56,10 +55,10 @@ type conn struct {
 
 // slot is a batch in flight. The C side has its twin.
 type slot struct {
-	b    *rdma.Batch
-	gen  uint32
-	n    int      // operations: Credits it holds
-	olds []uint16 // words of its atomics, in order
+	b     *rdma.Batch
+	gen   uint32
+	n     int      // operations: Credits it holds
+	words []uint16 // where the old values of its atomics land, in order
 }
 
 var _ rdma.Conn = (*conn)(nil)
@@ -119,7 +118,7 @@ func (c *conn) build() error {
 	if c.mem, err = c.d.alloc(off+o.SendDepth*rdma.WordSize, false); err != nil {
 		return err
 	}
-	c.words = words{mem: c.mem, off: off}
+	c.words = words{mem: c.mem, off: off, base: c.mem.Base() + uint64(off), key: c.mem.LKey()}
 	c.slots = make([]slot, o.SendDepth)
 	for i := o.SendDepth - 1; i >= 0; i-- {
 		c.free = append(c.free, uint32(i))

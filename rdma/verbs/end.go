@@ -55,8 +55,8 @@ func (c *conn) takeDown() {
 	_ = c.qp.Error()
 	// From here on nothing more arrives: a Receive takes what is there, and ends.
 	c.rch.Interrupt()
-	call := c.getCall()
-	defer c.putCall(call)
+	call := ib.NewCall()
+	defer call.Free()
 	end := time.Now().Add(flushLimit)
 	for pause := 50 * time.Microsecond; c.flying() > 0 && time.Now().Before(end); pause = min(2*pause, 10*time.Millisecond) {
 		if !c.cross(call, c.reapAgain) {
@@ -81,8 +81,7 @@ func (c *conn) flying() int {
 // destroy destroys the queue pair; the device then touches nothing for it, and
 // what is still in flight ends with an unknown outcome.
 func (c *conn) destroy() {
-	c.calls.shut()
-	<-c.calls.idle
+	<-c.shut(&c.calls)
 	c.qp.Destroy()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,7 +109,7 @@ func (c *conn) shutDown() error {
 	c.rch.Interrupt()
 	c.ec.Interrupt()
 	c.gors.Wait()
-	c.users.shut()
+	idle := c.shut(&c.users)
 	// All who are inside are on their way out, but for a Receive whose function
 	// runs: it may be the very one that called Close. It frees everything when it leaves.
 	patience := watchdog
@@ -120,11 +119,11 @@ func (c *conn) shutDown() error {
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	select {
-	case <-c.users.idle:
+	case <-idle:
 		return c.release()
 	case <-t.C:
 		go func() {
-			<-c.users.idle
+			<-idle
 			_ = c.release()
 		}()
 		return nil

@@ -55,51 +55,46 @@ func checkOp(op *rdma.Op) string {
 	return ""
 }
 
-func atomics(ops []rdma.Op) (n int) {
-	for i := range ops {
-		if isAtomic(ops[i].Kind) {
-			n++
-		}
-	}
-	return n
-}
-
 func isAtomic(k rdma.Kind) bool { return k == rdma.OpCompareSwap || k == rdma.OpFetchAdd }
 
-// words is where the old values of atomics land: registered, 8 bytes each.
+// words is where the old values of atomics land: registered, 8 bytes each. There are as many as credits, so that whoever has
+// those finds a word for each of its atomics.
 type words struct {
 	mem  *rdma.Memory
-	off  int
+	off  int    // in mem
+	base uint64 // address of the first
+	key  uint32 // lkey
 	free []uint16
-}
-
-func (w *words) local(i uint16) rdma.Local {
-	return w.mem.Slice(w.off+int(i)*rdma.WordSize, rdma.WordSize)
 }
 
 func (w *words) load(i uint16) uint64 { return w.mem.Load(w.off + int(i)*rdma.WordSize) }
 
-// fill writes a checked list into the call. olds has a word for each atomic operation, in order.
-func fill(call *ib.Call, ops []rdma.Op, w *words, olds []uint16) {
+// fill writes a checked list into the call, and appends the words of its atomics, in order, to taken.
+func (w *words) fill(call *ib.Call, ops []rdma.Op, taken []uint16) []uint16 {
 	call.N = uint32(len(ops))
 	for i := range ops {
 		op, wr := &ops[i], &call.WR[i]
-		*wr = ib.WR{Op: uint16(op.Kind), Remote: op.Remote.Addr, RKey: uint32(op.Remote.Key)}
-		l := op.Local
+		wr.Op, wr.Inline = uint16(op.Kind), 0
+		wr.Remote, wr.RKey = op.Remote.Addr, uint32(op.Remote.Key)
 		switch {
-		case op.Kind == rdma.OpCompareSwap:
+		case isAtomic(op.Kind):
+			last := len(w.free) - 1
+			word := w.free[last]
+			w.free = w.free[:last]
+			taken = append(taken, word)
+			wr.Local, wr.Length, wr.LKey = w.base+uint64(word)*rdma.WordSize, rdma.WordSize, w.key
 			wr.Compare, wr.Swap = op.Compare, op.Swap
-			l, olds = w.local(olds[0]), olds[1:]
-		case op.Kind == rdma.OpFetchAdd:
-			wr.Compare = op.Swap
-			l, olds = w.local(olds[0]), olds[1:]
+			if op.Kind == rdma.OpFetchAdd {
+				wr.Compare, wr.Swap = op.Swap, 0
+			}
 		case op.Kind == rdma.OpSend && op.Inline > 0:
 			wr.Inline, wr.Length = 1, uint32(op.Inline)
 			copy(call.Message[i][:], op.Msg[:op.Inline])
-			continue
+		default:
+			wr.Local, wr.Length, wr.LKey = op.Local.Mem.Base()+uint64(op.Local.Off), uint32(op.Local.Len), op.Local.Mem.LKey()
 		}
-		wr.Local, wr.Length, wr.LKey = l.Mem.Base()+uint64(l.Off), uint32(l.Len), l.Mem.LKey()
 	}
+	return taken
 }
 
 // opError says what a failed operation means for the caller. Only what the peer

@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func mapped(t *testing.T, size int, lkey uint32) *rdma.Memory {
 // The whole of what a list becomes.
 func TestFill(t *testing.T) {
 	m, own := mapped(t, 8192, 11), mapped(t, 4096, 22)
-	w := &words{mem: own, off: 64}
+	w := &words{mem: own, off: 64, base: own.Base() + 64, key: own.LKey(), free: []uint16{1, 3, 9}}
 	b := rdma.NewBatch(5)
 	b.Write(m.Slice(16, 4096), rdma.Remote{Addr: 0x1000, Key: 1})
 	b.Read(m.Slice(32, 8), rdma.Remote{Addr: 0x2000, Key: 2})
@@ -33,7 +34,9 @@ func TestFill(t *testing.T) {
 	b.SendInline([]byte("doorbell"))
 	call := ib.NewCall()
 	defer call.Free()
-	fill(call, b.Ops, w, []uint16{9, 3})
+	if got := w.fill(call, b.Ops, []uint16{7}); !slices.Equal(got, []uint16{7, 9, 3}) || !slices.Equal(w.free, []uint16{1}) {
+		t.Errorf("words taken %v, free %v", got, w.free)
+	}
 	want := []ib.WR{
 		{Op: 1, Local: m.Base() + 16, Length: 4096, LKey: 11, Remote: 0x1000, RKey: 1},
 		{Op: 2, Local: m.Base() + 32, Length: 8, LKey: 11, Remote: 0x2000, RKey: 2},

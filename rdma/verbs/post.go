@@ -20,33 +20,35 @@ type waiter struct {
 
 // Post posts b and returns.
 func (c *conn) Post(ctx context.Context, b *rdma.Batch) error {
-	if !c.users.enter() {
-		return c.closedErr()
-	}
-	defer c.users.leave()
 	call, err := c.begin(ctx, b)
 	if err != nil {
 		return err
 	}
-	call.SpinNS, call.Arm = 0, 0
-	err = c.post(call, b)
+	call.SpinNS, call.Arm = 0, 0 // it reaps nothing, so that there is nothing to settle
+	c.qp.Post(call)
+	err = c.posted(call)
+	c.mu.Lock()
+	c.calls.leave()
 	c.putCall(call)
+	c.mu.Unlock()
 	return err
 }
 
-// Do posts b and waits for it: one crossing if the answer comes within Spin.
+// Do posts b and waits for it: one crossing if the answer comes within Spin. Then it takes the connection's
+// mutex twice, before and after the crossing, and that is all.
 func (c *conn) Do(ctx context.Context, b *rdma.Batch) error {
-	if !c.users.enter() {
-		return c.closedErr()
-	}
-	defer c.users.leave()
 	call, err := c.begin(ctx, b)
 	if err != nil {
 		return err
 	}
 	call.SpinNS, call.Arm = int64(c.opts.Spin), 1
-	if err := c.post(call, b); err != nil {
-		c.putCall(call)
+	c.qp.Post(call)
+	if call.Done != 0 {
+		return c.settleOwn(call, b)
+	}
+	if err := c.posted(call); err != nil {
+		c.settle(call)
+		c.leave(call)
 		return err
 	}
 	return c.await(ctx, b, call)
@@ -65,16 +67,12 @@ func (c *conn) Wait(ctx context.Context, b *rdma.Batch) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !c.users.enter() { // Close is about to complete it, or has
+	call := c.enter()
+	if call == nil { // Close is about to complete it, or has
 		return sleep(ctx, b)
 	}
-	defer c.users.leave()
-	call := c.getCall()
 	call.Slot, call.Gen, call.SpinNS, call.Arm = uint32(b.Slot&0xffff), uint32(b.Slot>>16), int64(c.opts.Spin), 1
-	if !c.cross(call, c.qp.Wait) {
-		c.putCall(call)
-		return sleep(ctx, b)
-	}
+	c.cross(call, c.qp.Wait)
 	return c.await(ctx, b, call)
 }
 
@@ -87,7 +85,7 @@ func sleep(ctx context.Context, b *rdma.Batch) error {
 	}
 }
 
-// await goes on after a crossing for b, whose results are in call, until b is complete.
+// await goes on after a crossing for b, whose results are in call, until b is complete. It leaves the connection.
 func (c *conn) await(ctx context.Context, b *rdma.Batch, call *ib.Call) error {
 	for {
 		armed, gone := call.Armed != 0, call.Gone != 0
@@ -99,22 +97,23 @@ func (c *conn) await(ctx context.Context, b *rdma.Batch, call *ib.Call) error {
 			for call.More != 0 && c.cross(call, c.reapAgain) {
 				c.settle(call)
 			}
-			c.putCall(call)
 			err := sleep(ctx, b)
 			c.qp.Awake()
+			c.leave(call)
 			return err
 		}
 		select {
 		case <-b.Done():
-			c.putCall(call)
+			c.leave(call)
 			return b.Taken()
 		default:
 		}
 		// Gone: another thread reaped it and is on its way to say so. Otherwise the
 		// spin ended early, for others' sake, and goes on.
 		if gone || ctx.Err() != nil || !c.cross(call, c.qp.Wait) {
-			c.putCall(call)
-			return sleep(ctx, b)
+			err := sleep(ctx, b)
+			c.leave(call)
+			return err
 		}
 	}
 }
@@ -124,17 +123,17 @@ func (c *conn) reapAgain(call *ib.Call) {
 	c.qp.Reap(call)
 }
 
-// cross calls into C, unless the queue pair is about to go.
+// cross calls into C, unless the queue pair is about to go. After it comes settle, or settleOwn.
 func (c *conn) cross(call *ib.Call, f func(*ib.Call)) bool {
-	if !c.calls.enter() {
+	if !c.in(&c.calls) {
 		return false
 	}
 	f(call)
-	c.calls.leave()
 	return true
 }
 
-// begin checks b, waits for room, and takes a slot: b is then in flight, to be posted with the call.
+// begin checks b, waits for room, and takes a slot: b is then in flight, to be posted with the call. The caller is among
+// the users, and in C as far as destroy is concerned.
 func (c *conn) begin(ctx context.Context, b *rdma.Batch) (*ib.Call, error) {
 	if b.InFlight() {
 		return nil, fmt.Errorf("verbs: post: %w: the batch is in flight", rdma.ErrInvalid)
@@ -145,61 +144,54 @@ func (c *conn) begin(ctx context.Context, b *rdma.Batch) (*ib.Call, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	n := len(b.Ops)
 	c.mu.Lock()
-	if c.err == nil && len(c.waiters) == 0 && c.credits >= n && len(c.free) > 0 {
-		i := c.reserve(n)
-		call := c.take(b, i)
-		c.mu.Unlock()
-		fill(call, b.Ops, &c.words, c.slots[i].olds)
-		return call, nil
-	}
-	if c.err != nil {
+	if c.err != nil || !c.users.enter() {
 		c.mu.Unlock()
 		return nil, c.closedErr()
 	}
-	w := &waiter{n: n, ready: make(chan struct{})}
-	c.waiters = append(c.waiters, w)
-	c.mu.Unlock()
-	if err := c.waitRoom(ctx, w); err != nil {
-		return nil, err
+	call, n := c.takeCall(), len(b.Ops)
+	var i uint32
+	if len(c.waiters) == 0 && c.credits >= n && len(c.free) > 0 {
+		i = c.reserve(n)
+	} else {
+		w := &waiter{n: n, ready: make(chan struct{})}
+		c.waiters = append(c.waiters, w)
+		c.mu.Unlock()
+		if err := c.waitRoom(ctx, w, call); err != nil {
+			c.leave(call)
+			return nil, err
+		}
+		i = w.slot
+		c.mu.Lock()
 	}
-	c.mu.Lock()
-	call := c.take(b, w.slot)
+	if !c.calls.enter() { // destroy was here while this one waited
+		c.putCall(call)
+		c.mu.Unlock()
+		return nil, c.closedErr()
+	}
+	s := &c.slots[i]
+	s.b, s.n = b, n
+	c.inflight++
+	b.Slot = int(s.gen)<<16 | int(i)
+	b.Begin()
+	call.Slot, call.Gen = i, s.gen
+	s.words = c.words.fill(call, b.Ops, s.words)
 	c.mu.Unlock()
-	fill(call, b.Ops, &c.words, c.slots[w.slot].olds)
 	return call, nil
 }
 
 // reserve takes n credits and a slot. Under mu.
 func (c *conn) reserve(n int) uint32 {
 	c.credits -= n
-	i := c.free[len(c.free)-1]
-	c.free = c.free[:len(c.free)-1]
+	last := len(c.free) - 1
+	i := c.free[last]
+	c.free = c.free[:last]
 	return i
-}
-
-// take gives the reserved slot i to b. Under mu.
-func (c *conn) take(b *rdma.Batch, i uint32) *ib.Call {
-	s := &c.slots[i]
-	s.b, s.n = b, len(b.Ops)
-	for range atomics(b.Ops) { // never more than credits, of which there are as many as words
-		last := len(c.words.free) - 1
-		s.olds = append(s.olds, c.words.free[last])
-		c.words.free = c.words.free[:last]
-	}
-	c.inflight++
-	b.Slot = int(s.gen)<<16 | int(i)
-	b.Begin()
-	call := c.popCall()
-	call.Slot, call.Gen = i, s.gen
-	return call
 }
 
 // waitRoom sleeps until w has been served. As nobody else may be waiting for the
 // completions that make room, it counts as a sleeper.
-func (c *conn) waitRoom(ctx context.Context, w *waiter) error {
-	call := c.getCall()
+func (c *conn) waitRoom(ctx context.Context, w *waiter, call *ib.Call) error {
 	call.Arm = 1
 	if c.cross(call, c.qp.Reap) {
 		defer c.qp.Awake()
@@ -208,7 +200,6 @@ func (c *conn) waitRoom(ctx context.Context, w *waiter) error {
 			c.settle(call)
 		}
 	}
-	c.putCall(call)
 	var err error
 	select {
 	case <-w.ready:
@@ -240,19 +231,15 @@ func (c *conn) serve() {
 	}
 }
 
-// post posts a batch that begin prepared. An error means that nothing was posted.
-func (c *conn) post(call *ib.Call, b *rdma.Batch) error {
-	slot := call.Slot
-	if !c.cross(call, c.qp.Post) {
-		c.takeBack(slot)
-		return c.closedErr()
-	}
+// posted tells what became of a list that is not complete yet. An error means that nothing was posted.
+func (c *conn) posted(call *ib.Call) error {
 	if call.Posted == call.N {
 		return nil
 	}
 	errno := syscall.Errno(call.Err)
+	call.Err = 0
 	if call.Posted == 0 {
-		c.takeBack(slot)
+		c.takeBack(call.Slot)
 		if c.Err() != nil {
 			return c.closedErr()
 		}
@@ -268,42 +255,35 @@ func (c *conn) post(call *ib.Call, b *rdma.Batch) error {
 func (c *conn) takeBack(i uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b := c.slots[i].b; b != nil {
-		c.vacate(i)
-		b.Abort()
-	}
+	b := c.slots[i].b
+	c.vacate(i)
+	b.Abort()
 }
 
-// settle finishes the batches that a crossing brought back for others.
+// settle ends a crossing, and finishes the batches that it brought back for others.
 func (c *conn) settle(call *ib.Call) {
 	if call.Err != 0 {
 		c.fail(fmt.Errorf("%w: the completion queue failed: %w", rdma.ErrBroken, syscall.Errno(call.Err)))
 	}
-	if call.NWoken == 0 {
-		return
-	}
 	c.mu.Lock()
 	cause := c.finishWoken(call)
+	c.calls.leave()
 	c.mu.Unlock()
 	c.failBy(cause)
 }
 
-// settleOwn is settle, for a call that brought back the caller's own batch too. It puts
-// the call back, all under one lock: this is the end of the fast path.
+// settleOwn is settle, for a crossing that brought back the caller's own batch too, and leave, all under one lock: this
+// is the end of the fast path.
 func (c *conn) settleOwn(call *ib.Call, b *rdma.Batch) error {
 	c.mu.Lock()
-	cause := c.finishWoken(call)
-	mine := c.slots[call.Slot].b == b
-	var err error
-	if mine {
-		err = c.end(call.Slot, b)
+	var cause error
+	if call.NWoken > 0 {
+		cause = c.finishWoken(call)
 	}
-	c.idle = append(c.idle, call)
+	err := c.end(call.Slot, b)
+	c.calls.leave()
+	c.putCall(call)
 	c.mu.Unlock()
-	if !mine { // destroy was here in between
-		<-b.Done()
-		return b.Taken()
-	}
 	if err != nil {
 		c.failBy(err)
 	}
@@ -315,9 +295,6 @@ func (c *conn) settleOwn(call *ib.Call, b *rdma.Batch) error {
 func (c *conn) finishWoken(call *ib.Call) (cause error) {
 	for _, i := range call.Woken[:call.NWoken] {
 		b := c.slots[i].b
-		if b == nil { // destroy was here in between
-			continue
-		}
 		err := c.end(i, b)
 		if err != nil {
 			cause = err
@@ -344,10 +321,10 @@ func (c *conn) end(i uint32, b *rdma.Batch) error {
 		good = min(good, int(st.ErrOp))
 		err = opError(b.Ops, int(st.ErrOp), st.Status, st.VendorErr)
 	}
-	olds := c.slots[i].olds
-	for j := 0; len(olds) > 0 && j < good; j++ {
+	words := c.slots[i].words
+	for j := 0; len(words) > 0 && j < good; j++ {
 		if op := &b.Ops[j]; isAtomic(op.Kind) {
-			op.Old, olds = c.words.load(olds[0]), olds[1:]
+			op.Old, words = c.words.load(words[0]), words[1:]
 		}
 	}
 	c.vacate(i)
@@ -358,41 +335,57 @@ func (c *conn) end(i uint32, b *rdma.Batch) error {
 func (c *conn) vacate(i uint32) {
 	s := &c.slots[i]
 	c.credits += s.n
-	c.words.free = append(c.words.free, s.olds...)
-	s.b, s.n, s.olds = nil, 0, s.olds[:0]
+	if len(s.words) > 0 {
+		c.words.free = append(c.words.free, s.words...)
+		s.words = s.words[:0]
+	}
+	s.b, s.n = nil, 0
 	s.gen++
 	c.free = append(c.free, i)
 	c.inflight--
-	c.serve()
+	if len(c.waiters) > 0 {
+		c.serve()
+	}
 }
 
-// getCall takes a Call from the connection's stock.
-func (c *conn) getCall() *ib.Call {
+// enter lets the caller in among the users, with a Call; nil if the connection is about to go.
+func (c *conn) enter() *ib.Call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.popCall()
+	if !c.users.enter() {
+		return nil
+	}
+	return c.takeCall()
 }
 
-func (c *conn) popCall() *ib.Call {
-	if n := len(c.idle); n > 0 {
-		call := c.idle[n-1]
-		c.idle = c.idle[:n-1]
+// leave undoes enter.
+func (c *conn) leave(call *ib.Call) {
+	c.mu.Lock()
+	c.putCall(call)
+	c.mu.Unlock()
+}
+
+// takeCall takes a Call from the connection's stock. Under mu.
+func (c *conn) takeCall() *ib.Call {
+	if last := len(c.idle) - 1; last >= 0 {
+		call := c.idle[last]
+		c.idle = c.idle[:last]
 		return call
 	}
 	return ib.NewCall()
 }
 
+// putCall gives a Call back, and its user leaves. Under mu.
 func (c *conn) putCall(call *ib.Call) {
-	c.mu.Lock()
 	c.idle = append(c.idle, call)
-	c.mu.Unlock()
+	c.users.leave()
 }
 
 // reap finishes batches whose owners sleep, whenever the completion channel speaks.
 func (c *conn) reap() {
 	defer c.gors.Done()
-	call := c.getCall()
-	defer c.putCall(call)
+	call := ib.NewCall()
+	defer call.Free()
 	for {
 		if err := c.sch.Wait(); err != nil {
 			if !errors.Is(err, ib.ErrInterrupted) {

@@ -29,18 +29,18 @@ func (c *conn) postAll() error {
 
 // Receive delivers what has arrived, or waits for it.
 func (c *conn) Receive(fn func(msg []byte)) error {
-	if !c.users.enter() {
+	if !c.in(&c.users) {
 		return c.closedErr()
 	}
-	defer c.users.leave()
+	defer c.out(&c.users)
 	r := c.recv.call
 	for {
-		if !c.calls.enter() {
+		if !c.in(&c.calls) {
 			return c.Err()
 		}
 		r.Arm = 1
 		c.qp.RecvPoll(r)
-		c.calls.leave()
+		c.out(&c.calls)
 		if r.Err != 0 {
 			c.fail(fmt.Errorf("%w: the receive queue failed: %w", rdma.ErrBroken, syscall.Errno(r.Err)))
 		}
@@ -67,10 +67,10 @@ func (c *conn) Receive(fn func(msg []byte)) error {
 
 // lastWords delivers what arrived before the queue pair went to the error state.
 func (c *conn) lastWords(r *ib.RecvCall, fn func([]byte)) error {
-	for c.calls.enter() {
+	for c.in(&c.calls) {
 		r.Arm = 0
 		c.qp.RecvPoll(r)
-		c.calls.leave()
+		c.out(&c.calls)
 		if r.N == 0 {
 			break
 		}
@@ -101,10 +101,10 @@ func (c *conn) deliver(r *ib.RecvCall, fn func([]byte)) (delivered int) {
 		c.fail(fmt.Errorf("%w: receive: %v", rdma.ErrBroken, bad))
 		return delivered
 	}
-	if !c.calls.enter() {
+	if !c.in(&c.calls) {
 		return delivered
 	}
-	defer c.calls.leave()
+	defer c.out(&c.calls)
 	r.N = uint32(delivered)
 	if c.qp.RecvPost(r); r.Err != 0 {
 		c.fail(fmt.Errorf("%w: ibv_post_recv: %w", rdma.ErrBroken, syscall.Errno(r.Err)))
