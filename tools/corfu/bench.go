@@ -3,15 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"corfu/layout"
-	"corfu/rdma"
-	"corfu/tools/corfu/internal/bench"
 	"corfu/tools/corfu/internal/scratch"
 )
 
@@ -42,8 +38,9 @@ func (a *app) benchCommand() *cobra.Command {
 		Long: `Measure, side by side: single operations of the fabric; the bare path (the operations
 of an append to 2 replicas in one loop, with nothing around them); Append with 2
 replicas, durability memory and flash; and perftest, where it is installed and the
-fabric is verbs. Rounds of all of them are interleaved; the table shows medians of the
-rounds. Then appends a second with several appenders at once.`,
+fabric is verbs. What is compared is open at the same time and nothing else is, and its
+rounds are interleaved; the table shows medians of the rounds. Then, for each durability,
+appends a second with several appenders at once.`,
 	}
 	f := cmd.Flags()
 	f.IntVar(&b.rounds, "rounds", 5, "rounds of each row")
@@ -98,16 +95,8 @@ func (a *app) bench(ctx context.Context, b benchFlags) (err error) {
 	}
 	info := dev.Info()
 	a.say("Fabric: %s, device %s (%s). Clusters in %s.\n", info.Provider, info.Name, reason, b.dir)
-	rig, err := openRig(ctx, dev, b, a)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rig.close()) }()
-	rep := report{Provider: info.Provider, Device: info.Name, Reason: reason, Payload: benchPayload, Spin: b.spin.String(), rig: rig}
-	if err := a.measureLatency(ctx, rig, b, &rep); err != nil {
-		return err
-	}
-	if err := a.measureThroughput(ctx, rig, b, &rep); err != nil {
+	rep := report{Provider: info.Provider, Device: info.Name, Reason: reason, Payload: benchPayload, Spin: b.spin.String()}
+	if err := a.runStages(ctx, dev, b, &rep); err != nil {
 		return err
 	}
 	rep.judge()
@@ -118,82 +107,4 @@ func (a *app) bench(ctx context.Context, b benchFlags) (err error) {
 		return rep.verdict()
 	}
 	return nil
-}
-
-// rig is all that is measured, open at the same time: rounds are interleaved.
-type rig struct {
-	verbs       *bench.Verbs
-	bare        *bench.BarePath
-	appends     []*appendRig
-	contestants []bench.Contestant // those of the above that are asked for, and perftest
-	missing     []string           // perftest tools that are not installed
-}
-
-func openRig(ctx context.Context, dev rdma.Device, b benchFlags, a *app) (r *rig, err error) {
-	r = &rig{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.close())
-		}
-	}()
-	if r.verbs, err = bench.OpenVerbs(ctx, dev, b.spin); err != nil {
-		return r, fmt.Errorf("single operations: %w", err)
-	}
-	if r.bare, err = bench.OpenBarePath(ctx, dev, benchPayload, b.spin); err != nil {
-		return r, fmt.Errorf("bare path: %w", err)
-	}
-	cs := append(r.verbs.Contestants(), r.bare)
-	for _, d := range []layout.Durability{layout.Memory, layout.Flash} {
-		x := &appendRig{durability: d}
-		if !b.match.MatchString(x.Name()) {
-			continue // a cluster that nobody measures still takes its share of the processor
-		}
-		if err := x.open(ctx, dev, b, a); err != nil {
-			return r, fmt.Errorf("%s: %w", x.Name(), err)
-		}
-		r.appends = append(r.appends, x)
-		cs = append(cs, x)
-	}
-	if info := dev.Info(); info.Provider == "verbs" {
-		found, missing := bench.PerftestTools(info.Name, info.Addr)
-		cs, r.missing = append(cs, found...), missing
-	}
-	for _, c := range cs {
-		if b.match.MatchString(c.Name()) {
-			r.contestants = append(r.contestants, c)
-		}
-	}
-	if len(r.contestants) == 0 {
-		return r, usagef("--only %q: no row matches", b.only)
-	}
-	return r, nil
-}
-
-func (r *rig) close() error {
-	var errs []error
-	for _, x := range r.appends {
-		errs = append(errs, x.close())
-	}
-	if r.bare != nil {
-		errs = append(errs, r.bare.Close())
-	}
-	if r.verbs != nil {
-		errs = append(errs, r.verbs.Close())
-	}
-	return errors.Join(errs...)
-}
-
-func (a *app) measureLatency(ctx context.Context, r *rig, b benchFlags, rep *report) error {
-	cs := r.contestants
-	bar := a.newBar(int64(len(cs)*(b.rounds+1)), "latency")
-	rows, err := bench.Interleave(ctx, cs, b.rounds, b.ops, func(name string, round int) {
-		what := fmt.Sprintf("latency, round %d of %d: %s", round, b.rounds, name)
-		if round == 0 {
-			what = "warming up: " + name
-		}
-		bar.Describe(what)
-		_ = bar.Add(1)
-	})
-	rep.rows = rows
-	return err
 }

@@ -49,7 +49,9 @@ func (r *appendRig) open(ctx context.Context, dev rdma.Device, b benchFlags, a *
 func (r *appendRig) close() error { return errors.Join(r.log.Close(), r.cluster.Close()) }
 
 // Name implements bench.Contestant.
-func (r *appendRig) Name() string { return fmt.Sprintf("Append, 2 replicas, %v", r.durability) }
+func (r *appendRig) Name() string { return appendName(r.durability) }
+
+func appendName(d layout.Durability) string { return fmt.Sprintf("Append, 2 replicas, %v", d) }
 
 // Round implements bench.Contestant.
 func (r *appendRig) Round(ctx context.Context, ops int) (bench.Sample, error) {
@@ -85,22 +87,19 @@ func (r *appendRig) throughput(ctx context.Context, n int, d time.Duration) (per
 	return float64(done.Load()) / time.Since(start).Seconds(), nil
 }
 
-func (a *app) measureThroughput(ctx context.Context, r *rig, b benchFlags, rep *report) error {
-	if b.duration == 0 || len(b.appenders) == 0 || len(r.appends) == 0 {
+func (a *app) measureThroughput(ctx context.Context, r *appendRig, b benchFlags, rep *report) error {
+	if b.duration == 0 || len(b.appenders) == 0 {
 		return nil
 	}
-	rigs := r.appends
-	bar := a.newBar(int64(len(rigs)*len(b.appenders)), "throughput")
-	for _, x := range rigs {
-		for _, n := range b.appenders {
-			bar.Describe(fmt.Sprintf("throughput: %v, %d appenders", x.durability, n))
-			rate, err := x.throughput(ctx, n, b.duration)
-			if err != nil {
-				return fmt.Errorf("throughput, %v, %d appenders: %w", x.durability, n, err)
-			}
-			rep.Throughput = append(rep.Throughput, throughputJSON{x.durability.String(), n, rate, rate * benchPayload / 1e6})
-			_ = bar.Add(1)
+	bar := a.newBar(int64(len(b.appenders)), "throughput")
+	for _, n := range b.appenders {
+		bar.Describe(fmt.Sprintf("throughput: %v, %d appenders", r.durability, n))
+		rate, err := r.throughput(ctx, n, b.duration)
+		if err != nil {
+			return fmt.Errorf("throughput, %v, %d appenders: %w", r.durability, n, err)
 		}
+		rep.Throughput = append(rep.Throughput, throughputJSON{r.durability.String(), n, rate, rate * benchPayload / 1e6})
+		_ = bar.Add(1)
 	}
 	return nil
 }

@@ -20,8 +20,8 @@ type report struct {
 	Throughput []throughputJSON `json:"throughput"`
 	Ratios     []ratioJSON      `json:"ratios"`
 
-	rig  *rig
-	rows []bench.Row
+	rows    []bench.Row
+	missing []string // perftest tools that are not installed
 }
 
 type latencyJSON struct {
@@ -41,10 +41,12 @@ type throughputJSON struct {
 }
 
 type ratioJSON struct {
-	Name  string  `json:"name"`
-	Ratio float64 `json:"ratio"`
-	Bar   float64 `json:"bar"`
-	Met   bool    `json:"met"`
+	Name    string  `json:"name"`
+	Ratio   float64 `json:"ratio"`   // median of the rounds
+	Lowest  float64 `json:"lowest"`  // of all rounds
+	Highest float64 `json:"highest"` // of all rounds
+	Bar     float64 `json:"bar"`
+	Met     bool    `json:"met"`
 }
 
 // judge turns rows into figures and ratios.
@@ -55,14 +57,15 @@ func (r *report) judge() {
 		low, high := row.Spread()
 		r.Latency = append(r.Latency, latencyJSON{row.Name, micros(row.P50()), micros(row.P99()), micros(low), micros(high), len(row.Rounds)})
 	}
-	r.ratio("Append (memory) / bare path", byName[(&appendRig{durability: layout.Memory}).Name()], byName[r.rig.bare.Name()], barAppend)
+	r.ratio("Append (memory) / bare path", byName[appendName(layout.Memory)], byName[bench.BarePathName], barAppend)
 	r.ratio("FETCH_ADD / perftest ib_atomic_lat", byName["FETCH_ADD"], byName["perftest ib_atomic_lat"], barPerftest)
 }
 
 // ratio is left out if one of the two did not run.
 func (r *report) ratio(name string, a, b bench.Row, bar float64) {
-	if v := bench.Ratio(a, b); v > 0 {
-		r.Ratios = append(r.Ratios, ratioJSON{name, v, bar, v <= bar})
+	if v := bench.Ratios(a, b); len(v) > 0 {
+		middle := bench.Median(v)
+		r.Ratios = append(r.Ratios, ratioJSON{name, middle, v[0], v[len(v)-1], bar, middle <= bar})
 	}
 }
 
@@ -92,13 +95,13 @@ func (a *app) printReport(r *report) error {
 		return err
 	}
 	if len(r.Ratios) > 0 {
-		rows = [][]string{{"RATIO OF P50S", "", "BAR", ""}}
+		rows = [][]string{{"RATIO OF P50S", "MEDIAN", "OF THE ROUNDS", "BAR", ""}}
 		for _, x := range r.Ratios {
 			met := "met"
 			if !x.Met {
 				met = "NOT MET"
 			}
-			rows = append(rows, []string{x.Name, fmt.Sprintf("%.2f", x.Ratio), fmt.Sprintf("%.1f", x.Bar), met})
+			rows = append(rows, []string{x.Name, fmt.Sprintf("%.2f", x.Ratio), fmt.Sprintf("%.2f to %.2f", x.Lowest, x.Highest), fmt.Sprintf("%.1f", x.Bar), met})
 		}
 		a.say("\n")
 		if err := a.printTable(rows); err != nil {
@@ -115,8 +118,8 @@ func (a *app) printReport(r *report) error {
 			return err
 		}
 	}
-	if len(r.rig.missing) > 0 {
-		a.say("\nNot installed, so not measured: %s (package perftest).\n", strings.Join(r.rig.missing, ", "))
+	if len(r.missing) > 0 {
+		a.say("\nNot installed, so not measured: %s (package perftest).\n", strings.Join(r.missing, ", "))
 	}
 	return nil
 }

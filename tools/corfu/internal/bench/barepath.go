@@ -61,7 +61,10 @@ func (p *BarePath) Close() error {
 }
 
 // Name implements Contestant.
-func (p *BarePath) Name() string { return "bare path" }
+func (p *BarePath) Name() string { return BarePathName }
+
+// BarePathName is its row.
+const BarePathName = "bare path"
 
 // Round implements Contestant.
 func (p *BarePath) Round(ctx context.Context, ops int) (Sample, error) { return Time(ctx, ops, p.once) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,11 +28,14 @@ func TestRowReportsTheMedianOfItsRounds(t *testing.T) {
 func TestRatioComparesRoundsThatRanSideBySide(t *testing.T) {
 	a := Row{Rounds: []Sample{{P50: 12 * us}, {P50: 120 * us}, {P50: 13 * us}}}
 	b := Row{Rounds: []Sample{{P50: 10 * us}, {P50: 100 * us}, {P50: 10 * us}}}
-	if got := Ratio(a, b); got != 1.2 {
-		t.Errorf("ratio %v, want 1.2", got)
+	if got := Ratios(a, b); !reflect.DeepEqual(got, []float64{1.2, 1.2, 1.3}) {
+		t.Errorf("ratios %v", got)
 	}
-	if got := Ratio(a, Row{}); got != 0 {
-		t.Errorf("ratio to nothing: %v", got)
+	if got := Ratios(a, Row{}); len(got) != 0 {
+		t.Errorf("ratios to nothing: %v", got)
+	}
+	if got := []float64{Median([]float64(nil)), Median([]float64{1, 3}), Median([]float64{1, 3, 9})}; !reflect.DeepEqual(got, []float64{0, 2, 3}) {
+		t.Errorf("medians %v", got)
 	}
 }
 
@@ -52,6 +56,9 @@ func TestParsePerftest(t *testing.T) {
 	}
 	if _, err := parsePerftest([]byte("Couldn't connect\n")); err == nil {
 		t.Error("a failed run was taken for a result")
+	}
+	if _, err := parsePerftest([]byte(strings.Replace(perftestAtomic, "19.53", " -inf", 1))); !errors.Is(err, errNoFigure) {
+		t.Errorf("a clock rate of 0: %v", err)
 	}
 }
 

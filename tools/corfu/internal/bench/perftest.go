@@ -21,6 +21,7 @@ type Perftest struct {
 	Device string // RDMA device
 	Addr   string // its IP address: perftest connects through rdma_cm
 	Args   []string
+	Beside string // the row of ours that it is to be compared with
 
 	port int
 }
@@ -28,9 +29,9 @@ type Perftest struct {
 // PerftestTools gives the contestants whose tools are installed. missing names the others.
 func PerftestTools(device, addr string) (found []Contestant, missing []string) {
 	for _, t := range []*Perftest{
-		{Tool: "ib_atomic_lat", Title: "perftest ib_atomic_lat", Args: []string{"-A", "FETCH_AND_ADD"}},
-		{Tool: "ib_write_lat", Title: "perftest ib_write_lat 4 KiB", Args: []string{"-s", "4096"}},
-		{Tool: "ib_read_lat", Title: "perftest ib_read_lat 4 KiB", Args: []string{"-s", "4096"}},
+		{Tool: "ib_atomic_lat", Title: "perftest ib_atomic_lat", Args: []string{"-A", "FETCH_AND_ADD"}, Beside: fetchAddName},
+		{Tool: "ib_write_lat", Title: "perftest ib_write_lat 4 KiB", Args: []string{"-s", "4096"}, Beside: writeName},
+		{Tool: "ib_read_lat", Title: "perftest ib_read_lat 4 KiB", Args: []string{"-s", "4096"}, Beside: readName},
 	} {
 		if _, err := exec.LookPath(t.Tool); err != nil {
 			missing = append(missing, t.Tool)
@@ -40,6 +41,20 @@ func PerftestTools(device, addr string) (found []Contestant, missing []string) {
 		found = append(found, t)
 	}
 	return found, missing
+}
+
+// Beside puts each tool behind the operation of ours that it measures too, so that the two run side by side.
+func Beside(ours, perftest []Contestant) []Contestant {
+	var all []Contestant
+	for _, c := range ours {
+		all = append(all, c)
+		for _, p := range perftest {
+			if p.(*Perftest).Beside == c.Name() {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
 }
 
 // Name implements Contestant.
@@ -55,8 +70,21 @@ const (
 
 var nextPort = firstPort
 
-// Round implements Contestant: a server and a client process.
-func (p *Perftest) Round(ctx context.Context, ops int) (Sample, error) {
+// errNoFigure: perftest ran, and printed nothing that can be used.
+var errNoFigure = errors.New("perftest printed no figure")
+
+// Round implements Contestant. A run that printed no figure is made again, twice at most.
+func (p *Perftest) Round(ctx context.Context, ops int) (s Sample, err error) {
+	for range 3 {
+		if s, err = p.run(ctx, ops); !errors.Is(err, errNoFigure) {
+			return s, err
+		}
+	}
+	return s, err
+}
+
+// run is a server and a client process.
+func (p *Perftest) run(ctx context.Context, ops int) (Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, perfLimit)
 	defer cancel()
 	p.port = nextPort
@@ -145,10 +173,13 @@ func perftestRow(head, cells []string) (Sample, error) {
 		if err != nil {
 			return Sample{}, fmt.Errorf("perftest's %s: %w", name, err)
 		}
+		if !(us > 0 && us < 1e9) { // it divides by a clock rate that it measures, and now and then finds 0
+			return Sample{}, fmt.Errorf("%w: its %s is %s", errNoFigure, name, cells[i])
+		}
 		*to = time.Duration(us * float64(time.Microsecond))
 	}
 	if s.P50 == 0 {
-		return Sample{}, errors.New("perftest printed no t_typical")
+		return Sample{}, fmt.Errorf("%w: no t_typical", errNoFigure)
 	}
 	return s, nil
 }

@@ -50,23 +50,25 @@ func (r Row) Spread() (low, high time.Duration) {
 }
 
 func median(rounds []Sample, of func(Sample) time.Duration) time.Duration {
-	if len(rounds) == 0 {
-		return 0
-	}
 	v := make([]time.Duration, len(rounds))
 	for i, s := range rounds {
 		v[i] = of(s)
 	}
 	slices.Sort(v)
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
+	return Median(v)
 }
 
-// Ratio of the p50s of two contestants: the median of the ratios of rounds that ran side by side, which a neighbour that
-// is busy for some of the rounds moves least. 0 if there is nothing to compare.
-func Ratio(a, b Row) float64 {
+// Median is that of values in ascending order; 0 if there are none.
+func Median[T time.Duration | float64](v []T) T {
+	if len(v) == 0 {
+		return 0
+	}
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// Ratios are those of the p50s of two contestants in rounds that ran side by side, in ascending order: a neighbour that is busy
+// for some of the rounds moves their median least.
+func Ratios(a, b Row) []float64 {
 	n := min(len(a.Rounds), len(b.Rounds))
 	v := make([]float64, 0, n)
 	for i := range n {
@@ -74,14 +76,8 @@ func Ratio(a, b Row) float64 {
 			v = append(v, float64(a.Rounds[i].P50)/float64(b.Rounds[i].P50))
 		}
 	}
-	if len(v) == 0 {
-		return 0
-	}
 	slices.Sort(v)
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
+	return v
 }
 
 // Interleave runs rounds of every contestant in turn, with a short warm-up first. step is called before each round.

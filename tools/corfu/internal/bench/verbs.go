@@ -19,6 +19,13 @@ type Verbs struct {
 	word   uint64 // what the CAS word holds
 }
 
+// Rows that perftest has too.
+const (
+	fetchAddName = "FETCH_ADD"
+	writeName    = "WRITE 4 KiB"
+	readName     = "READ 4 KiB"
+)
+
 // Where the operations work in the target's memory.
 const (
 	fetchAddAt = 0
@@ -48,10 +55,10 @@ func (v *Verbs) Contestants() []Contestant {
 	word, swap, page := v.target.region.Remote(fetchAddAt), v.target.region.Remote(casAt), v.target.region.Remote(pageAt)
 	bytes := v.local.Slice(0, pageSize)
 	return []Contestant{
-		v.verb("FETCH_ADD", func(b *rdma.Batch) { b.FetchAdd(word, 1) }),
+		v.verb(fetchAddName, func(b *rdma.Batch) { b.FetchAdd(word, 1) }),
 		v.verb("CAS", func(b *rdma.Batch) { v.compareSwap(b, swap) }),
-		v.verb("WRITE 4 KiB", func(b *rdma.Batch) { b.Write(bytes, page) }),
-		v.verb("READ 4 KiB", func(b *rdma.Batch) { b.Read(bytes, page) }),
+		v.verb(writeName, func(b *rdma.Batch) { b.Write(bytes, page) }),
+		v.verb(readName, func(b *rdma.Batch) { b.Read(bytes, page) }),
 		v.verb("WRITE 4 KiB + CAS", func(b *rdma.Batch) { b.Write(bytes, page); v.compareSwap(b, swap) }),
 	}
 }
