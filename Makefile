@@ -55,7 +55,7 @@ bench-flash: build ## measure the flash engine beside fio
 
 bench-lab: build ## measure in the lab, beside perftest
 	LAB_CPUS=$${LAB_CPUS:-3} LAB_TIMEOUT=$${LAB_TIMEOUT:-900} deploy/lab/lab \
-		'bin/corfu bench --provider verbs --spin 2ms --ops 300 --rounds 15 --duration 2s --dir "$$CORFU_LAB_DISK/bench"'
+		'bin/corfu bench --provider verbs --spin 2ms --ops 300 --rounds 25 --duration 2s --dir "$$CORFU_LAB_DISK/bench"'
 
 lab: ## run CMD='...' in the lab: a VM with Soft-RoCE that sees this machine's files
 	@deploy/lab/lab "$$GUEST_COMMAND"

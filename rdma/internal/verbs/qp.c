@@ -101,19 +101,15 @@ static inline void relax(void)
 #endif
 }
 
-// poll_once reaps up to 16 completions into the table. It gives their number, 0
-// for an empty queue, -1 if another thread reaps (only without block) or the list of woken slots is full.
-static int poll_once(cf_qp *q, cf_call *c, int block)
+// poll_locked reaps up to 16 completions into the table, under the poll mutex. It gives their number, 0 for an empty
+// queue, -1 if the list of woken slots is full.
+static int poll_locked(cf_qp *q, cf_call *c)
 {
 	struct ibv_wc wc[16];
 	int room = CF_WOKEN - (int)c->nwoken;
 	int n;
 
 	if (room <= 0)
-		return -1;
-	if (block)
-		pthread_mutex_lock(&q->poll);
-	else if (pthread_mutex_trylock(&q->poll))
 		return -1;
 	n = ibv_poll_cq(q->scq, room < 16 ? room : 16, wc);
 	for (int i = 0; i < n; i++)
@@ -122,7 +118,6 @@ static int poll_once(cf_qp *q, cf_call *c, int block)
 		c->err = EIO;
 		n = 0;
 	}
-	pthread_mutex_unlock(&q->poll);
 	return n;
 }
 
@@ -131,27 +126,33 @@ static int drain(cf_qp *q, cf_call *c)
 {
 	int n;
 
+	pthread_mutex_lock(&q->poll);
 	do {
-		n = poll_once(q, c, 1);
+		n = poll_locked(q, c);
 	} while (n > 0);
+	pthread_mutex_unlock(&q->poll);
 	return n == 0;
 }
 
 // spin polls for the caller's batch, which is SPINNING, until it is done, others
 // wait to be told, or the time is over. Afterwards the batch is done and the
-// caller's, or POSTED again.
+// caller's, or POSTED again. One thread polls for all: the others watch their batch's state.
 static void spin(cf_qp *q, cf_call *c)
 {
 	int64_t end = 0; // set after the first few polls: the clock costs as much as a poll
+	int polls = 0;   // whether this thread holds the poll mutex
 
 	for (unsigned i = 1;; i++) {
-		int n;
+		int n = 0;
 
 		if (cf_table_done(&q->table, c)) {
 			c->done = 1;
-			return;
+			break;
 		}
-		n = poll_once(q, c, 0);
+		if (polls || (polls = pthread_mutex_trylock(&q->poll) == 0))
+			n = poll_locked(q, c);
+		else
+			relax(); // who polls itself needs no pause
 		if (n <= 0 && c->nwoken > 0) {
 			if (end)
 				c->spin_ns = end - now_ns(); // what is left for the next call
@@ -167,10 +168,10 @@ static void spin(cf_qp *q, cf_call *c)
 				break;
 			}
 		}
-		if (n < 0) // another thread polls; who polls itself needs no pause
-			relax();
 	}
-	if (!cf_table_unspin(&q->table, c))
+	if (polls)
+		pthread_mutex_unlock(&q->poll);
+	if (!c->done && !cf_table_unspin(&q->table, c))
 		c->done = 1;
 }
 
@@ -225,7 +226,6 @@ static int build(cf_qp *q, const cf_call *c, struct ibv_send_wr *wr, struct ibv_
 		const cf_wr *r = &c->wr[i];
 		struct ibv_send_wr *w = &wr[i];
 
-		memset(w, 0, sizeof(*w));
 		sge[i].addr = r->inl ? (uint64_t)(uintptr_t)c->msg[i] : r->local;
 		sge[i].length = r->length;
 		sge[i].lkey = r->lkey;
@@ -233,6 +233,7 @@ static int build(cf_qp *q, const cf_call *c, struct ibv_send_wr *wr, struct ibv_
 		w->next = i + 1 < c->n ? w + 1 : NULL;
 		w->sg_list = &sge[i];
 		w->num_sge = r->length > 0;
+		w->send_flags = 0;
 		switch (r->op) { // rdma.Kind
 		case 1:
 			w->opcode = IBV_WR_RDMA_WRITE;
