@@ -191,7 +191,7 @@ func (w *witness) verdict() error {
 	if len(w.wrong) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("%d things are wrong, %d acknowledged entries of %d are lost:", len(w.wrong), len(w.missing), len(w.acked))
+	text := fmt.Sprintf("%d things are wrong, %d acknowledged positions of %d are lost:", len(w.wrong), len(w.missing), len(w.acked))
 	for _, s := range w.wrong[:min(shown, len(w.wrong))] {
 		text += "\n  " + s
 	}
