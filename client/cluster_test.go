@@ -120,7 +120,5 @@ func within(t testing.TB) context.Context {
 }
 
 func durabilities(t *testing.T, test func(*testing.T, layout.Durability)) {
-	for _, d := range []layout.Durability{layout.Flash, layout.Memory} {
-		t.Run(d.String(), func(t *testing.T) { test(t, d) })
-	}
+	client.Durabilities(t, test)
 }

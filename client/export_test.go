@@ -1,6 +1,13 @@
 package client
 
-import "corfu/rdma"
+import (
+	"hash/fnv"
+	"os"
+	"testing"
+
+	"corfu/layout"
+	"corfu/rdma"
+)
 
 // Break cuts off all of l's connections to units, in mid-flight.
 func Break(l *Log) {
@@ -8,5 +15,35 @@ func Break(l *Log) {
 		if s := k.cur.Load(); s != nil {
 			s.fail(rdma.ErrBroken)
 		}
+	}
+}
+
+func inLab() bool { return os.Getenv("CORFU_LAB") == "1" }
+
+// Durabilities runs the test with both. In the lab, where a cluster takes seconds, it runs it with one, which one its name
+// decides: what tells flash from memory is shown over tcp, and over verbs half of the tests post what each of them posts.
+func Durabilities(t *testing.T, test func(*testing.T, layout.Durability)) {
+	all := []layout.Durability{layout.Flash, layout.Memory}
+	if inLab() {
+		h := fnv.New32a()
+		h.Write([]byte(t.Name()))
+		i := h.Sum32() % 2
+		all = all[i : i+1]
+	}
+	AllDurabilities(t, all, test)
+}
+
+// AllDurabilities runs the test with each of these.
+func AllDurabilities(t *testing.T, all []layout.Durability, test func(*testing.T, layout.Durability)) {
+	for _, d := range all {
+		t.Run(d.String(), func(t *testing.T) { test(t, d) })
+	}
+}
+
+// NotInLab skips, over verbs, a test whose matter is not the fabric: a cluster takes seconds there.
+func NotInLab(t *testing.T, matter string) {
+	t.Helper()
+	if inLab() {
+		t.Skip("the same over verbs as over tcp: " + matter)
 	}
 }

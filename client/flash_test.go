@@ -22,6 +22,7 @@ import (
 
 // A full unit refuses appends with ErrFull, keeps serving reads and trims, and takes appends again after a trim.
 func TestFullUnitRefusesAndGoesOnAfterATrim(t *testing.T) {
+	client.NotInLab(t, "room on flash")
 	const segment = 64 * 4096
 	c := start(t, devcluster.Options{Chains: 1, Replicas: 2, Flash: flash.Options{SegmentPages: 64, Capacity: 8 * segment}})
 	l := c.open(client.Options{})
@@ -134,6 +135,7 @@ func wantEntry(t *testing.T, l *client.Log, i int) {
 
 // EIO on read at the tail: the client gets the entry from another replica.
 func TestReadErrorIsServedByAnotherReplica(t *testing.T) {
+	client.NotInLab(t, "the disk; TestBitFlipIsServedByAnotherReplica reads cold pages here")
 	_, l, d := sickCluster(t, 2)
 	d.read.Store(true)
 	wantEntry(t, l, 3)
@@ -161,6 +163,7 @@ func TestBitFlipIsServedByAnotherReplica(t *testing.T) {
 
 // EIO on write: nothing is acknowledged, what was is readable, and the append ends well when the disk does again.
 func TestWriteErrorHoldsTheAck(t *testing.T) {
+	client.NotInLab(t, "the disk")
 	c, l, d := sickCluster(t, 1)
 	d.write.Store(true)
 	done := make(chan error, 1)
@@ -185,6 +188,7 @@ func TestWriteErrorHoldsTheAck(t *testing.T) {
 
 // A disk that takes seconds: appends wait and end well.
 func TestSlowDiskIsWaitedFor(t *testing.T) {
+	client.NotInLab(t, "the disk")
 	_, l, d := sickCluster(t, 2)
 	d.slow.Store(true)
 	began := time.Now()

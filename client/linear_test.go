@@ -196,7 +196,7 @@ func (h *history) tail(ctx context.Context, t *testing.T, l *client.Log) layout.
 // Histories of concurrent appenders, readers and fillers, with a seal in the middle and connections
 // that break, are linearizable: each position is a register written once.
 func TestLinearizable(t *testing.T) {
-	durabilities(t, func(t *testing.T, d layout.Durability) {
+	client.AllDurabilities(t, []layout.Durability{layout.Flash, layout.Memory}, func(t *testing.T, d layout.Durability) {
 		c := start(t, devcluster.Options{Durability: d})
 		// One client is so impatient that it takes positions from appenders. In the lab everything is slower.
 		impatient, patient, appends := 2*time.Millisecond, 20*time.Millisecond, int64(150)

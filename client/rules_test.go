@@ -168,11 +168,7 @@ func (r *rig) wantRead(l *Log, p layout.Position, want string) {
 	}
 }
 
-func both(t *testing.T, test func(*testing.T, layout.Durability)) {
-	for _, d := range []layout.Durability{layout.Flash, layout.Memory} {
-		t.Run(d.String(), func(t *testing.T) { test(t, d) })
-	}
-}
+func both(t *testing.T, test func(*testing.T, layout.Durability)) { Durabilities(t, test) }
 
 // broke is how an operation ends whose completion was lost.
 var broke = &sessionError{"unit 1", &rdma.OpError{Kind: rdma.OpCompareSwap, Err: rdma.ErrBroken}}

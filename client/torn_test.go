@@ -265,6 +265,7 @@ func TestR9LargeAppendThroughASeal(t *testing.T) {
 }
 
 func TestVerdictOfFragments(t *testing.T) {
+	NotInLab(t, "what outcomes make of each other")
 	r := newRig(t, layout.Memory)
 	l := r.open()
 	doubt, fatal := errors.New("doubt"), errors.New("fatal")

@@ -2,16 +2,13 @@ package layout
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
-	"flag"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write the golden files anew: formats of existing stores change with them")
+	"corfu/internal/golden"
+)
 
 func commands() map[string]Command {
 	return map[string]Command{
@@ -20,22 +17,6 @@ func commands() map[string]Command {
 		"decide":     Decide{Epoch: 7, Owner: 0x1122334455667788, Verdict: Active},
 		"abortbelow": AbortBelow{Epoch: 1<<36 - 1},
 		"newclient":  NewClient{},
-	}
-}
-
-// golden compares with testdata/name.hex.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := "testdata/" + name + ".hex"
-	text := hex.Dump(got)
-	if *update {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || string(want) != text {
-		t.Errorf("%s (%v) is\n%swant\n%s", name, err, text, want)
 	}
 }
 
@@ -53,7 +34,7 @@ func full(t testing.TB) *State {
 func TestGoldenCommandsAndSnapshot(t *testing.T) {
 	for name, c := range commands() {
 		b := EncodeCommand(c)
-		golden(t, name, b)
+		golden.Equal(t, name, b)
 		if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, c) {
 			t.Errorf("%s: decoded to %+v, %v; want %+v", name, got, err, c)
 		}
@@ -67,7 +48,7 @@ func TestGoldenCommandsAndSnapshot(t *testing.T) {
 		}
 	}
 	s := full(t)
-	golden(t, "snapshot", s.Snapshot())
+	golden.Equal(t, "snapshot", s.Snapshot())
 	if got, err := Restore(s.Snapshot()); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("restored to %+v, %v; want %+v", got, err, s)
 	}

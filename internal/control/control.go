@@ -18,6 +18,9 @@ import (
 // wipe units: give it credentials, or say that the network is trusted.
 var ErrClear = errors.New("the control plane in clear is refused outside loopback")
 
+// FreePort is the address that servers listen on unless they are told: a port of loopback that is free.
+const FreePort = "127.0.0.1:0"
+
 // MaxMessage bounds a gRPC message, in bytes: senders of pages stay far below.
 const MaxMessage = 4 << 20
 

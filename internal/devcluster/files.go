@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"corfu/internal/control"
 	"corfu/layout"
 )
 
@@ -29,9 +30,6 @@ type record struct {
 }
 
 const recordName = "cluster.yaml"
-
-// anyPort is where a member listens that never did before.
-const anyPort = "127.0.0.1:0"
 
 // ErrShape: the directory holds a cluster of another shape. Use its shape, or another directory.
 var ErrShape = errors.New("the directory holds a cluster of another shape")
@@ -69,12 +67,12 @@ func newRecord(o Options) record {
 	if s.Geometry == (layout.Geometry{}) {
 		s.Geometry = layout.DefaultGeometry()
 	}
-	r := record{Shape: s, Layout: o.Control, Sequencer: anyPort}
+	r := record{Shape: s, Layout: o.Control, Sequencer: control.FreePort}
 	if r.Layout == "" {
-		r.Layout = anyPort
+		r.Layout = control.FreePort
 	}
 	for range max(0, s.Chains*s.Replicas) {
-		r.Units = append(r.Units, anyPort)
+		r.Units = append(r.Units, control.FreePort)
 	}
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 
+	"corfu/internal/golden"
 	"corfu/layout"
 )
 
@@ -46,7 +47,7 @@ func TestMessageGolden(t *testing.T) {
 	var d Decoder // one for all: what it keeps of one message must not show in the next
 	for name, m := range messages() {
 		b := m.Append(nil)
-		golden(t, "message-"+name, b)
+		golden.Equal(t, "message-"+name, b)
 		if len(b) > MaxMessage {
 			t.Errorf("%s has %d bytes", name, len(b))
 		}

@@ -2,32 +2,12 @@ package wire
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
-	"flag"
-	"os"
 	"testing"
 
+	"corfu/internal/golden"
 	"corfu/layout"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew: peers and flash stores of other builds do not read them then")
-
-// golden compares with testdata/name.hex.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := "testdata/" + name + ".hex"
-	text := hex.Dump(got)
-	if *update {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || string(want) != text {
-		t.Errorf("%s (%v) is\n%swant\n%s", name, err, text, want)
-	}
-}
 
 var log1 = layout.LogID{0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf}
 
@@ -75,7 +55,7 @@ var fragment1 = Fragment{Entry: MakeAttempt(0x01020304, 0x05060706), Length: 0x0
 func TestPageGolden(t *testing.T) {
 	for name, h := range headers() {
 		page, n := sample(h, payloadOf(h))
-		golden(t, "page-"+name, page[:n])
+		golden.Equal(t, "page-"+name, page[:n])
 		h.Length = n - HeaderSize
 		for _, b := range [][]byte{page, page[:n]} {
 			got, err := VerifyPage(b, log1, h.Position)

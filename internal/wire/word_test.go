@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"corfu/internal/golden"
 	"corfu/layout"
 )
 
@@ -20,7 +21,7 @@ func TestWordGolden(t *testing.T) {
 	} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(w))
 	}
-	golden(t, "words", b)
+	golden.Equal(t, "words", b)
 }
 
 func TestWordKeepsItsFieldsApart(t *testing.T) {

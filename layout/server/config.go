@@ -7,6 +7,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"corfu/internal/control"
 	"corfu/layout"
 )
 
@@ -47,26 +49,13 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.ID == 0 {
-		c.ID = 1
-	}
-	if c.Control == "" {
-		c.Control = "127.0.0.1:0"
-	}
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{{&c.Poll, 100 * time.Millisecond}, {&c.CallTimeout, 10 * time.Second}, {&c.StallTimeout, time.Minute}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Registerer == nil {
-		c.Registerer = prometheus.NewRegistry()
-	}
+	c.ID = cmp.Or(c.ID, 1)
+	c.Control = cmp.Or(c.Control, control.FreePort)
+	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
+	c.CallTimeout = cmp.Or(c.CallTimeout, 10*time.Second)
+	c.StallTimeout = cmp.Or(c.StallTimeout, time.Minute)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Registerer = cmp.Or[prometheus.Registerer](c.Registerer, prometheus.NewRegistry())
 	return c
 }
 

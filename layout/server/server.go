@@ -93,7 +93,7 @@ func (s *Server) Close() error {
 		}
 		s.running.Wait()
 		if s.metrics != nil {
-			s.metrics.unregister()
+			s.metrics.Unregister()
 		}
 		if s.store != nil {
 			s.closing = errors.Join(s.closing, s.store.close())

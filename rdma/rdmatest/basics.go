@@ -134,7 +134,7 @@ func testBatchReuse(e *env) {
 func testBothEndsPost(e *env) {
 	near, far := e.pair()
 	const size, pages = 64 << 10, 8
-	n := trials(400, 40)
+	n := trials(200, 20)
 	remote, local := e.alloc(2*pages*size), e.alloc(4*pages*size)
 	r := e.register(remote, 0, remote.Len(), all)
 	ends := []rdma.Conn{near, far}

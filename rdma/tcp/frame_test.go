@@ -2,21 +2,16 @@ package tcp
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"corfu/internal/golden"
 	"corfu/rdma"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
-// golden are records of every kind. Their bytes stand in testdata/<name>.hex.
-func golden() map[string][]byte {
+// records are of every kind. Their bytes stand in testdata/<name>.hex.
+func records() map[string][]byte {
 	at := rdma.Remote{Addr: 0x0102030405060708, Key: 0x11121314}
 	list := rdma.NewBatch(5)
 	mem := &rdma.Memory{}
@@ -48,16 +43,8 @@ func golden() map[string][]byte {
 
 // TestGolden: the format is what peers of other builds expect.
 func TestGolden(t *testing.T) {
-	for name, got := range golden() {
-		path := filepath.Join("testdata", name+".hex")
-		if *update {
-			check(t, os.WriteFile(path, []byte(hex.Dump(got)), 0o644))
-		}
-		want, err := os.ReadFile(path)
-		check(t, err)
-		if hex.Dump(got) != string(want) {
-			t.Errorf("%s:\n%swant\n%s", name, hex.Dump(got), want)
-		}
+	for name, got := range records() {
+		golden.Equal(t, name, got)
 	}
 }
 
@@ -96,7 +83,7 @@ func TestCursorPieces(t *testing.T) {
 
 // TestDecodersRefuse changes one byte of a good record at a time.
 func TestDecodersRefuse(t *testing.T) {
-	good := golden()
+	good := records()
 	decoders := map[string]func([]byte) error{
 		"hello":   func(b []byte) error { _, err := decodeHello(b); return err },
 		"reply":   func(b []byte) error { _, err := decodeReply(b); return err },
@@ -147,7 +134,7 @@ func TestDecodersRefuse(t *testing.T) {
 
 // FuzzDecoders: a decoder takes nothing that its encoder would not write.
 func FuzzDecoders(f *testing.F) {
-	for _, b := range golden() {
+	for _, b := range records() {
 		f.Add(b)
 		f.Add(b[:min(len(b), headerSize)])
 		f.Add(b[:min(len(b), opSize)])

@@ -6,6 +6,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"corfu/internal/control"
 	"corfu/layout"
 	"corfu/rdma"
 )
@@ -40,24 +42,12 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Control == "" {
-		c.Control = "127.0.0.1:0"
-	}
-	if c.Fabric == "" {
-		c.Fabric = ":0"
-	}
-	if c.TokenLife == 0 {
-		c.TokenLife = 10 * time.Second
-	}
-	if c.MaxSessions == 0 {
-		c.MaxSessions = 8192
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Registerer == nil {
-		c.Registerer = prometheus.NewRegistry()
-	}
+	c.Control = cmp.Or(c.Control, control.FreePort)
+	c.Fabric = cmp.Or(c.Fabric, ":0")
+	c.TokenLife = cmp.Or(c.TokenLife, 10*time.Second)
+	c.MaxSessions = cmp.Or(c.MaxSessions, 8192)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Registerer = cmp.Or[prometheus.Registerer](c.Registerer, prometheus.NewRegistry())
 	return c
 }
 

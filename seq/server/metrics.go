@@ -3,13 +3,13 @@ package server
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"corfu/internal/promset"
 	"corfu/seq"
 )
 
 // metrics of a sequencer. The tokens are read off the word at each scrape: nothing is counted when they are taken.
 type metrics struct {
-	reg         prometheus.Registerer
-	all         []prometheus.Collector
+	*promset.Set
 	seals       prometheus.Counter
 	activations prometheus.Counter
 	connections prometheus.Counter
@@ -18,42 +18,19 @@ type metrics struct {
 }
 
 func newMetrics(s *Server) (*metrics, error) {
-	m := &metrics{reg: s.cfg.Registerer}
-	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "corfu_seq_" + name, Help: help})
-		m.all = append(m.all, c)
-		return c
-	}
-	m.seals = counter("seals_total", "Epochs sealed.")
-	m.activations = counter("activations_total", "Epochs opened.")
-	m.connections = counter("connections_total", "Client connections accepted.")
-	m.rejected = counter("connections_rejected_total", "Client connections refused: token unknown, used or too old.")
-	m.alarms = counter("alarms_total", "Times the word was revoked because it was tampered with or out of positions.")
-	m.all = append(m.all,
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_seq_tokens_total",
-			Help: "Positions handed out since the start of the process."}, s.tokens),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_seq_next_position",
-			Help: "Next position to be handed out; 0 while closed or sealed."}, s.next),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_seq_epoch",
-			Help: "The promise: the epoch served or sealed for."}, s.epoch),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_seq_open",
-			Help: "1 while tokens can be taken."}, s.isOpen),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_seq_sessions",
-			Help: "Client connections open."}, func() float64 { return float64(s.sessions.count()) }))
-	for i, c := range m.all {
-		if err := m.reg.Register(c); err != nil {
-			m.all = m.all[:i]
-			m.unregister()
-			return nil, err
-		}
-	}
-	return m, nil
-}
-
-func (m *metrics) unregister() {
-	for _, c := range m.all {
-		m.reg.Unregister(c)
-	}
+	m := &metrics{Set: promset.New("corfu_seq_")}
+	m.seals = m.Counter("seals_total", "Epochs sealed.")
+	m.activations = m.Counter("activations_total", "Epochs opened.")
+	m.connections = m.Counter("connections_total", "Client connections accepted.")
+	m.rejected = m.Counter("connections_rejected_total", "Client connections refused: token unknown, used or too old.")
+	m.alarms = m.Counter("alarms_total", "Times the word was revoked because it was tampered with or out of positions.")
+	m.Add(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_seq_tokens_total",
+		Help: "Positions handed out since the start of the process."}, s.tokens))
+	m.GaugeFunc("next_position", "Next position to be handed out; 0 while closed or sealed.", s.next)
+	m.GaugeFunc("epoch", "The promise: the epoch served or sealed for.", s.epoch)
+	m.GaugeFunc("open", "1 while tokens can be taken.", s.isOpen)
+	m.GaugeFunc("sessions", "Client connections open.", func() float64 { return float64(s.sessions.count()) })
+	return m, m.Register(s.cfg.Registerer)
 }
 
 func (s *Server) tokens() float64 {

@@ -122,7 +122,7 @@ func (s *Server) Close() error {
 		s.mu.Unlock()
 		s.running.Wait()
 		if s.metrics != nil {
-			s.metrics.unregister()
+			s.metrics.Unregister()
 		}
 		// What could not be revoked is leaked: a peer may still reach it.
 		if s.memory != nil && revoked == nil {

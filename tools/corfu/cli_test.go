@@ -117,6 +117,7 @@ func TestJSONOutput(t *testing.T) {
 }
 
 func TestLayoutCommands(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	startDev(c, "--chains", "1", "--replicas", "3")
 	var before, after layoutJSON
@@ -215,6 +216,7 @@ func TestRuntimeErrors(t *testing.T) {
 }
 
 func TestStatusPages(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	dev := startDev(c)
 	c.ok("append", "x")

@@ -25,24 +25,30 @@ Positions that nobody was given yet are refused.`,
 				return err
 			}
 			return a.withLog(ctx, func(l *client.Log) error {
-				tail, err := a.tail(ctx, l)
-				if err != nil {
-					return err
-				}
-				for _, p := range ps {
-					if p >= tail {
-						return fmt.Errorf("position %d is not a hole: the log ends at %d", p, tail)
-					}
-				}
-				for _, p := range ps {
-					if err := a.each(ctx, p, l.Fill, "filled"); err != nil {
-						return err
-					}
-				}
-				return nil
+				return a.eachBelowTail(ctx, l, ps, "is not a hole", l.Fill, "filled")
 			})
 		}),
 	}
+}
+
+// eachBelowTail does one thing to each position, and to none if one of them lies above the log's end: wrong says what
+// that makes of it.
+func (a *app) eachBelowTail(ctx context.Context, l *client.Log, ps []layout.Position, wrong string, do func(context.Context, layout.Position) error, done string) error {
+	tail, err := a.tail(ctx, l)
+	if err != nil {
+		return err
+	}
+	for _, p := range ps {
+		if p >= tail {
+			return fmt.Errorf("position %d %s: the log ends at %d", p, wrong, tail)
+		}
+	}
+	for _, p := range ps {
+		if err := a.each(ctx, p, do, done); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // each does one thing to one position and says so.

@@ -21,6 +21,20 @@ type problemJSON struct {
 	Problem  string           `json:"problem"`
 }
 
+// summaryJSON is flash.Summary as scripts read it: the last line of fsck.
+type summaryJSON struct {
+	Entries      uint64         `json:"entries"`
+	Junk         uint64         `json:"junk"`
+	Trimmed      uint64         `json:"trimmed"`
+	Corrupt      uint64         `json:"corrupt"`
+	Torn         uint64         `json:"torn"`
+	Problems     uint64         `json:"problems"`
+	TrimmedBelow layout.Address `json:"trimmed_below"`
+	Settled      layout.Address `json:"settled_below"`
+	Watermark    layout.Address `json:"watermark"`
+	End          layout.Address `json:"end"`
+}
+
 func (a *app) fsckCommand() *cobra.Command {
 	var repair bool
 	cmd := &cobra.Command{
@@ -48,9 +62,10 @@ Exit status 1 if there is a problem. What is damaged here another replica of the
 			if err := flash.Repair(args[0], sum); err != nil {
 				return err
 			}
+			sum.Settled = max(sum.Settled, sum.Watermark)
 		}
 		if a.json() {
-			err = a.printJSON(sum)
+			err = a.printJSON(summaryJSON(sum))
 		} else {
 			a.say("%d entries, %d junk, %d trimmed, %d corrupt, %d torn; trimmed below %d, noted as durable below %d, nothing missing below %d, end %d\n",
 				sum.Entries, sum.Junk, sum.Trimmed, sum.Corrupt, sum.Torn, sum.TrimmedBelow, sum.Settled, sum.Watermark, sum.End)
@@ -112,6 +127,9 @@ were never written are left out. It changes nothing.`,
 	f.Uint64Var(&to, "to", 1<<62, "first `address` not to print")
 	f.IntVar(&head, "payload", 48, "how many `bytes` of each payload to print; -1: all")
 	cmd.RunE = a.body(func(_ context.Context, args []string) (err error) {
+		if to < from {
+			return usagef("the range ends at %d, before it begins at %d", to, from)
+		}
 		in, err := flash.OpenInspector(args[0])
 		if err != nil {
 			return err
@@ -150,7 +168,11 @@ func (a *app) printPage(x flash.Found, head int) error {
 		}
 		return a.printJSON(j)
 	}
-	line := fmt.Sprintf("address %d position %d %s", x.Address, x.Position, state)
+	line := fmt.Sprintf("address %d ", x.Address)
+	if x.Mapped {
+		line += fmt.Sprintf("position %d ", x.Position)
+	}
+	line += state
 	if x.State != wire.Empty {
 		line += fmt.Sprintf(" epoch %d", x.Header.Epoch)
 	}

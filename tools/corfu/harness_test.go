@@ -84,7 +84,17 @@ type cli struct {
 	env []string
 }
 
+// On a host, where much of the time goes by in starting processes, the tests that use it run beside each other.
 func newCLI(t *testing.T) *cli {
+	t.Helper()
+	if !inLab() {
+		t.Parallel()
+	}
+	return newCLIAlone(t)
+}
+
+// newCLIAlone is newCLI for tests that put a load on the machine.
+func newCLIAlone(t *testing.T) *cli {
 	t.Helper()
 	var env []string
 	for _, e := range os.Environ() {

@@ -303,7 +303,7 @@ func killRounds() int {
 
 // TestR3R19KillAllDuringLoad: what was acknowledged survives kill -9 of every process, and nobody reads anything else at its place.
 func TestR3R19KillAllDuringLoad(t *testing.T) {
-	p := startProcesses(newCLI(t))
+	p := startProcesses(newCLIAlone(t))
 	w := newWitness()
 	for range killRounds() {
 		l := startLoad(t, p.layoutAddr(), w)
@@ -322,7 +322,7 @@ func TestR3R19KillAllDuringLoad(t *testing.T) {
 
 // TestR19KillOneUnitDuringLoad: the log goes on by itself once the unit is back, with the same clients.
 func TestR19KillOneUnitDuringLoad(t *testing.T) {
-	p := startProcesses(newCLI(t))
+	p := startProcesses(newCLIAlone(t))
 	w := newWitness()
 	l := startLoad(t, p.layoutAddr(), w)
 	for _, victim := range []int{1, 2}[:killRounds()] { // a tail, then a head

@@ -32,21 +32,7 @@ An entry larger than a page goes as a whole, whichever of its positions is given
 			return err
 		}
 		return a.withLog(ctx, func(l *client.Log) error {
-			tail, err := a.tail(ctx, l)
-			if err != nil {
-				return err
-			}
-			for _, p := range ps { // before the first trim: nothing half done
-				if p >= tail {
-					return fmt.Errorf("position %d cannot be trimmed: the log ends at %d", p, tail)
-				}
-			}
-			for _, p := range ps {
-				if err := a.each(ctx, p, l.Trim, "trimmed"); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.eachBelowTail(ctx, l, ps, "cannot be trimmed", l.Trim, "trimmed")
 		})
 	})
 	return cmd

@@ -197,7 +197,7 @@ func (h *host) cuts(ctx context.Context, n int) error {
 	if err != nil {
 		return fmt.Errorf("after the last cut: %w", err)
 	}
-	h.say("after the last cut %s: all %d acknowledged entries are there, %d positions compared on all replicas", r, len(w.acked), len(w.scan))
+	h.say("after the last cut %s: all %d acknowledged positions are there, %d compared on all replicas", r, len(w.acked), len(w.scan))
 	if len(w.acked) < 20*n {
 		return fmt.Errorf("only %d appends were acknowledged in %d boots: that shows little", len(w.acked), n)
 	}
@@ -222,7 +222,7 @@ func (h *host) control(ctx context.Context) error {
 		h.say("control, without flush, %s: %s; %d acknowledged", r, p.disk(r), len(w.acked))
 		_, err = h.round(ctx, image, plan{name: name + "-after", boot: 2, from: w.begin(true), last: true}, w)
 		if len(w.missing) > 0 {
-			h.say("control: %d of %d acknowledged entries are lost, as they must be", len(w.missing), len(w.acked))
+			h.say("control: %d of %d acknowledged positions are lost, as they must be", len(w.missing), len(w.acked))
 			return nil
 		}
 		h.say("control: nothing acknowledged was lost (%v), try %d of %d", err, i, tries)

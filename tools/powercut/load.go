@@ -11,12 +11,17 @@ import (
 	"time"
 
 	"corfu/client"
+	"corfu/internal/wire"
 	"corfu/layout"
 )
 
 const (
 	appenders = 6 // of each client
 	readers   = 2
+
+	// One append in largeShare is of 2 to largest positions: few, since the emulated CPU copies each page.
+	largeShare = 8
+	largest    = 6
 
 	// readTimeout bounds one read; a reader that got no answer has nothing to tell.
 	readTimeout = 10 * time.Second
@@ -59,31 +64,36 @@ func (l *load) run(ctx context.Context, logs []*client.Log) error {
 	return context.Cause(ctx)
 }
 
-// append writes one entry that no other equals: most short, since the emulated CPU is slow, some as long as a page takes.
+// append writes one entry that no other equals: most short, since the emulated CPU is slow, some as long as a page takes,
+// some larger than a page.
 func (l *load) append(ctx context.Context, log *client.Log, name string, random *rand.Rand) error {
 	payload := []byte(name)
 	size := log.PagePayload()
-	if random.IntN(4) > 0 {
+	switch n := random.IntN(4 * largeShare); {
+	case n < 4:
+		size += 1 + random.IntN((largest-1)*(size-wire.FragmentSize)-wire.FragmentSize)
+	case n%4 > 0:
 		size = len(payload) + random.IntN(1000)
 	}
 	for len(payload) < size {
 		payload = binary.LittleEndian.AppendUint64(payload, random.Uint64())
 	}
 	payload = payload[:size]
+	x := value(payload)
 	p, err := log.Append(ctx, payload)
 	switch {
 	case err == nil:
 		for {
-			end := l.end.Load()
-			if uint64(p) < end || l.end.CompareAndSwap(end, uint64(p)+1) {
+			end, above := l.end.Load(), uint64(p+x.pages())
+			if above <= end || l.end.CompareAndSwap(end, above) {
 				break
 			}
 		}
-		return l.r.tell(line{fact: factAck, position: p, what: value(payload)})
+		return l.r.tell(line{fact: factAck, position: p, what: x})
 	case errors.Is(err, client.ErrUnknown) || ctx.Err() != nil:
 		return nil
 	}
-	return l.r.tell(line{fact: factLost, what: value(payload)})
+	return l.r.tell(line{fact: factLost, what: x})
 }
 
 // read looks where something may just have come into being, and sometimes anywhere.
@@ -106,7 +116,10 @@ func readOne(ctx context.Context, log *client.Log, p layout.Position) (what, err
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	payload, err := log.Read(ctx, p)
+	var within *client.FragmentError
 	switch {
+	case errors.As(err, &within):
+		return inside(within.First), nil
 	case err == nil:
 		return value(payload), nil
 	case errors.Is(err, client.ErrJunk):

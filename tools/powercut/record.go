@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
+	"corfu/internal/wire"
 	"corfu/layout"
 )
 
@@ -46,7 +48,8 @@ const (
 	factBad       fact = "bad"
 )
 
-// what stands at a position: "v:" and the first 8 bytes of the payload's SHA-256, or one of the others.
+// what stands at a position: "v:" and the first 8 bytes of the payload's SHA-256; for an entry of n > 1 positions, at the
+// first one, "v:", the same of the SHA-256 of its fragments' sums, and "/n"; inside of it "in:" and the first one; or one of the others.
 type what string
 
 const (
@@ -54,14 +57,60 @@ const (
 	nothing what = "nothing"
 	corrupt what = "corrupt"
 	trimmed what = "trimmed"
+	part    what = "part" // on flash: a fragment whose others are not all there, so that nothing is decided by it
 )
 
 func value(payload []byte) what {
-	s := sha256.Sum256(payload)
-	return what("v:" + hex.EncodeToString(s[:8]))
+	size := geometry.MaxPayload()
+	if len(payload) <= size {
+		return sumOf(sha256.Sum256(payload), 1)
+	}
+	var sums []byte
+	n := 0
+	for f := range slices.Chunk(payload, size-wire.FragmentSize) {
+		s := sha256.Sum256(f)
+		sums = append(sums, s[:]...)
+		n++
+	}
+	return sumOf(sha256.Sum256(sums), n)
 }
 
+func sumOf(s [sha256.Size]byte, n int) what {
+	w := what("v:" + hex.EncodeToString(s[:8]))
+	if n > 1 {
+		w += what("/" + strconv.Itoa(n))
+	}
+	return w
+}
+
+func inside(first layout.Position) what { return what(fmt.Sprintf("in:%d", first)) }
+
 func (w what) isValue() bool { return strings.HasPrefix(string(w), "v:") }
+
+// pages is how many positions a value takes; 0 for all else.
+func (w what) pages() layout.Position {
+	if !w.isValue() {
+		return 0
+	}
+	_, number, large := strings.Cut(string(w), "/")
+	if n, err := strconv.ParseUint(number, 10, 16); large && err == nil {
+		return layout.Position(n)
+	}
+	return 1
+}
+
+// entry is the first position of the entry that w at another position is inside of.
+func (w what) entry() (first layout.Position, ok bool) {
+	number, ok := strings.CutPrefix(string(w), "in:")
+	n, err := strconv.ParseUint(number, 10, 64)
+	return layout.Position(n), ok && err == nil
+}
+
+// decided tells whether w is for ever: nobody may be given anything else there later.
+func (w what) decided() bool {
+	_, within := w.entry()
+	return w.isValue() || within || w == junk
+}
 
 // line is one fact. Number is the boot, epoch or tail.
 type line struct {

@@ -24,6 +24,8 @@ var everyLine = []struct {
 	{line{fact: factLoad}, "load\n"},
 	{line{fact: factAck, position: 8, what: value([]byte("x"))}, "ack 8 v:2d711642b726b044\n"},
 	{line{fact: factLost, what: "v:01"}, "lost v:01\n"},
+	{line{fact: factAck, position: 9, what: "v:01/3"}, "ack 9 v:01/3\n"},
+	{line{fact: factRead, position: 10, what: inside(9)}, "read 10 in:9\n"},
 	{line{fact: factClosed}, "closed\n"},
 	{line{fact: factEnd}, "end\n"},
 	{line{fact: factFailed, text: "no disk"}, "failed no disk\n"},
@@ -42,6 +44,33 @@ func TestLinesThereAndBack(t *testing.T) {
 	}
 	if got := string(line{fact: factBad, text: "two\nlines"}.append(nil)); got != "bad two lines\n" {
 		t.Errorf("a text of two lines became %q", got)
+	}
+}
+
+// A value is told by its bytes, and how many positions it takes stands in it.
+func TestWhatAValueIs(t *testing.T) {
+	large := make([]byte, 4012+4012+1)
+	other := append([]byte(nil), large...)
+	other[len(other)-1]++
+	type is struct {
+		pages, first layout.Position
+		within       bool
+		decided      bool
+	}
+	for _, c := range []struct {
+		w    what
+		want is
+	}{
+		{value(nil), is{1, 0, false, true}}, {value(make([]byte, 4032)), is{1, 0, false, true}}, {value(make([]byte, 4033)), is{2, 0, false, true}},
+		{value(large), is{3, 0, false, true}}, {inside(7), is{0, 7, true, true}}, {junk, is{0, 0, false, true}}, {part, is{}}, {nothing, is{}},
+	} {
+		first, within := c.w.entry()
+		if got := (is{c.w.pages(), first, within, c.w.decided()}); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.w, got, c.want)
+		}
+	}
+	if value(large) == value(other) || value(large) != value(append([]byte(nil), large...)) {
+		t.Error("a value is not told by its bytes")
 	}
 }
 

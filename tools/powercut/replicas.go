@@ -29,6 +29,8 @@ type copyOf struct {
 	what    what
 	attempt layout.Attempt
 	page    [sha256.Size]byte // of the whole page
+	frag    wire.Fragment     // Count is 0 if the page is not one of several
+	payload [sha256.Size]byte // of a fragment
 }
 
 // tellFlash compares the stores below dir page by page, for positions from on, and tells what they hold. What cannot be
@@ -56,12 +58,20 @@ func tellFlash(r *recorder, dir string, from layout.Position) (err error) {
 	}
 	all := map[layout.Position][]copyOf{}
 	for _, x := range replicas {
-		if err := x.collect(r, lay, from, all); err != nil {
+		// An entry that begins below is to be seen as a whole.
+		if err := x.collect(r, lay, from-min(from, largest), all); err != nil {
 			return fmt.Errorf("unit %d: %w", x.id, err)
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(all)) {
-		if err := r.note(judgeCopies(lay, p, all[p])); err != nil {
+		if p < from {
+			continue
+		}
+		l := judgeCopies(lay, p, all[p])
+		if l.what == part {
+			l.what = fragment(p, all)
+		}
+		if err := r.note(l); err != nil {
 			return err
 		}
 	}
@@ -117,6 +127,9 @@ func (x replica) collect(r *recorder, lay *layout.Layout, from layout.Position, 
 		switch h.Flags.Kind() {
 		case wire.FlagData:
 			c.what, c.page = value(h.Payload(page)), sha256.Sum256(page)
+			if h.Flags&wire.FlagFragment != 0 {
+				c.what, c.frag, c.payload = part, h.Fragment(page), sha256.Sum256(h.Payload(page))
+			}
 		case wire.FlagJunk:
 			c.what = junk // a mark carries the epoch that made it, which may differ
 		case wire.FlagTrimmed:
@@ -140,6 +153,33 @@ func (x replica) first(lay *layout.Layout, from layout.Position) layout.Address 
 		}
 	}
 	return lowest
+}
+
+// fragment is what the fragment at p is by all that stands beside it: of a whole entry; or junk, as readers have it, where
+// something else stands in the place of one of them; or part.
+func fragment(p layout.Position, all map[layout.Position][]copyOf) what {
+	f := all[p][0].frag
+	first := f.First(p)
+	var sums []byte
+	missing := false
+	for i := range f.Count {
+		copies := all[first+layout.Position(i)]
+		if len(copies) == 0 {
+			missing = true
+			continue
+		}
+		if g := copies[0].frag; g.Count == 0 || g.Entry != f.Entry {
+			return junk
+		}
+		sums = append(sums, copies[0].payload[:]...)
+	}
+	switch {
+	case missing:
+		return part
+	case p == first:
+		return sumOf(sha256.Sum256(sums), f.Count)
+	}
+	return inside(first)
 }
 
 // judgeCopies makes one line of all copies of a position.

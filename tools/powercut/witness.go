@@ -65,7 +65,7 @@ func (w *witness) hear(l line) {
 		if !w.scanned {
 			w.scan[l.position] = l.what
 		}
-		if l.what.isValue() || l.what == junk {
+		if l.what.decided() {
 			w.stands(l.position, l.what, "read")
 			w.seen[l.position] = l.what
 		} else if was, known := w.seen[l.position]; known {
@@ -74,8 +74,14 @@ func (w *witness) hear(l line) {
 	case factScanDone:
 		w.judgeScan(layout.Position(l.number))
 	case factAck:
-		w.stands(l.position, l.what, "acknowledged")
-		w.acked[l.position], w.seen[l.position] = l.what, l.what
+		for i := range l.what.pages() {
+			p, x := l.position+i, l.what
+			if i > 0 {
+				x = inside(l.position)
+			}
+			w.stands(p, x, "acknowledged")
+			w.acked[p], w.seen[p] = x, x
+		}
 	case factLost:
 		w.gone[l.what] = true
 		if p, there := w.place[l.what]; there {
@@ -105,7 +111,7 @@ func (w *witness) miss(p layout.Position, text string) {
 
 // stands compares what somebody found at p with all that is known.
 func (w *witness) stands(p layout.Position, x what, how string) {
-	if was, known := w.seen[p]; known && was != x {
+	if was, known := w.seen[p]; known && was != x && !(was == junk && x == part) {
 		w.miss(p, fmt.Sprintf("position %d: was %s, now %s as %s", p, was, how, x))
 	}
 	if !x.isValue() {
@@ -130,7 +136,7 @@ func (w *witness) hearFlash(l line) {
 	if l.copies != l.of {
 		w.blame("position %d: %d of %d replicas have %s after a clean stop", l.position, l.copies, l.of, l.what)
 	}
-	if x := w.scan[l.position]; x != l.what {
+	if x := w.scan[l.position]; x != l.what && !(x == junk && l.what == part) {
 		w.blame("position %d: was read as %q, but %s is on flash", l.position, x, l.what)
 	}
 }
@@ -160,7 +166,23 @@ func (w *witness) judgeScan(tail layout.Position) {
 			w.miss(p, fmt.Sprintf("position %d: was %s, beyond the tail %d now", p, w.seen[p], tail))
 		}
 	}
+	w.judgeWhole()
 	w.checked = max(w.checked, tail)
+}
+
+// judgeWhole: an entry of several positions was read at all of them, or at none.
+func (w *witness) judgeWhole() {
+	for _, p := range slices.Sorted(maps.Keys(w.scan)) {
+		x := w.scan[p]
+		for i := layout.Position(1); i < x.pages(); i++ {
+			if got := w.scan[p+i]; got != inside(p) {
+				w.miss(p, fmt.Sprintf("position %d: read as %s, but position %d as %q", p, x, p+i, got))
+			}
+		}
+		if first, within := x.entry(); within && first >= w.from && p-first >= w.scan[first].pages() {
+			w.miss(p, fmt.Sprintf("position %d: read as %s, where %q was read", p, x, w.scan[first]))
+		}
+	}
 }
 
 // verdict is nil if nothing was wrong; else the first few things.
@@ -169,7 +191,7 @@ func (w *witness) verdict() error {
 	if len(w.wrong) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("%d things are wrong, %d acknowledged entries of %d are lost:", len(w.wrong), len(w.missing), len(w.acked))
+	text := fmt.Sprintf("%d things are wrong, %d acknowledged positions of %d are lost:", len(w.wrong), len(w.missing), len(w.acked))
 	for _, s := range w.wrong[:min(shown, len(w.wrong))] {
 		text += "\n  " + s
 	}

@@ -70,6 +70,44 @@ func TestWhatTheWitnessSays(t *testing.T) {
 	}
 }
 
+// An entry of three positions is whole or not there, on flash and for readers.
+func TestWhatTheWitnessSaysOfLargeEntries(t *testing.T) {
+	const load = "boot 1; flash-done; up 1; scan-done 0; load; ack 0 v:a/3"
+	const flash = "boot 2; flash 0 2 2 v:a/3; flash 1 2 2 in:0; flash 2 2 2 in:0; flash 3 2 2 part; flash-done; "
+	const scan = "up 2; read 0 v:a/3; read 1 in:0; read 2 in:0; read 3 junk; scan-done 4; "
+	const closed = "closed; flash 0 2 2 v:a/3; flash 1 2 2 in:0; flash 2 2 2 in:0; flash 3 2 2 part; end"
+	for _, c := range []struct {
+		name     string
+		old, new string // what is told otherwise
+		wrong    string // how that which is said begins; "": nothing is
+		missing  int
+	}{
+		{"all is there", "", "", "", 0},
+		{"a fragment on one of two", "flash 1 2 2 in:0", "flash 1 1 2 in:0", "position 1: on the flash of 1 of 2 replicas (acknowledged)", 1},
+		{"a fragment on no flash", "flash 0 2 2 v:a/3; flash 1 2 2 in:0; flash 2 2 2 in:0", "flash 0 2 2 part; flash 2 2 2 part", "position 0: was v:a/3, now on flash as part (acknowledged)", 3},
+		{"something else inside", "read 1 in:0", "read 1 v:b", "position 1: was in:0, now read as v:b (acknowledged)", 2},
+		{"not read to its end", "read 2 in:0; ", "", "position 2: was in:0, beyond the tail 4 now (acknowledged)", 2},
+		{"another length", "read 0 v:a/3", "read 0 v:a/2", "position 0: was v:a/3, now read as v:a/2 (acknowledged)", 2},
+		{"inside of what is none", "read 3 junk", "read 3 in:0", "position 3: read as in:0, where \"v:a/3\" was read", 0},
+		{"half of an entry", "read 3 junk; scan-done 4", "read 3 v:c/2; read 4 junk; scan-done 5", "position 3: read as v:c/2, but position 4 as \"junk\"", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			told := flash + scan + closed
+			if c.old != "" && !strings.Contains(told, c.old) {
+				t.Fatalf("no %q in %q", c.old, told)
+			}
+			told = strings.Replace(told, c.old, c.new, 1)
+			if c.wrong != "" {
+				told, _, _ = strings.Cut(told, "closed")
+			}
+			w := story(t, load, told)
+			if len(w.missing) != c.missing || (c.wrong == "") != (len(w.wrong) == 0) || len(w.wrong) > 0 && !strings.HasPrefix(w.wrong[0], c.wrong) {
+				t.Errorf("%d missing, wrong:\n%s\nwant %d missing, first:\n%s", len(w.missing), strings.Join(w.wrong, "\n"), c.missing, c.wrong)
+			}
+		})
+	}
+}
+
 // TestLookingBack: what was looked at long ago is not asked for again, until the last boot.
 func TestLookingBack(t *testing.T) {
 	w := story(t, "boot 1; flash-done; up 1; scan-done 0; load; ack 0 v:a; ack 5000 v:b", "boot 2; flash 0 2 2 v:a; flash 5000 2 2 v:b; flash-done; read 0 v:a; read 5000 v:b; scan-done 5001")

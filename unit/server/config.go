@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"corfu/internal/control"
 	"corfu/layout"
 	"corfu/rdma"
 	"corfu/unit/flash"
@@ -44,33 +46,15 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Control == "" {
-		c.Control = "127.0.0.1:0"
-	}
-	if c.Fabric == "" {
-		c.Fabric = ":0"
-	}
-	if c.TokenLife == 0 {
-		c.TokenLife = 10 * time.Second
-	}
-	if c.ColdReaders == 0 {
-		c.ColdReaders = 16
-	}
-	if c.ScanBusy == 0 {
-		c.ScanBusy = 2 * time.Millisecond
-	}
-	if c.ScanIdle == 0 {
-		c.ScanIdle = 20 * time.Millisecond
-	}
-	if c.Gather == 0 {
-		c.Gather = 20 * time.Millisecond
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Registerer == nil {
-		c.Registerer = prometheus.NewRegistry()
-	}
+	c.Control = cmp.Or(c.Control, control.FreePort)
+	c.Fabric = cmp.Or(c.Fabric, ":0")
+	c.TokenLife = cmp.Or(c.TokenLife, 10*time.Second)
+	c.ColdReaders = cmp.Or(c.ColdReaders, 16)
+	c.ScanBusy = cmp.Or(c.ScanBusy, 2*time.Millisecond)
+	c.ScanIdle = cmp.Or(c.ScanIdle, 20*time.Millisecond)
+	c.Gather = cmp.Or(c.Gather, 20*time.Millisecond)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Registerer = cmp.Or[prometheus.Registerer](c.Registerer, prometheus.NewRegistry())
 	return c
 }
 

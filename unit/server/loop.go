@@ -91,10 +91,11 @@ func (s *Server) loop() {
 		case <-s.stopLoop:
 			return
 		}
-		s.startFlush()
+		v := s.core.View() // one for the round: taking a batch moves nothing of what publish shows
+		s.startFlush(v)
 		s.deliver()
 		s.notifyFlushed(nil)
-		s.publish()
+		s.publish(v)
 	}
 }
 
@@ -115,8 +116,9 @@ func (s *Server) tick() time.Duration {
 	if s.core.Scan() > 0 {
 		s.loopState.busy = now
 	}
-	s.observe()
-	s.noteSettled(s.core.View())
+	v := s.core.View()
+	s.observe(v)
+	s.noteSettled(v)
 	switch {
 	case now.Sub(s.loopState.busy) >= busyFor:
 		return s.cfg.ScanIdle
@@ -156,14 +158,14 @@ func (s *Server) handle(ev event) {
 }
 
 // startFlush hands batches to the flushers, as many as the core gives.
-func (s *Server) startFlush() {
+func (s *Server) startFlush(v unit.View) {
 	if !s.loopState.retry.IsZero() {
 		if time.Now().Before(s.loopState.retry) {
 			return
 		}
 		s.loopState.retry = time.Time{}
 	}
-	if s.gather() {
+	if s.gather(v) {
 		return
 	}
 	for b := s.core.NextBatch(); b != nil; b = s.core.NextBatch() {
@@ -181,8 +183,7 @@ type flushed struct {
 }
 
 // gather tells whether what waits shall wait on for company (Config.Gather). The scan's timer ends the wait.
-func (s *Server) gather() bool {
-	v := s.core.View()
+func (s *Server) gather(v unit.View) bool {
 	if v.Urgent || len(s.loopState.waiters) > 0 || v.Queued >= v.Geometry.SessionSlots/2 {
 		return false
 	}
@@ -272,8 +273,7 @@ func (s *Server) deliver() {
 }
 
 // publish shows other goroutines how far the unit is.
-func (s *Server) publish() {
-	v := s.core.View()
+func (s *Server) publish(v unit.View) {
 	s.base.Store(uint64(v.Base))
 	s.trimmed.Store(uint64(v.TrimmedBelow))
 	s.ahead(v)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"corfu/internal/promset"
 	"corfu/internal/wire"
 	"corfu/rdma"
 	"corfu/unit"
@@ -12,8 +13,7 @@ import (
 
 // metrics of a unit. What the core counts is carried over by observe.
 type metrics struct {
-	reg prometheus.Registerer
-	all []prometheus.Collector
+	*promset.Set
 
 	batchPages, flushSeconds, sealSeconds, coldSeconds                        prometheus.Histogram
 	flushErrors, acks, seals, activations, coldReads, opened, rejected        prometheus.Counter
@@ -25,36 +25,19 @@ type metrics struct {
 }
 
 func newMetrics(s *Server) (*metrics, error) {
-	m := &metrics{reg: s.cfg.Registerer}
+	m := &metrics{Set: promset.New("corfu_unit_")}
 	m.histograms()
 	m.counters()
 	m.gauges()
 	m.ends = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_unit_sessions_ended_total",
 		Help: "Sessions that ended, by why: the unit's own decision, the peer, or what it did wrong."}, []string{"why"})
-	m.all = append(m.all, m.ends, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_unit_sessions",
-		Help: "Sessions open, or waiting for their connections."}, func() float64 { return float64(s.sessionCount()) }))
-	for i, c := range m.all {
-		if err := m.reg.Register(c); err != nil {
-			m.all = m.all[:i]
-			m.unregister()
-			return nil, err
-		}
-	}
-	return m, nil
-}
-
-func (m *metrics) unregister() {
-	for _, c := range m.all {
-		m.reg.Unregister(c)
-	}
+	m.Add(m.ends)
+	m.GaugeFunc("sessions", "Sessions open, or waiting for their connections.", func() float64 { return float64(s.sessionCount()) })
+	return m, m.Register(s.cfg.Registerer)
 }
 
 func (m *metrics) histograms() {
-	h := func(name, help string, buckets []float64) prometheus.Histogram {
-		c := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "corfu_unit_" + name, Help: help, Buckets: buckets})
-		m.all = append(m.all, c)
-		return c
-	}
+	h := m.Histogram
 	fine := prometheus.ExponentialBuckets(10e-6, 2, 20) // 10 µs to 5 s
 	m.batchPages = h("flush_batch_pages", "Pages in one flush.", prometheus.ExponentialBuckets(1, 2, 11))
 	m.flushSeconds = h("flush_seconds", "Time until flash had a batch.", fine)
@@ -63,11 +46,7 @@ func (m *metrics) histograms() {
 }
 
 func (m *metrics) counters() {
-	c := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "corfu_unit_" + name + "_total", Help: help})
-		m.all = append(m.all, c)
-		return c
-	}
+	c := func(name, help string) prometheus.Counter { return m.Counter(name+"_total", help) }
 	m.pages = c("ingest_pages", "Pages copied from staging that verified.")
 	m.junk = c("ingest_junk", "Holes filled.")
 	m.corrupt = c("corrupt", "Addresses whose published page did not verify, or that were damaged on flash at a start.")
@@ -86,11 +65,7 @@ func (m *metrics) counters() {
 }
 
 func (m *metrics) gauges() {
-	g := func(name, help string) prometheus.Gauge {
-		c := prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_unit_" + name, Help: help})
-		m.all = append(m.all, c)
-		return c
-	}
+	g := m.Gauge
 	m.base = g("window_base", "First address of the window.")
 	m.watermark = g("watermark", "All addresses below are durable, junk or trimmed.")
 	m.end = g("end", "First address above all entries.")
@@ -108,8 +83,8 @@ func (m *metrics) gauges() {
 }
 
 // observe carries over what the core counted. The loop calls it at each tick.
-func (s *Server) observe() {
-	m, v, now, was := s.m, s.core.View(), s.core.Stats(), s.loopState.published
+func (s *Server) observe(v unit.View) {
+	m, now, was := s.m, s.core.Stats(), s.loopState.published
 	add := func(c prometheus.Counter, now, was uint64) {
 		if now > was {
 			c.Add(float64(now - was))

@@ -101,7 +101,7 @@ func (s *Server) start() (err error) {
 		}
 	}
 	recovered, scanned := time.Since(began), s.store.Stats().Scanned
-	s.publish()
+	s.publish(s.core.View())
 	if s.m, err = newMetrics(s); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (s *Server) abandon() error {
 		errs = append(errs, s.control.Close())
 	}
 	if s.m != nil {
-		s.m.unregister()
+		s.m.Unregister()
 	}
 	errs = append(errs, s.mem.close())
 	if s.store != nil {
@@ -223,7 +223,7 @@ func (s *Server) close() error {
 	s.flushers.Wait()
 	close(s.coldJobs)
 	s.coldDone.Wait()
-	s.m.unregister()
+	s.m.Unregister()
 	if errors.Join(errs[:2]...) == nil && s.idle() {
 		errs = append(errs, s.mem.close())
 	}
