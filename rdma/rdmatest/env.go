@@ -28,8 +28,8 @@ type env struct {
 
 func newEnv(t *testing.T, open Open) *env {
 	seed := rand.Uint64()
-	// 20,000 trials take an emulated processor half a minute.
-	ctx, cancel := context.WithTimeout(context.Background(), patience*time.Duration(max(1, *trialsFlag/20_000)))
+	// The trials of a race may take an emulated processor minutes.
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience*time.Duration(max(1, *trialsFlag/20_000)))
 	e := &env{T: t, ctx: ctx, dev: open(t), rand: rand.New(rand.NewPCG(seed, 0))}
 	t.Cleanup(func() {
 		cancel()
