@@ -129,16 +129,10 @@ func (v *device) fresh(size int64, how access) error {
 }
 
 func (v *device) load() error {
-	id := uint64(v.super.unit)
-	v.meta = twin{magic: magicMeta, owner: id, base: v.super.metaAt, size: metaRecord, best: 1}
-	v.twin = twin{magic: magicTable, owner: id, base: v.super.tableAt, size: v.super.tableSize(), best: 1}
-	v.table = newTable(v.super.rows)
+	v.meta, v.twin = v.super.twins()
 	body, _, err := v.twin.load(v.f)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errTable, err)
-	}
-	if body == nil {
-		return nil
 	}
 	if v.table, err = decodeTable(body, v.super.rows); err != nil {
 		return err
@@ -163,8 +157,11 @@ func (v *device) loadMeta() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("flash: %s: %w: %w", v.path, ErrBadMeta, err)
 	}
-	if b == nil && len(v.table.where) > 0 {
-		return nil, fmt.Errorf("flash: %s has segments but no meta: %w", v.path, ErrBadMeta)
+	switch {
+	case v.meta.sequence == 0, len(b) == 0 && len(v.table.where) > 0:
+		return nil, fmt.Errorf("flash: %s has no meta: %w", v.path, ErrBadMeta)
+	case len(b) == 0: // as it was formatted
+		return nil, nil
 	}
 	return b, nil
 }
@@ -206,7 +203,10 @@ func (v *device) create(n uint64, size int64) (File, error) {
 	if len(t.where) == 0 {
 		t.slot = size
 	}
-	if _, there := t.where[n]; there || t.slot != size {
+	if old, there := t.where[n]; there { // it was to be removed, and that failed
+		delete(t.occupied, old)
+	}
+	if t.slot != size {
 		return nil, fmt.Errorf("flash: %s: new segment %d of %d bytes: %w", v.path, n, size, errTable)
 	}
 	i := 0

@@ -170,7 +170,9 @@ func (v *directory) create(n uint64, size int64) (File, error) {
 func (v *directory) remove(ns []uint64) error {
 	var errs []error
 	for _, n := range ns {
-		errs = append(errs, os.Remove(v.path(n)))
+		if err := os.Remove(v.path(n)); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(append(errs, v.sync())...)
 }

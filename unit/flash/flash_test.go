@@ -42,7 +42,7 @@ func overBoth(t *testing.T, fn func(t *testing.T, path string)) {
 }
 
 // deviceBytes is the size of the device that blank makes: its head takes a little more than 2 MiB.
-const deviceBytes = 16 << 20
+const deviceBytes = 8 << 20
 
 func blank(t testing.TB) string {
 	path := filepath.Join(t.TempDir(), "device")

@@ -118,8 +118,8 @@ func (t *twin) load(f File) (body []byte, bad [2]error, err error) {
 	switch {
 	case t.sequence > 0:
 		return body, bad, nil
-	case errors.Is(bad[0], errBlank) && errors.Is(bad[1], errBlank):
-		return nil, [2]error{}, nil
+	case errors.Is(bad[0], errBlank) || errors.Is(bad[1], errBlank):
+		return nil, [2]error{}, nil // of the first change no more than a half was made
 	}
 	return nil, bad, fmt.Errorf("%w: neither copy: %w; %w", errRecord, bad[0], bad[1])
 }

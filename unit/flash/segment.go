@@ -155,6 +155,7 @@ func (s *Store) make(n uint64) (*segment, error) {
 	if err := s.accountFor(g); err != nil {
 		return nil, errors.Join(err, g.close(), s.vol.remove([]uint64{n}))
 	}
+	s.undead = slices.DeleteFunc(s.undead, func(x uint64) bool { return x == n })
 	s.mu.Lock()
 	s.segments[n] = g
 	s.mu.Unlock()
@@ -200,17 +201,21 @@ func (s *Store) drop(which func(n uint64) bool) error {
 		}
 	}
 	s.mu.Unlock()
-	if len(gone) == 0 {
+	ns := s.undead
+	if len(gone)+len(ns) == 0 {
 		return nil
 	}
 	var errs []error
-	var ns []uint64
 	for _, g := range gone {
 		g.use() // ends the zeroing
 		errs = append(errs, g.close())
 		ns = append(ns, g.n)
 	}
-	errs = append(errs, s.vol.remove(ns))
+	err := s.vol.remove(ns)
+	if s.undead = nil; err != nil {
+		s.undead = ns
+		errs = append(errs, err)
+	}
 	for _, g := range gone {
 		s.used.Add(-g.bytes.Swap(0))
 	}

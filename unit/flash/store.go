@@ -66,6 +66,7 @@ type Store struct {
 	shape atomic.Pointer[shape] // from the meta
 
 	growMu sync.Mutex // makes and removes segments, one at a time. Before mu
+	undead []uint64   // segments that were to be removed, and the volume could not: they may be back after a start
 
 	mu       sync.RWMutex // of the fields below; never held during I/O
 	segments map[uint64]*segment

@@ -135,9 +135,21 @@ func loadSuper(f *osFile, size int64) (s super, copies [2]error, err error) {
 	return s, copies, errNoSuper
 }
 
-// write formats: everything in front of the data becomes zero, then come the superblocks, the first one last.
+// twins are the meta and the table.
+func (s super) twins() (meta, table twin) {
+	return twin{magic: magicMeta, owner: uint64(s.unit), base: s.metaAt, size: metaRecord, best: 1},
+		twin{magic: magicTable, owner: uint64(s.unit), base: s.tableAt, size: s.tableSize(), best: 1}
+}
+
+// write formats: everything in front of the data becomes zero, then come a meta without a body and a table without segments, so
+// that neither is ever missing, and then the superblocks, the first one last.
 func (s super) write(f *osFile) error {
 	if err := zeroBlocks(f, 0, s.dataAt); err != nil {
+		return err
+	}
+	meta, segments := s.twins()
+	empty := newTable(s.rows)
+	if err := errors.Join(meta.store(f, nil), segments.store(f, empty.encode())); err != nil {
 		return err
 	}
 	b := s.encode()

@@ -48,7 +48,7 @@ type trims struct {
 	mu     sync.Mutex // of record; held while it is written
 	record twin
 
-	punched bitmap // puncher's: their blocks were given back
+	given atomic.Pointer[bitmap] // puncher's: what was done about their blocks
 }
 
 func (x *shape) trimTwin(n uint64) twin {
@@ -242,11 +242,15 @@ func (s *Store) punchSegment(g *segment) error {
 	if marks == nil {
 		return nil
 	}
-	marks.runs(g.trims.punched, func(first, last int) {
+	var given bitmap
+	if old := g.trims.given.Load(); old != nil {
+		given = *old
+	}
+	marks.runs(given, func(first, last int) {
 		n := int64(x.pageSize)
 		err = errors.Join(err, f.Punch(int64(first)*n, int64(last-first)*n))
 	})
-	g.trims.punched = *marks
 	g.touch()
+	g.trims.given.Store(marks)
 	return err
 }
