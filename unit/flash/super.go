@@ -130,7 +130,7 @@ func loadSuper(f *osFile, size int64) (s super, copies [2]error, err error) {
 		return last, copies, fmt.Errorf("the first block is not what was written there, and the last one is of the store of unit %d: "+
 			"corfu fsck --repair writes it again, if nothing else was put on the device", last.unit)
 	case errors.Is(copies[0], errSuper) || errors.Is(copies[1], errSuper):
-		return s, copies, fmt.Errorf("%w: first block: %w; last block: %w", errSuper, copies[0], copies[1])
+		return s, copies, fmt.Errorf("%w: first block: %v; last block: %v", errSuper, copies[0], copies[1])
 	}
 	return s, copies, errNoSuper
 }
