@@ -73,14 +73,14 @@ func blockRange(f *osFile, request uintptr, off, n int64) error {
 // zeroPiece is how much is zeroed at once, so that others get their turn in between.
 const zeroPiece = 8 << 20
 
-// zeroBlocks makes n bytes from off on zero, durably. The drive may have a way to do so without being sent the zeros; else
-// the kernel sends them, or, on a file, this does.
+// zeroBlocks makes n bytes from off on zero, durably. The drive, or the file system under a file, may have a way to do so without being
+// sent the zeros; else the kernel sends them, or this does.
 func zeroBlocks(f *osFile, off, n int64) error {
 	var zeros []byte
 	for end := off + n; off < end; off += zeroPiece {
 		piece := min(zeroPiece, end-off)
 		if zeros == nil {
-			if blockRange(f, unix.BLKZEROOUT, off, piece) == nil {
+			if blockRange(f, unix.BLKZEROOUT, off, piece) == nil || fallocate(f.fd, unix.FALLOC_FL_ZERO_RANGE, off, piece) == nil {
 				continue
 			}
 			zeros = alignedBytes(int(min(zeroPiece, n)))
