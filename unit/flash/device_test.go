@@ -230,6 +230,32 @@ func TestDeviceIsFullAndGoesOn(t *testing.T) {
 	}
 }
 
+// R3, R14: what a device notes beside the pages, meta and table, is on stable storage when it is told: each write goes with DSYNC.
+func TestR3DeviceNotesAreDurable(t *testing.T) {
+	s := readyAt(t, blank(t), Options{})
+	d := s.vol.(*device)
+	if buffered(d.f) {
+		t.Skip("no O_DIRECT here: each write is followed by fdatasync")
+	}
+	var notes, volatile int
+	pwritev2 = func(fd int, iovs [][]byte, off int64, flags int) (int, error) {
+		if off < d.super.dataAt {
+			if notes++; flags&unix.RWF_DSYNC == 0 {
+				volatile++
+			}
+		}
+		return unix.Pwritev2(fd, iovs, off, flags)
+	}
+	defer func() { pwritev2 = unix.Pwritev2 }()
+	must(t, s.UpdateMeta(func(m *Meta) { m.Promise = 7 }))
+	_, err := s.Reserve(0, 16)
+	must(t, err)
+	must(t, s.Wipe())
+	if notes != 6 || volatile != 0 {
+		t.Fatalf("%d notes, %d of them volatile", notes, volatile)
+	}
+}
+
 // The power is cut at every write to a device, in its middle: formatting, metas, new segments, pages, trims, segments given back, a
 // wipe. What was told is there, what was wiped is not, and the next start goes on.
 func TestEveryCrashPointOfADevice(t *testing.T) {
@@ -276,7 +302,7 @@ type lived struct {
 
 func deviceLife(path string) (l lived) {
 	l.entries, l.trims = map[layout.Address]bool{}, map[layout.Address]bool{}
-	s, err := Open(path, 1, Options{SegmentPages: 16}, quiet())
+	s, err := Open(path, 1, Options{SegmentPages: 16, NoSync: true}, quiet()) // the supply decides what is on the disk
 	if err != nil {
 		return l
 	}
@@ -322,7 +348,7 @@ func deviceLife(path string) (l lived) {
 
 func deviceAfter(t *testing.T, path string, point int, l lived) {
 	t.Helper()
-	s, err := Open(path, 1, Options{SegmentPages: 16, Format: true}, quiet())
+	s, err := Open(path, 1, Options{SegmentPages: 16, Format: true, NoSync: true}, quiet())
 	if err != nil {
 		// Nothing was told yet, and the superblocks were being written.
 		if l.promise == 0 && strings.Contains(err.Error(), "fsck --repair") {

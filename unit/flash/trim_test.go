@@ -303,7 +303,7 @@ func TestEveryCrashPointOfATrim(t *testing.T) {
 				must(t, errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, deviceBytes)))
 			}
 			p := &power{left: 1 << 30}
-			s, err := Open(path, 1, Options{SegmentPages: 16, Wrap: func(_ string, f File) File { return cutFile{f, p} }}, quiet())
+			s, err := Open(path, 1, Options{SegmentPages: 16, NoSync: true, Wrap: func(_ string, f File) File { return cutFile{f, p} }}, quiet())
 			must(t, err)
 			must(t, s.UpdateMeta(func(m *Meta) {
 				m.Log, m.Layout, m.SettledBelow = LogID(testLog), testLayout(4096), 20
@@ -338,7 +338,7 @@ func TestEveryCrashPointOfATrim(t *testing.T) {
 // afterCut starts on what is left, as a unit does.
 func afterCut(t *testing.T, path string, point int, asked, told map[layout.Address]bool) {
 	t.Helper()
-	s, err := Open(path, 1, Options{}, quiet())
+	s, err := Open(path, 1, Options{NoSync: true}, quiet())
 	must(t, err)
 	defer func() { must(t, s.Close()) }()
 	u := unit.New(1, testLog, 1)
