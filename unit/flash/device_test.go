@@ -62,6 +62,7 @@ func TestReusedSlotShowsNothingOld(t *testing.T) {
 // What holds something else is not touched, unless that was asked for; a blank device needs no leave, and a store is
 // never formatted.
 func TestDeviceIsNotTakenFromOthers(t *testing.T) {
+	notInLab(t)
 	put := func(path string, at int64, b string) {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		must(t, err)
@@ -259,6 +260,7 @@ func TestR3DeviceNotesAreDurable(t *testing.T) {
 // The power is cut at every write to a device, in its middle: formatting, metas, new segments, pages, trims, segments given back, a
 // wipe. What was told is there, what was wiped is not, and the next start goes on.
 func TestEveryCrashPointOfADevice(t *testing.T) {
+	notInLab(t)
 	defer func() { pwritev2, fallocate = unix.Pwritev2, unix.Fallocate }()
 	fallocate = func(int, uint32, int64, int64) error { return unix.EOPNOTSUPP } // zeros are written
 	path := filepath.Join(t.TempDir(), "device")

@@ -27,7 +27,7 @@ func openDirectory(dir string, how access) (*directory, error) {
 	if how.readonly {
 		lock, err := os.Open(filepath.Join(dir, lockName))
 		if err != nil {
-			return nil, fmt.Errorf("flash: %s holds no unit's store: %w", dir, err)
+			return nil, fmt.Errorf("flash: %s is not a unit's directory: %w", dir, err)
 		}
 		v.lock = lock
 		return v, v.flock(unix.LOCK_SH)

@@ -29,7 +29,7 @@ func OpenInspector(path string) (*Inspector, error) {
 	b, err := vol.loadMeta()
 	switch {
 	case err == nil && b == nil:
-		err = fmt.Errorf("%w: there is none", ErrBadMeta)
+		err = fmt.Errorf("%w: no such file, or nothing in it", ErrBadMeta)
 	case err == nil:
 		in.meta, err = decodeMeta(b)
 	}

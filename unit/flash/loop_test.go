@@ -7,6 +7,14 @@ import (
 	"testing"
 )
 
+// notInLab is for long tests in which nothing depends on what the lab has: everything is many times slower there.
+func notInLab(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CORFU_LAB") == "1" {
+		t.Skip("nothing here depends on the lab's devices")
+	}
+}
+
 // loopDevice makes a loop device of deviceBytes, on the lab's disk if it has one. It fails where there are none: a test that
 // asks for one was told that it is there.
 func loopDevice(t *testing.T) string {

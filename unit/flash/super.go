@@ -169,6 +169,9 @@ func RestoreSuperblock(path string) (done bool, err error) {
 		return false, err
 	}
 	f, size, err := openBlock(path, access{})
+	if errors.Is(err, ErrLocked) {
+		return false, fmt.Errorf("%w: stop the unit first", err)
+	}
 	if err != nil {
 		return false, err
 	}

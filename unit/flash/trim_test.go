@@ -296,6 +296,7 @@ func (c cutFile) Punch(off, n int64) error {
 // The power is cut at every change that trims make on the disk, marks and punches, in its middle: what was told is TRIMMED, what was
 // not is that or the entry as it was, and nothing is CORRUPT or EMPTY. The next start trims on.
 func TestEveryCrashPointOfATrim(t *testing.T) {
+	notInLab(t)
 	overBoth(t, func(t *testing.T, path string) {
 		for point := 1; ; point++ {
 			path := filepath.Join(filepath.Dir(path), fmt.Sprintf("%s-%d", filepath.Base(path), point))

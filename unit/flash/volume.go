@@ -59,7 +59,7 @@ func openVolume(path string, how access) (volume, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path, "/dev/"):
 		return nil, fmt.Errorf("flash: there is no device %s", path)
-	case err == nil && !st.IsDir() && !st.Mode().IsRegular() && st.Mode()&os.ModeDevice|os.ModeCharDevice != os.ModeDevice:
+	case err == nil && !st.IsDir() && !st.Mode().IsRegular() && st.Mode().Type() != os.ModeDevice: // a character device, a pipe …
 		return nil, fmt.Errorf("flash: %s is neither a directory nor a block device", path)
 	case err == nil && !st.IsDir():
 		return openDevice(path, how)
