@@ -28,6 +28,12 @@ func (m *window) Staging(s wire.StagingSlot) []byte { return nil }
 // holds its own entry, or says that it was trimmed if it was, that it is damaged, or (above what was noted as durable) that
 // it is empty. Never another entry, never changed bytes.
 func FuzzMutilatedStore(f *testing.F) {
+	f.Cleanup(func() {
+		if theWhole != nil {
+			_ = os.RemoveAll(filepath.Dir(theWhole.dir))
+			theWhole = nil
+		}
+	})
 	f.Add(uint32(3*4096+70), []byte{0xff}, uint8(0), false)
 	f.Add(uint32(0), bytes.Repeat([]byte{0}, 5000), uint8(1), false)
 	f.Add(uint32(4096), entryPage(2).Bytes, uint8(0), true)
@@ -72,15 +78,15 @@ func mutilated(t *testing.T, off uint32, b []byte, where uint8, cut bool) string
 	path, name, size := t.TempDir(), metaName, int64(400)
 	switch where %= 5; where {
 	case 3:
-		path, name, size = blank(t), "", deviceBytes
+		path, name, size = filepath.Join(path, "device"), "", deviceBytes
+		must(t, os.WriteFile(path, wholeStore(t).device, 0o600))
 	case 4:
 	default:
 		name, size = filepath.Base(segmentPath(path, uint64(where))), segmentSize
 	}
-	filledAt(t, path, fuzzEntries, fuzzSettled)
-	s, err := Open(path, 1, Options{NoSync: true}, quiet())
-	must(t, err)
-	must(t, errors.Join(s.Trim(trimsOf(5, 20)), s.Close()))
+	if where != 3 {
+		must(t, os.CopyFS(path, os.DirFS(wholeStore(t).dir)))
+	}
 	at := int64(off) % size
 	if cut {
 		must(t, os.Truncate(filepath.Join(path, name), at))
@@ -88,6 +94,35 @@ func mutilated(t *testing.T, off uint32, b []byte, where uint8, cut bool) string
 		damage(t, path, name, at, b[:min(len(b), int(size-at))])
 	}
 	return path
+}
+
+// whole is the store before anything happens to it, made once.
+type whole struct {
+	dir    string
+	device []byte
+}
+
+var theWhole *whole
+
+func wholeStore(t *testing.T) *whole {
+	if theWhole != nil {
+		return theWhole
+	}
+	dir, err := os.MkdirTemp("", "corfu-fuzz-")
+	must(t, err)
+	w := &whole{dir: filepath.Join(dir, "directory")}
+	device := filepath.Join(dir, "device")
+	must(t, errors.Join(os.WriteFile(device, nil, 0o600), os.Truncate(device, deviceBytes)))
+	for _, path := range []string{w.dir, device} {
+		filledAt(t, path, fuzzEntries, fuzzSettled)
+		s, err := Open(path, 1, Options{NoSync: true}, quiet())
+		must(t, err)
+		must(t, errors.Join(s.Trim(trimsOf(5, 20)), s.Close()))
+	}
+	w.device, err = os.ReadFile(device)
+	must(t, errors.Join(err, os.Remove(device)))
+	theWhole = w
+	return w
 }
 
 // judgeStore starts a unit on s and looks at all that it holds.
