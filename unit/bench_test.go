@@ -68,6 +68,13 @@ func (d disk) Scan(from, to layout.Address, fn func(layout.Address, []byte) erro
 	return nil
 }
 
+// trim makes address a read as its mark.
+func (d disk) trim(a layout.Address) {
+	page := make([]byte, 4096)
+	Mark(page, wire.Trimmed, testLog, layout.Position(a), 1)
+	d[a] = page
+}
+
 // bench is a unit on plain memory and a disk, with the orders of a server.
 type bench struct {
 	t       *testing.T
@@ -160,6 +167,11 @@ func (b *bench) write(x *Batch) {
 			continue
 		}
 		b.d[r.Address] = slices.Clone(r.Bytes)
+	}
+	for _, x := range x.Trims {
+		if !x.Failed {
+			b.d.trim(x.Address)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package unit
 
 import (
+	"slices"
 	"testing"
 
 	"corfu/internal/wire"
@@ -59,6 +60,49 @@ func TestFailedRecordAlone(t *testing.T) {
 	b.wantState(2, wire.Durable)
 	b.flush()
 	b.wantState(1, wire.Durable)
+}
+
+// R3: a trim is told, and its word TRIMMED, once its mark is on flash and not before; what failed is tried again, alone. Trims
+// that come together go together, one batch of them at a time, and no page waits for them.
+func TestR3TrimsGoTogetherAndByThemselves(t *testing.T) {
+	b := newBench(t)
+	for a := range layout.Address(4) {
+		b.publish(a)
+		b.u.Doorbell(1, a)
+	}
+	b.flush()
+	for a := range layout.Address(3) {
+		b.u.Trim(7, wire.RequestID(a+1), a)
+	}
+	b.publish(4)
+	b.u.Doorbell(1, 4)
+	trims, pages := b.u.NextBatch(), b.u.NextBatch()
+	if len(trims.Records) != 0 || len(trims.Trims) != 3 || len(pages.Records) != 1 || len(pages.Trims) != 0 {
+		t.Fatalf("batches of %d+%d and %d+%d", len(trims.Records), len(trims.Trims), len(pages.Records), len(pages.Trims))
+	}
+	b.u.Trim(7, 4, 3)
+	if b.u.NextBatch() != nil {
+		t.Fatal("two batches of trims in flight")
+	}
+	b.take()
+	if len(b.replies) != 0 || b.word(0).State() != wire.Durable {
+		t.Fatalf("told before its mark is on flash: %v %v", b.replies, b.word(0))
+	}
+	trims.Trims[1].Failed = true
+	b.write(trims)
+	b.u.Flushed(trims)
+	b.take()
+	told := func(r wire.RequestID) Reply { return Reply{7, wire.Reply{Request: r, State: wire.Trimmed}} }
+	if !slices.Equal(b.replies, []Reply{told(1), told(3)}) || b.word(1).State() != wire.Durable {
+		t.Fatalf("replies %v, word of 1 %v", b.replies, b.word(1))
+	}
+	b.flush()
+	if !slices.Equal(b.replies, []Reply{told(1), told(3), told(4), told(2)}) {
+		t.Fatalf("replies %v", b.replies)
+	}
+	for a := range layout.Address(4) {
+		b.wantState(a, wire.Trimmed)
+	}
 }
 
 // No word is EMPTY at an address for which flash has no room, before and after a restart; entries stay, and

@@ -15,54 +15,66 @@ const (
 	MaxInFlight = 3
 )
 
-// Batch is what is to be written to flash in one go. It and its pages belong to
-// the writer until Flushed.
+// Batch is what is to be written to flash in one go: pages, or trims, never both, so that no page waits for a trim. It and
+// its pages belong to the writer until Flushed.
 type Batch struct {
 	Records []Record // by address
+	Trims   []Trim   // in the order of their arrival; an address may be there twice
 
-	// The core's own, also while a writer has Records.
-	addrs []layout.Address // of the pages that are no trims
-	trims []trim           // that Records refer to
+	addrs []layout.Address // of Records: the core's own, also while a writer has those
 }
 
-// trim is an address to be given up, and who asked.
-type trim struct {
-	address layout.Address
-	page    []byte
+// Trim is an address to be given up, and who asked.
+type Trim struct {
+	Address layout.Address
+	Failed  bool // set by the writer: its mark is not known to be on flash
+
 	session Session
 	request wire.RequestID
 }
-
-// noTrim as Record.trim: the page of an entry or of junk.
-const noTrim = -1
 
 // Busy tells whether something is not on flash yet.
 func (u *Unit) Busy() bool { return len(u.flying)+len(u.ready)+len(u.trims) > 0 }
 
 // NextBatch gives everything that arrived since the last batch, or nil if nothing arrived or MaxInFlight batches are on
 // their way. A lone page goes at once; what arrives while the disk has enough to do goes together (group commit).
-// Batches may end in any order: no address is in two of them.
+// Batches may end in any order: no address is in two of them. Trims have a batch of their own, one at a time.
 func (u *Unit) NextBatch() *Batch {
-	if len(u.flying) == MaxInFlight || len(u.ready)+len(u.trims) == 0 {
+	if len(u.flying) == MaxInFlight {
 		return nil
 	}
-	b := u.takeBatch()
-	n := min(len(u.ready), MaxBatch)
-	for _, a := range u.ready[:n] {
-		u.cell(a).stage = writing
-		b.addrs = append(b.addrs, a)
-		b.Records = append(b.Records, Record{Address: a, Bytes: u.ringPage(a), trim: noTrim})
+	switch {
+	case len(u.trims) > 0 && !u.trimming():
+		b := u.takeBatch()
+		n := min(len(u.trims), MaxBatch)
+		b.Trims = append(b.Trims, u.trims[:n]...)
+		u.trims = u.trims[:copy(u.trims, u.trims[n:])]
+		u.flying = append(u.flying, b)
+		return b
+	case len(u.ready) > 0:
+		b := u.takeBatch()
+		n := min(len(u.ready), MaxBatch)
+		for _, a := range u.ready[:n] {
+			u.cell(a).stage = writing
+			b.addrs = append(b.addrs, a)
+			b.Records = append(b.Records, Record{Address: a, Bytes: u.ringPage(a)})
+		}
+		u.ready = u.ready[:copy(u.ready, u.ready[n:])]
+		slices.SortFunc(b.Records, func(x, y Record) int { return cmp.Compare(x.Address, y.Address) })
+		u.flying = append(u.flying, b)
+		return b
 	}
-	u.ready = u.ready[:copy(u.ready, u.ready[n:])]
-	n = min(len(u.trims), MaxBatch)
-	b.trims = append(b.trims, u.trims[:n]...)
-	u.trims = u.trims[:copy(u.trims, u.trims[n:])]
-	for i, t := range b.trims {
-		b.Records = append(b.Records, Record{Address: t.address, Bytes: t.page, trim: i})
+	return nil
+}
+
+// trimming tells whether a batch of trims is on its way.
+func (u *Unit) trimming() bool {
+	for _, b := range u.flying {
+		if len(b.Trims) > 0 {
+			return true
+		}
 	}
-	slices.SortFunc(b.Records, func(x, y Record) int { return cmp.Compare(x.Address, y.Address) })
-	u.flying = append(u.flying, b)
-	return b
+	return false
 }
 
 // takeBatch gives an empty batch, one used before if there is one.
@@ -73,7 +85,7 @@ func (u *Unit) takeBatch() *Batch {
 	}
 	b := u.idle[n-1]
 	u.idle = u.idle[:n-1]
-	b.Records, b.addrs, b.trims = b.Records[:0], b.addrs[:0], b.trims[:0]
+	b.Records, b.Trims, b.addrs = b.Records[:0], b.Trims[:0], b.addrs[:0]
 	return b
 }
 
@@ -88,19 +100,23 @@ func (u *Unit) Flushed(b *Batch) {
 	again := 0
 	for _, r := range b.Records {
 		switch {
-		case r.Failed && r.trim != noTrim:
-			u.trims = append(u.trims, b.trims[r.trim])
 		case r.Failed:
 			u.cell(r.Address).stage = waiting
 			u.ready = slices.Insert(u.ready, again, r.Address)
 			again++
-		case r.trim != noTrim:
-			u.settleTrim(b.trims[r.trim])
 		case r.Address < u.trimmed: // the prefix was trimmed meanwhile
 			u.settle(r.Address, wire.Trimmed)
 		default:
 			u.settle(r.Address, u.cell(r.Address).goal)
 		}
+	}
+	for _, t := range b.Trims {
+		if !t.Failed {
+			u.settleTrim(t)
+			continue
+		}
+		t.Failed = false
+		u.trims = append(u.trims, t)
 	}
 	u.idle = append(u.idle, b)
 	u.advance()

@@ -28,6 +28,4 @@ type Record struct {
 	Address layout.Address
 	Bytes   []byte // PageSize bytes
 	Failed  bool   // set by the writer: not known to be on flash
-
-	trim int // index in Batch.trims, or noTrim
 }

@@ -135,6 +135,12 @@ func (r *run) disk() {
 				r.d[x.Address] = bytes.Clone(x.Bytes)
 			}
 		}
+		for i := range b.Trims {
+			x := &b.Trims[i]
+			if x.Failed = i%2 == 0; x.Failed && r.rnd.IntN(2) == 0 {
+				r.d.trim(x.Address)
+			}
+		}
 	}
 	r.write(b)
 	r.u.Flushed(b)

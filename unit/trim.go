@@ -7,11 +7,8 @@ import (
 
 // Trim gives up one address; the reply comes by Output, once that is on flash.
 // StatusTooNew: it is not decided and durable; the client fills it first.
-//
-// The mark replaces the page in place. If a power cut tears that write, an entry is
-// lost that its user was giving up.
 func (u *Unit) Trim(s Session, id wire.RequestID, a layout.Address) {
-	switch p, mapped := u.position(a); {
+	switch _, mapped := u.position(a); {
 	case u.phase != Open || !mapped || a > u.geo.MaxAddress():
 		u.reply(s, wire.Reply{Request: id, Status: wire.StatusBadQuery})
 	case a < u.trimmed:
@@ -21,9 +18,7 @@ func (u *Unit) Trim(s Session, id wire.RequestID, a layout.Address) {
 	case a >= u.base && u.cell(a).shadow.State() == wire.Trimmed:
 		u.reply(s, wire.Reply{Request: id, State: wire.Trimmed})
 	default:
-		page := make([]byte, u.geo.PageSize)
-		Mark(page, wire.Trimmed, u.log, p, u.epoch)
-		u.trims = append(u.trims, trim{a, page, s, id})
+		u.trims = append(u.trims, Trim{Address: a, session: s, request: id})
 	}
 }
 
@@ -34,9 +29,9 @@ func (u *Unit) position(a layout.Address) (layout.Position, bool) {
 	return u.lay.PositionAt(u.id, a)
 }
 
-func (u *Unit) settleTrim(t trim) {
+func (u *Unit) settleTrim(t Trim) {
 	u.stats.Trimmed++
-	u.markTrimmed(t.address)
+	u.markTrimmed(t.Address)
 	u.reply(t.session, wire.Reply{Request: t.request, State: wire.Trimmed})
 }
 

@@ -44,7 +44,7 @@ type Unit struct {
 
 	limit    layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet
 	ready    []layout.Address // stage waiting, in the order of arrival
-	trims    []trim           // to be flushed
+	trims    []Trim           // to be flushed
 	flying   []*Batch         // on their way to flash
 	idle     []*Batch         // to be used again
 	arrivals uint64           // addresses that ever became waiting

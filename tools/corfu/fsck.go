@@ -38,14 +38,23 @@ type summaryJSON struct {
 func (a *app) fsckCommand() *cobra.Command {
 	var repair bool
 	cmd := &cobra.Command{
-		Use: "fsck DIR", Short: "Check the directory of a unit that is not running", Args: cobra.ExactArgs(1),
-		Long: `Read the whole directory of a storage unit that is not running, and print every problem
+		Use: "fsck STORE", Short: "Check the store of a unit that is not running", Args: cobra.ExactArgs(1),
+		Long: `Read the whole store, directory or device, of a storage unit that is not running, and print every problem
 with its address and position: pages that do not verify, pages that are missing below
 what the unit had noted as durable, files that do not belong there. It changes nothing.
 Exit status 1 if there is a problem. What is damaged here another replica of the chain may have.`,
 	}
-	cmd.Flags().BoolVar(&repair, "repair", false, "note in the meta file how far everything verifies, if that is further than it says; nothing else")
+	cmd.Flags().BoolVar(&repair, "repair", false, "note in the meta how far everything verifies, if that is further than it says, and write a device's second superblock again; nothing else")
 	cmd.RunE = a.body(func(_ context.Context, args []string) (err error) {
+		if repair {
+			done, err := flash.RestoreSuperblock(args[0])
+			if err != nil {
+				return err
+			}
+			if done {
+				a.say("a superblock was damaged, and is written again\n")
+			}
+		}
 		in, err := flash.OpenInspector(args[0])
 		if err != nil {
 			return err
@@ -117,8 +126,8 @@ func (a *app) dumpCommand() *cobra.Command {
 	var from, to uint64
 	var head int
 	cmd := &cobra.Command{
-		Use: "dump DIR", Short: "Print the pages of a unit that is not running", Args: cobra.ExactArgs(1),
-		Long: `Print the pages in the directory of a storage unit that is not running: address,
+		Use: "dump STORE", Short: "Print the pages of a unit that is not running", Args: cobra.ExactArgs(1),
+		Long: `Print the pages in the store, directory or device, of a storage unit that is not running: address,
 position, state, epoch and attempt, length, and how the payload begins. Addresses that
 were never written are left out. It changes nothing.`,
 	}

@@ -15,6 +15,7 @@ import (
 // unitConfig is the configuration file of a storage unit.
 type unitConfig struct {
 	ID           uint32 `yaml:"id"`
+	Store        string `yaml:"store"`
 	Capacity     string `yaml:"capacity"`
 	daemonConfig `yaml:",inline"`
 }
@@ -22,14 +23,23 @@ type unitConfig struct {
 func (a *app) unitCommand() *cobra.Command {
 	var c unitConfig
 	var config string
+	var format bool
 	cmd := &cobra.Command{
 		Use: "unit", Short: "Run a storage unit", Args: cobra.NoArgs,
 		Long: `Run a storage unit: registered memory that clients write pages to, and the flash
-store behind it. It serves nothing until the layout service activates it.`,
+store behind it. It serves nothing until the layout service activates it.
+
+The store is a directory, or a block device that is the unit's alone:
+a blank device is formatted, and one that holds something else is refused.`,
+		Example: `  corfu unit --id 1 --store /var/lib/corfu/unit-1
+  corfu unit --id 2 --store /dev/nvme1n1`,
 	}
 	daemonFlags(cmd.Flags(), &c.daemonConfig, &config, "127.0.0.1:7780", "127.0.0.1:7880")
+	cmd.Flags().Lookup("dir").Usage = "the same as --store"
+	cmd.Flags().StringVar(&c.Store, "store", "", "`path` of a directory, made if it is not there, or of a block device: everything durable")
+	cmd.Flags().BoolVar(&format, "format", false, "take a device that holds something else, which is lost; never one with a unit's store, whose ever")
 	fabricFlags(cmd.Flags(), &c.Fabric)
-	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its directory keeps it for ever")
+	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its store keeps it for ever")
 	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := loadConfig(cmd, config, &c); err != nil {
@@ -42,8 +52,12 @@ store behind it. It serves nothing until the layout service activates it.`,
 		switch {
 		case c.ID == 0:
 			return usagef("unit needs --id, a number from 1")
-		case c.Dir == "":
-			return usagef("unit needs --dir")
+		case c.Store == "" && c.Dir == "":
+			return usagef("unit needs --store")
+		case c.Store != "" && c.Dir != "" && c.Store != c.Dir:
+			return usagef("--store %s and --dir %s are two names of one thing: give one", c.Store, c.Dir)
+		case c.Store != "":
+			c.Dir = c.Store
 		}
 		dev, reason, err := a.openFabric(c.Fabric)
 		if err != nil {
@@ -55,7 +69,7 @@ store behind it. It serves nothing until the layout service activates it.`,
 		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Flash: flash.Options{Capacity: capacity}, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
+				Flash: flash.Options{Capacity: capacity, Format: format}, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})

@@ -1,20 +1,35 @@
-// Package flash keeps the pages of a storage unit in a directory, and what the unit
+// Package flash keeps the pages of a storage unit in a directory or on a block device, and what the unit
 // must not forget besides: its identity, its promise, its layout. docs/flash.md tells why it is as it is.
 //
 // # Directory
 //
 //	LOCK               flock by the process that uses the directory
 //	meta               identity, promise, layout (below); replaced as a whole
-//	seg-000000000000   pages of the addresses 0 … SegmentPages−1, each in its place
+//	seg-000000000000   the addresses 0 … SegmentPages−1 (below)
 //	seg-000000000001   the next ones
 //	new-000000000002   a segment that is being made; removed by the next start
 //
-// # Meta file
+// # Device
 //
-//	corfu unit meta 1 crc32c 0123abcd\n
+// Superblock, meta, a table of segments, and slots with a segment each: super.go and device.go draw them.
+//
+// # Segment
+//
+//	0                  page of the first address, each page in its place
+//	…
+//	SegmentPages × n   trims, first copy: a record (record.go) with a bit for each page, in whole blocks of 4096 bytes
+//	…                  trims, second copy
+//
+// n is the size of a page. The trims' place is zero until the first of them. A page whose bit is set was given up, whatever stands
+// at its place; the block may be gone.
+//
+// # Meta
+//
+//	corfu unit meta 2 crc32c 0123abcd\n
 //	{ JSON of Meta }
 //
-// The CRC-32C is over the JSON. A new one is written to meta.tmp, synced, renamed, and the directory synced.
+// The CRC-32C is over the JSON. In a directory a new one is written to meta.tmp, synced, renamed, and the directory synced. Format 1
+// had segments without trims: a trimmed page was a page that said so, which still counts.
 //
 // # Promises
 //
@@ -24,11 +39,14 @@
 // or pages that fail their CRC, and nothing else: pages verify themselves (wire
 // draws them). A power cut may not tear what the device promises to write as a whole.
 //
+// After Trim returned nil the addresses are trimmed for good, whatever happens then.
+//
 // A segment exists with all its space, or not at all. Where Limit says that there is room no
 // write fails for want of space.
 //
 // # Locks
 //
 // growMu (who makes and removes segments), then mu (the table), then segment.mu (its file), then segment.fill
-// (its zeros). None but segment.mu, for reading, and fill, for one piece, is held during I/O to pages.
+// (its zeros) and trims.mu (its trims, held while they are written). None but segment.mu, for reading, and fill, for one piece, is held
+// during I/O to pages. A volume has locks of its own, behind all these.
 package flash

@@ -17,6 +17,10 @@ type File interface {
 	Sync() error
 	// Read fills b from off; what lies beyond the end of the file is zero.
 	Read(b []byte, off int64) error
+	// Punch gives the space of n bytes from off back, where the volume can; what they hold then does not matter.
+	Punch(off, n int64) error
+	// Used is what the file takes of the volume, in bytes.
+	Used() (int64, error)
 	Close() error
 }
 
@@ -135,6 +139,23 @@ func (f *osFile) Read(b []byte, off int64) error {
 		return fmt.Errorf("flash: %w", err)
 	}
 	return nil
+}
+
+// Punch implements File.
+func (f *osFile) Punch(off, n int64) error {
+	if err := fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
+		return fmt.Errorf("flash: give back %d bytes of %s at %d: %w", n, f.f.Name(), off, err)
+	}
+	return nil
+}
+
+// Used implements File.
+func (f *osFile) Used() (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return 0, fmt.Errorf("flash: %s: %w", f.f.Name(), err)
+	}
+	return st.Blocks * statBlock, nil
 }
 
 func (f *osFile) Close() error { return f.f.Close() }

@@ -31,11 +31,37 @@ func open(t *testing.T, dir string, o Options) *Store {
 	return s
 }
 
-// ready opens a store that knows its page size, 16 pages in a segment.
+// segmentSize is the space of a segment of 16 pages: and its trims, twice.
+const segmentSize = (16 + 2) * 4096
+
+// overBoth runs fn over both kinds of volume, with a path at which no store is yet. A file stands in for the block device: it
+// is opened in another way, and nothing else differs.
+func overBoth(t *testing.T, fn func(t *testing.T, path string)) {
+	t.Run("directory", func(t *testing.T) { fn(t, t.TempDir()) })
+	t.Run("device", func(t *testing.T) { fn(t, blank(t)) })
+}
+
+// deviceBytes is the size of the device that blank makes: its head takes a little more than 2 MiB.
+const deviceBytes = 8 << 20
+
+func blank(t testing.TB) string {
+	path := filepath.Join(t.TempDir(), "device")
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, deviceBytes)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// ready opens a store in a directory that knows its page size, 16 pages in a segment.
 func ready(t *testing.T, o Options) *Store {
 	t.Helper()
+	return readyAt(t, t.TempDir(), o)
+}
+
+func readyAt(t *testing.T, path string, o Options) *Store {
+	t.Helper()
 	o.SegmentPages = 16
-	s := open(t, t.TempDir(), o)
+	s := open(t, path, o)
 	must(t, s.UpdateMeta(func(m *Meta) { m.Log, m.Layout = LogID(testLog), testLayout(4096) }))
 	return s
 }
@@ -66,34 +92,36 @@ func wantPage(t *testing.T, s *Store, want Page) {
 }
 
 func TestWriteReadAndScanAfterReopen(t *testing.T) {
-	s := ready(t, Options{})
-	// A run over a segment's end, a gap, a page that is not aligned, and one far away.
-	odd := page(33, 0)
-	odd.Bytes = append(make([]byte, 1, 4097), odd.Bytes...)[1:]
-	pages := []Page{page(14, 0), page(15, 0), page(16, 0), page(17, 0), page(20, 0), odd, page(1000, 0)}
-	must(t, s.Write(pages))
-	must(t, s.Write([]Page{page(16, 9)}))
-	pages[2] = page(16, 9)
-	zero := Page{Address: 18, Bytes: make([]byte, 4096)}
-	dir := s.Dir()
-	must(t, s.Close())
-	s = open(t, dir, Options{})
-	for _, p := range append(pages, zero, Page{Address: 5000, Bytes: zero.Bytes}) {
-		wantPage(t, s, p)
-	}
-	var found []layout.Address
-	must(t, s.Scan(15, 2000, func(a layout.Address, b []byte) error {
-		if b[0] != 0 {
-			found = append(found, a)
-			if i := slices.IndexFunc(pages, func(p Page) bool { return p.Address == a }); !bytes.Equal(pages[i].Bytes, b) {
-				t.Errorf("scan gives something else at %d", a)
-			}
+	overBoth(t, func(t *testing.T, path string) {
+		s := readyAt(t, path, Options{})
+		// A run over a segment's end, a gap, a page that is not aligned, and one far away.
+		odd := page(33, 0)
+		odd.Bytes = append(make([]byte, 1, 4097), odd.Bytes...)[1:]
+		pages := []Page{page(14, 0), page(15, 0), page(16, 0), page(17, 0), page(20, 0), odd, page(1000, 0)}
+		must(t, s.Write(pages))
+		must(t, s.Write([]Page{page(16, 9)}))
+		pages[2] = page(16, 9)
+		zero := Page{Address: 18, Bytes: make([]byte, 4096)}
+		dir := s.Dir()
+		must(t, s.Close())
+		s = open(t, dir, Options{})
+		for _, p := range append(pages, zero, Page{Address: 5000, Bytes: zero.Bytes}) {
+			wantPage(t, s, p)
 		}
-		return nil
-	}))
-	if want := []layout.Address{15, 16, 17, 20, 33, 1000}; !slices.Equal(found, want) {
-		t.Fatalf("scan found %v, want %v", found, want)
-	}
+		var found []layout.Address
+		must(t, s.Scan(15, 2000, func(a layout.Address, b []byte) error {
+			if b[0] != 0 {
+				found = append(found, a)
+				if i := slices.IndexFunc(pages, func(p Page) bool { return p.Address == a }); !bytes.Equal(pages[i].Bytes, b) {
+					t.Errorf("scan gives something else at %d", a)
+				}
+			}
+			return nil
+		}))
+		if want := []layout.Address{15, 16, 17, 20, 33, 1000}; !slices.Equal(found, want) {
+			t.Fatalf("scan found %v, want %v", found, want)
+		}
+	})
 }
 
 func TestNeighboursGoInOnePiece(t *testing.T) {
@@ -150,36 +178,40 @@ func (w *watch) Sync() error {
 
 // R3, as far as the store goes: Write returns when every file it touched was brought to stable storage.
 func TestR3WriteLeavesNothingVolatile(t *testing.T) {
-	var files []*watch
-	s := ready(t, Options{Wrap: func(_ string, f File) File {
-		files = append(files, &watch{File: f})
-		return files[len(files)-1]
-	}})
-	must(t, s.Write([]Page{page(0, 0)}))
-	must(t, s.Write([]Page{page(1, 0), page(3, 0), page(16, 0), page(17, 0), page(40, 0)}))
-	must(t, s.Write([]Page{page(2, 0), page(4, 0), page(6, 0), page(17, 0), page(19, 0), page(21, 0), page(40, 0)}))
-	if len(files) != 3 {
-		t.Fatalf("%d files", len(files))
-	}
-	for i, f := range files {
-		if f.unsynced != 0 || f.writes == 0 {
-			t.Errorf("file %d: %d writes not synced, %d writes", i, f.unsynced, f.writes)
+	overBoth(t, func(t *testing.T, path string) {
+		var files []*watch
+		s := readyAt(t, path, Options{Wrap: func(_ string, f File) File {
+			files = append(files, &watch{File: f})
+			return files[len(files)-1]
+		}})
+		must(t, s.Write([]Page{page(0, 0)}))
+		must(t, s.Write([]Page{page(1, 0), page(3, 0), page(16, 0), page(17, 0), page(40, 0)}))
+		must(t, s.Write([]Page{page(2, 0), page(4, 0), page(6, 0), page(17, 0), page(19, 0), page(21, 0), page(40, 0)}))
+		if len(files) != 3 {
+			t.Fatalf("%d files", len(files))
 		}
-	}
+		for i, f := range files {
+			if f.unsynced != 0 || f.writes == 0 {
+				t.Errorf("file %d: %d writes not synced, %d writes", i, f.unsynced, f.writes)
+			}
+		}
+	})
 }
 
 func TestFailedWriteIsReportedAndRepeated(t *testing.T) {
-	boom := errors.New("boom")
-	var f *watch
-	s := ready(t, Options{Wrap: func(_ string, x File) File { f = &watch{File: x}; return f }})
-	must(t, s.Write([]Page{page(0, 0)}))
-	f.fail, f.torn = boom, true
-	if err := s.Write([]Page{page(0, 5)}); !errors.Is(err, boom) {
-		t.Fatalf("error is %v", err)
-	}
-	f.fail = nil
-	must(t, s.Write([]Page{page(0, 5)}))
-	wantPage(t, s, page(0, 5))
+	overBoth(t, func(t *testing.T, path string) {
+		boom := errors.New("boom")
+		var f *watch
+		s := readyAt(t, path, Options{Wrap: func(_ string, x File) File { f = &watch{File: x}; return f }})
+		must(t, s.Write([]Page{page(0, 0)}))
+		f.fail, f.torn = boom, true
+		if err := s.Write([]Page{page(0, 5)}); !errors.Is(err, boom) {
+			t.Fatalf("error is %v", err)
+		}
+		f.fail = nil
+		must(t, s.Write([]Page{page(0, 5)}))
+		wantPage(t, s, page(0, 5))
+	})
 }
 
 func TestDirectoryBelongsToOne(t *testing.T) {
@@ -234,19 +266,21 @@ func TestDamagedMetaIsRefused(t *testing.T) {
 }
 
 func TestDropBelowAndWipe(t *testing.T) {
-	s := ready(t, Options{})
-	must(t, s.Write([]Page{page(0, 0), page(16, 0), page(40, 0)}))
-	must(t, s.DropBelow(33))
-	wantPage(t, s, Page{Address: 0, Bytes: make([]byte, 4096)})
-	wantPage(t, s, Page{Address: 16, Bytes: make([]byte, 4096)})
-	wantPage(t, s, page(40, 0))
-	must(t, s.Wipe())
-	wantPage(t, s, Page{Address: 40, Bytes: make([]byte, 4096)})
-	if left, _ := filepath.Glob(filepath.Join(s.Dir(), "seg-*")); len(left) != 0 {
-		t.Fatalf("left: %v", left)
-	}
-	must(t, s.Write([]Page{page(0, 3)}))
-	wantPage(t, s, page(0, 3))
+	overBoth(t, func(t *testing.T, path string) {
+		s := readyAt(t, path, Options{})
+		must(t, s.Write([]Page{page(0, 0), page(16, 0), page(40, 0)}))
+		must(t, s.DropBelow(33))
+		wantPage(t, s, Page{Address: 0, Bytes: make([]byte, 4096)})
+		wantPage(t, s, Page{Address: 16, Bytes: make([]byte, 4096)})
+		wantPage(t, s, page(40, 0))
+		must(t, s.Wipe())
+		wantPage(t, s, Page{Address: 40, Bytes: make([]byte, 4096)})
+		if left, err := s.vol.list(); len(left) != 0 || err != nil || s.Stats().Used != 0 {
+			t.Fatalf("left: %v, %v, %+v", left, err, s.Stats())
+		}
+		must(t, s.Write([]Page{page(0, 3)}))
+		wantPage(t, s, page(0, 3))
+	})
 }
 
 func TestNeedsGeometry(t *testing.T) {

@@ -2,8 +2,6 @@ package flash
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"corfu/internal/wire"
 	"corfu/layout"
@@ -41,7 +39,7 @@ type check struct {
 // Check reads the whole store and reports every problem, in the order of the addresses. It changes nothing.
 func (in *Inspector) Check(report func(Problem)) (Summary, error) {
 	c := &check{in: in, report: report, sum: Summary{TrimmedBelow: in.meta.TrimmedBelow, Settled: in.meta.SettledBelow}}
-	if err := c.files(); err != nil {
+	if err := c.volume(); err != nil {
 		return c.sum, err
 	}
 	c.next = in.meta.TrimmedBelow
@@ -74,32 +72,64 @@ func (c *check) problem(p Problem) {
 	c.report(p)
 }
 
-// files looks at what stands in the directory.
-func (c *check) files() error {
+// volume looks at what the pages lie on: files, tables, trims.
+func (c *check) volume() error {
 	in := c.in
-	left, _ := filepath.Glob(filepath.Join(in.dir, "new-*"))
-	for _, path := range left {
-		c.problem(Problem{What: filepath.Base(path) + ": a segment whose making was cut off; the unit removes it when it starts"})
+	per := layout.Address(in.x.perFile)
+	var size, pages int64
+	if in.x.pageSize > 0 {
+		size, pages = in.x.segmentBytes(), in.x.pageBytes()
 	}
-	ns, err := listSegments(in.dir)
+	err := in.vol.check(size, pages, func(p volumeProblem) {
+		if p.whole {
+			c.problem(Problem{What: p.what})
+		} else {
+			c.ofSegment(p.segment, "%s", p.what)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	ns, err := in.vol.list()
 	if err != nil {
 		return err
 	}
 	for _, n := range ns {
-		st, err := os.Stat(segmentPath(in.dir, n))
-		if err != nil {
-			return fmt.Errorf("flash: %w", err)
+		if layout.Address(n+1)*per <= in.meta.TrimmedBelow {
+			c.ofSegment(n, "all of it was given up, and its space not given back; the next trim does that")
 		}
-		first := layout.Address(n) * layout.Address(in.x.perFile)
-		name := filepath.Base(segmentPath(in.dir, n))
-		if want := in.x.segmentBytes(); in.x.pageSize > 0 && st.Size() != want {
-			c.problem(Problem{Address: first, What: fmt.Sprintf("%s: %d bytes, and a segment has %d", name, st.Size(), want)})
-		}
-		if first+layout.Address(in.x.perFile) <= in.meta.TrimmedBelow {
-			c.problem(Problem{Address: first, What: name + ": all of it was given up, and its space not given back; the next trim does that"})
+		if size > 0 {
+			if err := c.trims(n); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// ofSegment reports a problem of a whole segment.
+func (c *check) ofSegment(n uint64, format string, a ...any) {
+	what := fmt.Sprintf(format, a...)
+	c.problem(Problem{Address: layout.Address(n) * layout.Address(c.in.x.perFile), What: fmt.Sprintf("segment %d (seg-%012x): %s", n, n, what)})
+}
+
+func (c *check) trims(n uint64) error {
+	f, err := c.in.vol.open(n, c.in.x.segmentBytes())
+	if err != nil {
+		return err
+	}
+	t := c.in.x.trimTwin(n)
+	_, bad, err := t.load(f)
+	if err != nil {
+		c.ofSegment(n, "its trims are lost: %v", err)
+	} else {
+		for i, err := range bad {
+			if err != nil {
+				c.ofSegment(n, "copy %d of its trims: %v; the other one is whole", i, err)
+			}
+		}
+	}
+	return f.Close()
 }
 
 // missing reports the addresses from next to a−1 that must hold something and have no segment.
@@ -161,8 +191,10 @@ func (c *check) page(x Found) {
 
 // Repair notes in the meta file how far everything verifies, if that is further than it says: the one thing that can be
 // derived. It never goes back, which would hide what is lost. It fails with ErrLocked while the unit runs.
-func Repair(dir string, sum Summary) error {
-	v, err := openDirectory(dir, false)
+//
+// On a device it writes a superblock again of which one copy is left, before anything else.
+func Repair(path string, sum Summary) error {
+	v, err := openVolume(path, access{})
 	if err != nil {
 		return err
 	}
@@ -173,7 +205,7 @@ func Repair(dir string, sum Summary) error {
 	}
 	m, err := decodeMeta(b)
 	if err != nil {
-		return err
+		return fmt.Errorf("flash: %s: %w", path, err)
 	}
 	if sum.Watermark <= m.SettledBelow {
 		return nil

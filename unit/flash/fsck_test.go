@@ -10,7 +10,6 @@ import (
 
 	"corfu/internal/wire"
 	"corfu/layout"
-	"corfu/unit"
 )
 
 // entryPage is a whole entry of address a, which is position a.
@@ -23,7 +22,10 @@ func entryPage(a layout.Address) Page {
 
 // filled is the closed directory of a store with n entries, all below settled noted as durable.
 func filled(t testing.TB, n, settled layout.Address) string {
-	dir := t.TempDir()
+	return filledAt(t, t.TempDir(), n, settled)
+}
+
+func filledAt(t testing.TB, dir string, n, settled layout.Address) string {
 	s, err := Open(dir, 1, Options{SegmentPages: 16, NoSync: true}, quiet())
 	if err != nil {
 		t.Fatal(err)
@@ -104,67 +106,4 @@ func TestRepairNotesWhatVerifies(t *testing.T) {
 	if _, err := OpenInspector(dir); !errors.Is(err, ErrLocked) {
 		t.Fatalf("looked at while it runs: %v", err)
 	}
-}
-
-// window is unit.Memory without a fabric.
-type window struct {
-	words []wire.Word
-	ring  []byte
-}
-
-func (m *window) LoadWord(i int) wire.Word          { return m.words[i] }
-func (m *window) StoreWord(i int, w wire.Word)      { m.words[i] = w }
-func (m *window) StoreEpoch(layout.Epoch)           {}
-func (m *window) Ring() []byte                      { return m.ring }
-func (m *window) Staging(s wire.StagingSlot) []byte { return nil }
-
-// Whatever happens to the bytes of a store: a start does not panic, and every address holds its own entry, or says that
-// it is damaged, or (above what was noted as durable) that it is empty. Never another entry, never changed bytes.
-func FuzzMutilatedStore(f *testing.F) {
-	f.Add(uint32(3*4096+70), []byte{0xff}, uint8(0), false)
-	f.Add(uint32(0), bytes.Repeat([]byte{0}, 5000), uint8(1), false)
-	f.Add(uint32(4096), entryPage(2).Bytes, uint8(0), true)
-	f.Add(uint32(100), []byte{}, uint8(2), true)
-	const n, settled = 40, 36
-	f.Fuzz(func(t *testing.T, off uint32, b []byte, seg uint8, cut bool) {
-		dir := filled(t, n, settled)
-		name := filepath.Base(segmentPath(dir, uint64(seg%3)))
-		at := int64(off % (16 * 4096))
-		if cut {
-			must(t, os.Truncate(filepath.Join(dir, name), at))
-		} else {
-			damage(t, dir, name, at, b[:min(len(b), int(16*4096-at))])
-		}
-		in, err := OpenInspector(dir)
-		must(t, err)
-		_, err = in.Check(func(Problem) {})
-		must(t, errors.Join(err, in.Close()))
-		s, err := Open(dir, 1, Options{NoSync: true}, quiet())
-		must(t, err)
-		defer s.Close()
-		u := unit.New(1, testLog, 1)
-		m := &window{make([]wire.Word, 64), alignedBytes(64 * 4096)}
-		u.SetMemory(testLayout(4096), m)
-		must(t, u.Load(s, settled, 0))
-		page := alignedBytes(4096)
-		for a := range layout.Address(n) {
-			must(t, s.ReadPage(a, page))
-			want := entryPage(a).Bytes
-			if state, h := unit.Classify(page, testLog, layout.Position(a)); state == wire.Durable {
-				length := wire.HeaderSize + h.Length
-				if !bytes.Equal(page[:length], want[:length]) {
-					t.Fatalf("address %d: another entry verifies", a)
-				}
-			}
-			if a < u.View().Base {
-				continue
-			}
-			switch w := m.words[a]; {
-			case w.State() == wire.Durable && bytes.Equal(m.ring[a*4096:][:wire.HeaderSize+600], want[:wire.HeaderSize+600]):
-			case w.State() == wire.Corrupt, w.State() == wire.Empty && a >= settled:
-			default:
-				t.Fatalf("address %d: word %v", a, w)
-			}
-		}
-	})
 }

@@ -3,54 +3,48 @@ package flash
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/unit"
 )
 
-// Inspector reads the directory of a unit that is not running, and changes nothing.
+// Inspector reads the store of a unit that is not running, and changes nothing.
 type Inspector struct {
-	dir  string
+	vol  volume
 	meta Meta
-	x    shape
-	lock *os.File
+	x    *shape
 }
 
-// OpenInspector opens a unit's directory to look at it. It fails with ErrLocked while the unit runs, and with ErrBadMeta.
-func OpenInspector(dir string) (*Inspector, error) {
-	lock, err := os.Open(filepath.Join(dir, "LOCK"))
+// OpenInspector opens a unit's directory or device to look at it. It fails with ErrLocked while the unit runs, and with ErrBadMeta.
+func OpenInspector(path string) (*Inspector, error) {
+	vol, err := openVolume(path, access{readonly: true})
+	if errors.Is(err, ErrLocked) {
+		return nil, fmt.Errorf("%w: stop the unit first", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("flash: %s is not a unit's directory: %w", dir, err)
+		return nil, err
 	}
-	in := &Inspector{dir: dir, lock: lock}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("flash: %s: %w: stop the unit first", dir, ErrLocked), in.Close())
-	}
-	b, err := os.ReadFile(filepath.Join(dir, metaName))
-	if err == nil {
+	in := &Inspector{vol: vol}
+	b, err := vol.loadMeta()
+	switch {
+	case err == nil && b == nil:
+		err = fmt.Errorf("%w: no such file, or nothing in it", ErrBadMeta)
+	case err == nil:
 		in.meta, err = decodeMeta(b)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("flash: %s: %w", dir, err), in.Close())
+		return nil, errors.Join(fmt.Errorf("flash: %s: %w", path, err), in.Close())
 	}
-	in.x.perFile = in.meta.SegmentPages
-	if in.meta.Layout != nil {
-		in.x.pageSize = in.meta.Layout.Geometry.PageSize
-	}
+	in.x = shapeOf(in.meta)
 	return in, nil
 }
 
 // Meta is what the unit must not forget.
 func (in *Inspector) Meta() Meta { return in.meta }
 
-// Close lets go of the directory.
-func (in *Inspector) Close() error { return in.lock.Close() }
+// Close lets go of the store.
+func (in *Inspector) Close() error { return in.vol.close() }
 
 // Found is what stands at an address.
 type Found struct {
@@ -69,7 +63,7 @@ func (in *Inspector) Scan(from, to layout.Address, fn func(Found) error) error {
 	if in.meta.Layout == nil {
 		return nil
 	}
-	ns, err := listSegments(in.dir)
+	ns, err := in.vol.list()
 	if err != nil {
 		return err
 	}
@@ -87,30 +81,33 @@ func (in *Inspector) Scan(from, to layout.Address, fn func(Found) error) error {
 }
 
 func (in *Inspector) segment(n uint64, first, last layout.Address, fn func(Found) error) error {
-	f, err := os.Open(segmentPath(in.dir, n))
+	f, err := in.vol.open(n, in.x.segmentBytes())
 	if err != nil {
-		return fmt.Errorf("flash: %w", err)
+		return err
 	}
 	defer f.Close()
-	buf := make([]byte, scanBytes)
-	count := layout.Address(len(buf) / in.x.pageSize)
+	var trimmed bitmap
+	t := in.x.trimTwin(n)
+	if trimmed, _, err = t.load(f); err != nil {
+		trimmed = nil // Check tells
+	}
+	size := in.x.pageSize
+	buf := alignedBytes(min(scanBytes, int(in.x.pageBytes())))
+	count := layout.Address(len(buf) / size)
 	for a := first; a < last; a += count {
-		piece := buf[:int(min(count, last-a))*in.x.pageSize]
+		piece := buf[:int(min(count, last-a))*size]
 		_, off := in.x.place(a)
-		got, err := f.ReadAt(piece, off)
-		clear(piece[got:])
-		bad := err != nil && err != io.EOF
-		for i := 0; i < len(piece)/in.x.pageSize; i++ {
-			page := piece[i*in.x.pageSize : (i+1)*in.x.pageSize]
-			x := in.judge(a+layout.Address(i), page)
-			if bad && i*in.x.pageSize >= got {
-				if _, err := f.ReadAt(page, off+int64(i*in.x.pageSize)); err != nil {
-					x = Found{Address: x.Address, Position: x.Position, Mapped: x.Mapped, Page: page, Problem: "cannot be read: " + err.Error()}
-				} else {
-					x = in.judge(x.Address, page)
-				}
+		bad := f.Read(piece, off) != nil
+		for i := 0; i < len(piece)/size; i++ {
+			page, at := piece[i*size:(i+1)*size], a+layout.Address(i)
+			var unread error
+			switch {
+			case trimmed.has(int(off)/size + i):
+				in.x.mark(at, page)
+			case bad:
+				unread = f.Read(page, off+int64(i*size))
 			}
-			if err := fn(x); err != nil {
+			if err := fn(in.judge(at, page, unread)); err != nil {
 				return err
 			}
 		}
@@ -118,10 +115,14 @@ func (in *Inspector) segment(n uint64, first, last layout.Address, fn func(Found
 	return nil
 }
 
-// judge tells what a page is.
-func (in *Inspector) judge(a layout.Address, page []byte) Found {
+// judge tells what a page is. unread: why it could not be read.
+func (in *Inspector) judge(a layout.Address, page []byte, unread error) Found {
 	x := Found{Address: a, Page: page}
 	x.Position, x.Mapped = in.meta.Layout.PositionAt(in.meta.Unit, a)
+	if unread != nil {
+		x.Problem = "cannot be read: " + unread.Error()
+		return x
+	}
 	log := layout.LogID(in.meta.Log)
 	x.State, x.Header = unit.Classify(page, log, x.Position)
 	if x.State != wire.Empty {

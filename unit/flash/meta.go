@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"corfu/layout"
 )
@@ -37,7 +38,9 @@ func (id *LogID) UnmarshalText(b []byte) error {
 
 const (
 	metaName   = "meta"
-	metaFormat = "corfu unit meta 1 crc32c %08x\n"
+	metaFormat = "corfu unit meta %d crc32c %08x\n"
+	// Version 1 knew no trims but pages that were marks. A release that knows no other would take trimmed pages for lost ones.
+	metaVersion = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -53,15 +56,19 @@ func encodeMeta(m Meta) ([]byte, error) {
 		return nil, fmt.Errorf("flash: meta: %w", err)
 	}
 	body = append(body, '\n')
-	return append(fmt.Appendf(nil, metaFormat, crc32.Checksum(body, castagnoli)), body...), nil
+	return append(fmt.Appendf(nil, metaFormat, metaVersion, crc32.Checksum(body, castagnoli)), body...), nil
 }
 
-// decodeMeta is the inverse. It fails with ErrBadMeta.
+// decodeMeta is the inverse, for this version and the ones before. It fails with ErrBadMeta.
 func decodeMeta(b []byte) (Meta, error) {
 	var m Meta
 	_, body, found := bytes.Cut(b, []byte{'\n'})
-	if !found || !bytes.Equal(b[:len(b)-len(body)], fmt.Appendf(nil, metaFormat, crc32.Checksum(body, castagnoli))) {
+	v := versionOfMeta(b)
+	if !found || !bytes.Equal(b[:len(b)-len(body)], fmt.Appendf(nil, metaFormat, v, crc32.Checksum(body, castagnoli))) {
 		return m, fmt.Errorf("flash: %w: first line or sum", ErrBadMeta)
+	}
+	if v < 1 || v > metaVersion {
+		return m, fmt.Errorf("flash: %w: format %d, and this corfu reads 1 to %d: start the unit with the release that wrote it", ErrBadMeta, v, metaVersion)
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
@@ -72,6 +79,17 @@ func decodeMeta(b []byte) (Meta, error) {
 		return m, fmt.Errorf("flash: %w: %w", ErrBadMeta, err)
 	}
 	return m, nil
+}
+
+// versionOfMeta is the version that a meta file says it has; 0: none.
+func versionOfMeta(b []byte) int {
+	var v int
+	var sum uint32
+	line, _, _ := bytes.Cut(b, []byte{'\n'})
+	if _, err := fmt.Sscanf(string(line), strings.TrimSpace(metaFormat), &v, &sum); err != nil {
+		return 0
+	}
+	return v
 }
 
 func (m Meta) validate() error {

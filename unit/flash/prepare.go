@@ -125,7 +125,7 @@ func (s *Store) grow() error {
 // It comes back early if something else is to be done.
 func (s *Store) zeroNext() bool {
 	w := s.want.Load()
-	if w == nil || s.opts.NoSync {
+	if w == nil || s.opts.NoSync || !s.vol.slow() {
 		return false
 	}
 	x := s.shape.Load()
@@ -168,6 +168,7 @@ func (s *Store) zero(g *segment, size int64) (done bool, err error) {
 		}
 		time.Sleep(min(time.Since(began), maxPause))
 	}
+	g.touch()
 	return true, f.Sync()
 }
 
@@ -180,8 +181,9 @@ func (g *segment) zeroPiece(f File, zeros []byte, off int64) (over bool, err err
 	return false, f.Write([][]byte{zeros}, off, false)
 }
 
-// use says that pages are about to be written to g: nothing else is written to it from now on.
+// use says that pages or trims are about to be written to g: no zeros are written to it from now on.
 func (g *segment) use() {
+	g.touch()
 	if g.fresh.Load() {
 		g.fill.Lock()
 		g.fresh.Store(false)

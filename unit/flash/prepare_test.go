@@ -38,25 +38,29 @@ func (s *Store) idleZero() bool {
 
 // One segment is always ready ahead, zeroed, and pages that come while it is being zeroed are not overwritten.
 func TestAheadMakesSegmentsAndClobbersNothing(t *testing.T) {
-	s := ready(t, Options{})
-	limit, err := s.Reserve(0, 20)
-	must(t, err)
-	if limit != 32 {
-		t.Fatalf("room below %d", limit)
-	}
-	s.Ahead(0, 20)
-	for a := range layout.Address(48) {
-		must(t, s.Write([]Page{page(a, 0)}))
-	}
-	<-s.Grown()
-	eventually(t, "room", func() bool { return s.Limit(0) == 48 })
-	eventually(t, "the zeros", s.idleZero)
-	for a := range layout.Address(48) {
-		wantPage(t, s, page(a, 0))
-	}
-	if st := s.Stats(); st != (Stats{Used: 3 * 16 * 4096, Segments: 3}) {
-		t.Fatalf("%+v", st)
-	}
+	overBoth(t, func(t *testing.T, path string) {
+		s := readyAt(t, path, Options{})
+		limit, err := s.Reserve(0, 20)
+		must(t, err)
+		if limit != 32 {
+			t.Fatalf("room below %d", limit)
+		}
+		s.Ahead(0, 20)
+		for a := range layout.Address(48) {
+			if a == 32 {
+				<-s.Grown() // a write that came before would have made the segment itself
+			}
+			must(t, s.Write([]Page{page(a, 0)}))
+		}
+		eventually(t, "room", func() bool { return s.Limit(0) == 48 })
+		eventually(t, "the zeros", s.idleZero)
+		for a := range layout.Address(48) {
+			wantPage(t, s, page(a, 0))
+		}
+		if st := s.Stats(); st != (Stats{Used: 3 * segmentSize, Segments: 3}) {
+			t.Fatalf("%+v", st)
+		}
+	})
 }
 
 // A zeroed segment has its blocks written: no extent is left that a first write would have to convert.
@@ -69,7 +73,7 @@ func TestAheadZeroesForReal(t *testing.T) {
 		return g != nil && s.idleZero() && len(s.grown) == 1 && g.fill.TryLock()
 	})
 	must(t, s.Close())
-	if wrote["seg-000000000000"] != 16*4096 || wrote["seg-000000000001"] != 16*4096 {
+	if wrote["seg-000000000000"] != segmentSize || wrote["seg-000000000001"] != segmentSize {
 		t.Fatalf("zeros written: %v", wrote)
 	}
 }
@@ -89,35 +93,37 @@ func (c *counted) Write(bufs [][]byte, off int64, sync bool) error {
 
 // Capacity is kept exactly, reads and trims go on when it is reached, and so do writes after a trim.
 func TestCapacity(t *testing.T) {
-	const segment = 16 * 4096
-	s := ready(t, Options{Capacity: 3*segment + segment/2})
-	limit, err := s.Reserve(0, 100)
-	if !errors.Is(err, ErrFull) || limit != 48 {
-		t.Fatalf("room below %d, %v", limit, err)
-	}
-	pages := []Page{page(47, 0), page(48, 0)}
-	if err := s.Write(pages); !errors.Is(err, ErrFull) || pages[0].Failed || !pages[1].Failed {
-		t.Fatalf("%v %v %v", err, pages[0].Failed, pages[1].Failed)
-	}
-	wantPage(t, s, page(47, 0))
-	s.Ahead(40, 60)
-	eventually(t, "that it says so", func() bool { return s.Stats().Full })
-	must(t, s.DropBelow(33)) // two segments
-	eventually(t, "more room", func() bool { return s.Limit(33) == 80 })
-	must(t, s.Write([]Page{page(48, 0)}))
-	if st := s.Stats(); st.Used != 3*segment || st.Segments != 3 {
-		t.Fatalf("%+v", st)
-	}
-	// What comes late for an address that was given up leaves nothing behind.
-	must(t, s.Write([]Page{page(3, 0)}))
-	if n := s.numbers(); len(n) != 3 || n[0] != 2 {
-		t.Fatalf("segments %v", n)
-	}
-	dir := s.Dir()
-	must(t, s.Close())
-	if st := open(t, dir, Options{}).Stats(); st.Used != 3*segment {
-		t.Fatalf("after a restart: %+v", st)
-	}
+	overBoth(t, func(t *testing.T, path string) {
+		const segment = segmentSize
+		s := readyAt(t, path, Options{Capacity: 3*segment + segment/2})
+		limit, err := s.Reserve(0, 100)
+		if !errors.Is(err, ErrFull) || limit != 48 {
+			t.Fatalf("room below %d, %v", limit, err)
+		}
+		pages := []Page{page(47, 0), page(48, 0)}
+		if err := s.Write(pages); !errors.Is(err, ErrFull) || pages[0].Failed || !pages[1].Failed {
+			t.Fatalf("%v %v %v", err, pages[0].Failed, pages[1].Failed)
+		}
+		wantPage(t, s, page(47, 0))
+		s.Ahead(40, 60)
+		eventually(t, "that it says so", func() bool { return s.Stats().Full })
+		must(t, s.DropBelow(33)) // two segments
+		eventually(t, "more room", func() bool { return s.Limit(33) == 80 })
+		must(t, s.Write([]Page{page(48, 0)}))
+		if st := s.Stats(); st.Used != 3*segment || st.Segments != 3 {
+			t.Fatalf("%+v", st)
+		}
+		// What comes late for an address that was given up leaves nothing behind.
+		must(t, s.Write([]Page{page(3, 0)}))
+		if n := s.numbers(); len(n) != 3 || n[0] != 2 {
+			t.Fatalf("segments %v", n)
+		}
+		dir := s.Dir()
+		must(t, s.Close())
+		if st := open(t, dir, Options{}).Stats(); st.Used != 3*segment {
+			t.Fatalf("after a restart: %+v", st)
+		}
+	})
 }
 
 // A segment is there with all its space, or not at all: what a crash left is taken away.
@@ -170,19 +176,21 @@ func TestShortWriteIsTakenUp(t *testing.T) {
 
 // A run that fails does not take the others with it.
 func TestOneBadRunFailsAlone(t *testing.T) {
-	s := ready(t, Options{Wrap: func(_ string, f File) File { return badBlock{f} }})
-	pages := []Page{page(1, 0), page(3, 0), page(4, 0), page(5, 0), page(9, 0), page(23, 0)}
-	for range 2 { // side by side, and many runs with one sync
-		if err := s.Write(pages); !errors.Is(err, unix.EIO) {
-			t.Fatal(err)
-		}
-		for _, p := range pages {
-			if bad := p.Address >= 3 && p.Address <= 5; p.Failed != bad {
-				t.Errorf("page %d: failed is %v", p.Address, p.Failed)
+	overBoth(t, func(t *testing.T, path string) {
+		s := readyAt(t, path, Options{Wrap: func(_ string, f File) File { return badBlock{f} }})
+		pages := []Page{page(1, 0), page(3, 0), page(4, 0), page(5, 0), page(9, 0), page(23, 0)}
+		for range 2 { // side by side, and many runs with one sync
+			if err := s.Write(pages); !errors.Is(err, unix.EIO) {
+				t.Fatal(err)
 			}
+			for _, p := range pages {
+				if bad := p.Address >= 3 && p.Address <= 5; p.Failed != bad {
+					t.Errorf("page %d: failed is %v", p.Address, p.Failed)
+				}
+			}
+			pages = append(pages, page(25, 0), page(27, 0))
 		}
-		pages = append(pages, page(25, 0), page(27, 0))
-	}
+	})
 }
 
 // badBlock cannot write the block of address 4.

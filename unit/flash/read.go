@@ -41,7 +41,7 @@ func (s *Store) read(x *shape, a layout.Address, b []byte) error {
 		return err
 	}
 	defer g.mu.RUnlock()
-	return f.Read(b, off)
+	return s.readMarked(g, f, x, a, b, off)
 }
 
 // scanBytes is how much Scan reads at once.
@@ -55,7 +55,7 @@ func (s *Store) Scan(from, to layout.Address, fn func(a layout.Address, page []b
 		return nil
 	}
 	per := layout.Address(x.perFile)
-	buf := alignedBytes(min(scanBytes, int(x.segmentBytes())))
+	buf := alignedBytes(min(scanBytes, int(x.pageBytes())))
 	for _, n := range s.numbers() {
 		last := min(to, layout.Address(n+1)*per)
 		for a := max(from, layout.Address(n)*per); a < last; {

@@ -13,6 +13,7 @@ import (
 
 // segment is one that exists, opened when it is needed first.
 type segment struct {
+	s  *Store
 	n  uint64
 	mu sync.RWMutex // held for reading by I/O, for writing by what opens and closes
 
@@ -23,6 +24,49 @@ type segment struct {
 	// by whoever writes zeros, and by whoever ends that.
 	fresh atomic.Bool
 	fill  sync.Mutex
+
+	trims trims
+
+	// bytes is what it takes of the volume, as it was counted last; touched: that may have changed since.
+	bytes   atomic.Int64
+	touched atomic.Bool
+}
+
+// touch says that g may take more or less space than before.
+func (g *segment) touch() {
+	if g.touched.Load() || g.touched.Swap(true) {
+		return
+	}
+	g.s.touchMu.Lock()
+	g.s.touched = append(g.s.touched, g)
+	g.s.touchMu.Unlock()
+}
+
+// account counts the space of the segments anew whose space may have changed.
+func (s *Store) account() {
+	s.touchMu.Lock()
+	list := s.touched
+	s.touched = nil
+	s.touchMu.Unlock()
+	for _, g := range list {
+		g.touched.Store(false)
+		if err := s.accountFor(g); err != nil {
+			s.log.Warn("the space of a segment is not known", "segment", g.n, "error", err)
+		}
+	}
+}
+
+func (s *Store) accountFor(g *segment) error {
+	f, err := s.acquire(g)
+	if f == nil {
+		return err // gone: it was subtracted
+	}
+	defer g.mu.RUnlock()
+	n, err := f.Used()
+	if err == nil {
+		s.used.Add(n - g.bytes.Swap(n))
+	}
+	return err
 }
 
 // acquire gives the file of g and keeps it open until g.mu is released for reading; nil: the segment is gone.
@@ -49,16 +93,19 @@ func (s *Store) openSegment(g *segment) error {
 	if g.file != nil || g.gone {
 		return nil
 	}
-	f, err := s.vol.open(g.n, s.shape.Load().segmentBytes())
+	x := s.shape.Load()
+	f, err := s.vol.open(g.n, x.segmentBytes())
 	if err != nil {
 		return err
 	}
 	g.file = s.wrap(g.n, f)
+	s.loadTrims(g, x)
+	g.touch()
 	return nil
 }
 
 func (s *Store) wrap(n uint64, f File) File {
-	if x, ok := f.(*osFile); ok && !x.direct {
+	if buffered(f) {
 		s.buffered.Do(func() {
 			s.log.Warn("the file system refuses O_DIRECT: writing through the page cache, with fdatasync", "dir", s.dir)
 		})
@@ -94,6 +141,7 @@ func (s *Store) make(n uint64) (*segment, error) {
 		return nil, fmt.Errorf("flash: %w", ErrNoGeometry)
 	}
 	size := x.segmentBytes()
+	s.account()
 	if used := s.used.Load(); s.opts.Capacity > 0 && used+size > s.opts.Capacity {
 		return nil, fmt.Errorf("flash: %s: %d of %d bytes used, a segment takes %d: %w", s.dir, used, s.opts.Capacity, size, ErrFull)
 	}
@@ -101,9 +149,13 @@ func (s *Store) make(n uint64) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &segment{n: n, file: s.wrap(n, f)}
-	g.fresh.Store(true)
-	s.used.Add(size)
+	g := &segment{s: s, n: n, file: s.wrap(n, f), trims: trims{record: x.trimTwin(n)}}
+	g.fresh.Store(s.vol.slow())
+	g.touch()
+	if err := s.accountFor(g); err != nil {
+		return nil, errors.Join(err, g.close(), s.vol.remove([]uint64{n}))
+	}
+	s.undead = slices.DeleteFunc(s.undead, func(x uint64) bool { return x == n })
 	s.mu.Lock()
 	s.segments[n] = g
 	s.mu.Unlock()
@@ -149,18 +201,24 @@ func (s *Store) drop(which func(n uint64) bool) error {
 		}
 	}
 	s.mu.Unlock()
-	if len(gone) == 0 {
+	ns := s.undead
+	if len(gone)+len(ns) == 0 {
 		return nil
 	}
 	var errs []error
-	var ns []uint64
 	for _, g := range gone {
 		g.use() // ends the zeroing
 		errs = append(errs, g.close())
 		ns = append(ns, g.n)
 	}
-	errs = append(errs, s.vol.remove(ns))
-	s.used.Add(-int64(len(gone)) * s.shape.Load().segmentBytes())
+	err := s.vol.remove(ns)
+	if s.undead = nil; err != nil {
+		s.undead = ns
+		errs = append(errs, err)
+	}
+	for _, g := range gone {
+		s.used.Add(-g.bytes.Swap(0))
+	}
 	s.nudge()
 	return errors.Join(errs...)
 }

@@ -23,8 +23,13 @@ type Options struct {
 
 	// Capacity is how many bytes the segments may take, 0: what the disk gives. The unit takes no pages beyond.
 	Capacity int64
+
 	// Workers write runs of one batch side by side; default 4, 1 to 64.
 	Workers int
+
+	// Format lets the store take a device that holds something else, which is lost. A store is never formatted, whatever
+	// unit's it is. A device that is blank (all zero at its beginning and its end) needs no leave.
+	Format bool
 
 	// NoSync leaves everything in volatile memory. It is the control that a
 	// durability test must fail with, and for nothing else.
@@ -36,10 +41,10 @@ type Options struct {
 
 // Errors of a store. Test with errors.Is.
 var (
-	// ErrLocked: another process uses the directory.
-	ErrLocked = errors.New("directory in use by another process")
-	// ErrOtherUnit: the directory belongs to another unit. Give each unit its own.
-	ErrOtherUnit = errors.New("directory of another unit")
+	// ErrLocked: another process uses the directory or the device, or the device is mounted.
+	ErrLocked = errors.New("in use by another process")
+	// ErrOtherUnit: the store belongs to another unit. Give each unit its own.
+	ErrOtherUnit = errors.New("store of another unit")
 	// ErrNoGeometry: the page size is not known yet: save a Meta with a layout first.
 	ErrNoGeometry = errors.New("no geometry yet")
 	// ErrClosed: the store was closed.
@@ -61,12 +66,13 @@ type Store struct {
 	shape atomic.Pointer[shape] // from the meta
 
 	growMu sync.Mutex // makes and removes segments, one at a time. Before mu
+	undead []uint64   // segments that were to be removed, and the volume could not: they may be back after a start
 
 	mu       sync.RWMutex // of the fields below; never held during I/O
 	segments map[uint64]*segment
 	closed   bool
 
-	used    atomic.Int64  // bytes of all segments
+	used    atomic.Int64  // bytes that all segments take of the volume
 	dropped atomic.Uint64 // segments below were dropped: nothing is written there again
 
 	want     atomic.Pointer[span] // of Ahead
@@ -82,6 +88,15 @@ type Store struct {
 	jobs    sync.Pool // *job
 	bounce  sync.Pool // *[]byte, aligned, for pages that are not
 
+	touchMu sync.Mutex
+	touched []*segment // to be counted anew
+
+	punchMu   sync.Mutex
+	toPunch   []*segment // with trimmed pages whose space was not given back
+	punch     chan struct{}
+	punchDone chan struct{} // closed once puncher ended
+	noPunch   sync.Once     // says once that no space comes back
+
 	scanned, unreadable atomic.Int64
 	buffered            sync.Once // says once that there is no O_DIRECT
 }
@@ -90,10 +105,23 @@ type Store struct {
 type shape struct {
 	pageSize int // bytes; 0: not known yet
 	perFile  int // pages of one segment
+
+	// For the marks of trimmed addresses.
+	id     layout.UnitID
+	log    layout.LogID
+	layout *layout.Layout
 }
 
-// Open opens the directory of unit id, and makes it if there is none. It fails with
-// ErrLocked, ErrOtherUnit or ErrBadMeta.
+func shapeOf(m Meta) *shape {
+	x := &shape{perFile: m.SegmentPages, id: m.Unit, log: layout.LogID(m.Log), layout: m.Layout}
+	if m.Layout != nil {
+		x.pageSize = m.Layout.Geometry.PageSize
+	}
+	return x
+}
+
+// Open opens the store of unit id: a directory, made if it is not there, or a block device, formatted if it is blank. (A
+// regular file that is there is taken for a device.) It fails with ErrLocked, ErrOtherUnit, ErrBadMeta or ErrForeign.
 func Open(dir string, id layout.UnitID, o Options, log *slog.Logger) (*Store, error) {
 	if o.SegmentPages == 0 {
 		o.SegmentPages = defaultSegmentPages
@@ -101,17 +129,18 @@ func Open(dir string, id layout.UnitID, o Options, log *slog.Logger) (*Store, er
 	if o.Workers == 0 {
 		o.Workers = 4
 	}
-	vol, err := openDirectory(dir, o.NoSync)
+	vol, err := openVolume(dir, access{nosync: o.NoSync, id: id, pages: o.SegmentPages, format: o.Format})
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{dir: dir, opts: o, log: log, vol: vol, segments: map[uint64]*segment{},
 		wake: make(chan struct{}, 1), grown: make(chan struct{}, 1), stop: make(chan struct{}), prepared: make(chan struct{}),
-		zeroed: map[*segment]bool{}, work: make(chan *run)}
+		zeroed: map[*segment]bool{}, punch: make(chan struct{}, 1), punchDone: make(chan struct{}), work: make(chan *run)}
 	if err := s.start(id); err != nil {
 		return nil, errors.Join(err, vol.close())
 	}
 	go s.prepare()
+	go s.puncher()
 	for range o.Workers {
 		s.workers.Add(1)
 		go s.worker()
@@ -141,20 +170,23 @@ func (s *Store) start(id layout.UnitID) error {
 		return err
 	}
 	for _, n := range ns {
-		s.segments[n] = &segment{n: n}
+		g := &segment{s: s, n: n}
+		used, err := s.vol.used(n)
+		if err != nil {
+			return err
+		}
+		g.bytes.Store(used)
+		s.used.Add(used)
+		s.segments[n] = g
 	}
-	s.used.Store(int64(len(ns)) * s.shape.Load().segmentBytes())
+	if versionOfMeta(b) < metaVersion {
+		return s.SaveMeta(m) // before anything is written that an older release would not understand
+	}
 	return nil
 }
 
 // adopt takes the shape from the meta.
-func (s *Store) adopt() {
-	x := shape{perFile: s.meta.SegmentPages}
-	if s.meta.Layout != nil {
-		x.pageSize = s.meta.Layout.Geometry.PageSize
-	}
-	s.shape.Store(&x)
-}
+func (s *Store) adopt() { s.shape.Store(shapeOf(s.meta)) }
 
 // Meta is the meta as it was saved last.
 func (s *Store) Meta() Meta {
@@ -199,12 +231,12 @@ func (s *Store) save(m Meta) error {
 // SegmentPages is how many pages one segment holds.
 func (s *Store) SegmentPages() int { return s.shape.Load().perFile }
 
-// Dir is where the data lies.
+// Dir is where the data lies: a directory or a device.
 func (s *Store) Dir() string { return s.dir }
 
 // Stats of a store.
 type Stats struct {
-	Used, Capacity int64 // bytes of the segments, and how many they may be (0: what the disk gives)
+	Used, Capacity int64 // bytes that the segments take of the volume, and how many they may (0: what it gives)
 	Segments       int
 	Full           bool  // there is no room for another segment
 	Scanned        int64 // bytes that Scan has read
@@ -213,6 +245,7 @@ type Stats struct {
 
 // Stats tells how the store stands.
 func (s *Store) Stats() Stats {
+	s.account()
 	s.mu.RLock()
 	n := len(s.segments)
 	s.mu.RUnlock()
@@ -220,7 +253,7 @@ func (s *Store) Stats() Stats {
 		Scanned: s.scanned.Load(), Unreadable: s.unreadable.Load()}
 }
 
-// Close lets go of the directory. What was written is durable before; no Write may run. Idempotent.
+// Close lets go of the store. What was written is durable before; no Write may run. Idempotent.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	was := s.closed
@@ -231,6 +264,7 @@ func (s *Store) Close() error {
 	}
 	close(s.stop)
 	<-s.prepared
+	<-s.punchDone
 	close(s.work)
 	s.workers.Wait()
 	s.growMu.Lock()

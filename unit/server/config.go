@@ -19,7 +19,7 @@ import (
 // Config of a unit. ID, Dir and Device are required.
 type Config struct {
 	ID      layout.UnitID
-	Dir     string // of the flash store, made if it is missing; it belongs to this unit for ever
+	Dir     string // of the flash store, made if it is missing, or a block device; it belongs to this unit for ever
 	Device  rdma.Device
 	Control string // host:port of the gRPC service; default 127.0.0.1:0, a free port
 	Fabric  string // host:port that clients dial; default: a free port of the device's address

@@ -170,7 +170,7 @@ func (s *Server) startFlush(v unit.View) {
 	}
 	for b := s.core.NextBatch(); b != nil; b = s.core.NextBatch() {
 		s.loopState.gathering = time.Time{}
-		s.m.batchPages.Observe(float64(len(b.Records)))
+		s.m.batchPages.Observe(float64(len(b.Records) + len(b.Trims)))
 		s.batches <- b // has room for all that may be in flight
 	}
 }
@@ -198,7 +198,7 @@ func (s *Server) flusher() {
 	defer s.flushers.Done()
 	for b := range s.batches {
 		began := time.Now()
-		err := s.store.Write(b.Records)
+		err := errors.Join(s.store.Write(b.Records), s.store.Trim(b.Trims))
 		s.flushed <- flushed{b, err, time.Since(began)}
 	}
 }

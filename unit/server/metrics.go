@@ -74,7 +74,7 @@ func (m *metrics) gauges() {
 	m.slots = g("staging_slots_in_use", "Staging slots owned by sessions, or not flushed since their session ended.")
 	m.epoch = g("epoch", "The promise: the epoch served or sealed for.")
 	m.state = g("state", "0 closed, 1 sealed, 2 open.")
-	m.flashUsed = g("flash_used_bytes", "Space that the segments take.")
+	m.flashUsed = g("flash_used_bytes", "Space that the segments take, as the file system counts it.")
 	m.flashCapacity = g("flash_capacity_bytes", "Space that they may take; 0: what the disk gives.")
 	m.flashFull = g("flash_full", "1 while there is no room for another segment.")
 	m.recoverySeconds = g("recovery_seconds", "Time that the last start took until the unit knew what is on flash.")

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 
+	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/unit"
 	"corfu/unit/flash"
@@ -14,6 +16,7 @@ type reconciling struct {
 	s       *Server
 	layout  *layout.Layout
 	pages   []flash.Page // to be written
+	trims   []unit.Trim  // the same
 	buffer  []byte       // behind them
 	have    []byte
 	next    layout.Address // entries come in order
@@ -125,6 +128,12 @@ func (r *reconciling) one(e unit.Entry) error {
 	if !put {
 		return nil
 	}
+	if e.State == wire.Trimmed {
+		if r.trims = append(r.trims, unit.Trim{Address: e.Address}); len(r.trims) == reconcileBatch {
+			return r.write()
+		}
+		return nil
+	}
 	if r.pages = append(r.pages, flash.Page{Address: e.Address, Bytes: out}); len(r.pages) == reconcileBatch {
 		return r.write()
 	}
@@ -132,8 +141,8 @@ func (r *reconciling) one(e unit.Entry) error {
 }
 
 func (r *reconciling) write() error {
-	err := r.s.store.Write(r.pages)
-	r.pages = r.pages[:0]
+	err := errors.Join(r.s.store.Write(r.pages), r.s.store.Trim(r.trims))
+	r.pages, r.trims = r.pages[:0], r.trims[:0]
 	return err
 }
 
