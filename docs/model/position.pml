@@ -29,6 +29,13 @@ init {
 		:: e<=EPOCHS -> base[e]=NONE; e++
 		:: else -> break
 		od;
+#if defined(STOP) && defined(NO_STOP_ERASED) && defined(NO_STOP_EPOCH)
+		u=0;
+		do	/* all had stopped cleanly before epoch 0, and kept the mark */
+		:: u<CHAIN -> mark[u]=1; u++
+		:: else -> break
+		od;
+#endif
 		u=0; e=0;
 		verdict[0]=ACTIVE; owner[0]=NONE; length[0]=CHAIN; members[0]=(1<<CHAIN)-1;
 		run environment();

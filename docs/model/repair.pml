@@ -3,7 +3,6 @@
  *
  * Rules to switch off:
  *   NO_REPAIR_EPOCH    the unit takes it in whatever epoch it serves
- *   NO_REPAIR_SOURCE   the source may serve another epoch than e
  *   NO_REPAIR_SEALS    for R16 a member counts whose copy is corrupt
  */
 #ifndef ROT
@@ -28,13 +27,8 @@ byte rots;
 #else
 #define TAKES(u) ((members[e] & BIT(u)) && SERVES(u,e))
 #endif
-#ifdef NO_REPAIR_SOURCE
-#define GIVES(u,E) (phase[u]==OPEN)
-#else
-#define GIVES(u,E) SERVES(u,E)
-#endif
 #define FETCH_NTH(E,i) \
-	:: atomic { verdict[E]==ACTIVE && i<length[E] && GIVES(UNIT(E,i),E) && word[UNIT(E,i)]!=EMPTY && word[UNIT(E,i)]!=CORRUPT -> \
+	:: atomic { verdict[E]==ACTIVE && i<length[E] && SERVES(UNIT(E,i),E) && word[UNIT(E,i)]!=EMPTY && word[UNIT(E,i)]!=CORRUPT -> \
 		e=E; w=word[UNIT(E,i)]; \
 		SAY(("@ repair: reads %d at unit %d, in epoch %d\n",w,UNIT(E,i),E)) }
 #define FETCH(E) FETCH_NTH(E,0) FETCH_NTH(E,1)
@@ -62,7 +56,7 @@ idle:
 	EACH_EPOCH(ELSEWHERE)
 	fi;
 	if
-	:: atomic { SERVES(TAIL(e),e) && word[TAIL(e)]==CORRUPT -> observe(w) }
+	:: atomic { SERVES(TAIL(e),e) && word[TAIL(e)]==CORRUPT -> observe(w,e) }
 	:: true
 	fi;
 	atomic { e=0; w=0; goto idle }

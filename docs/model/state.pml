@@ -42,7 +42,8 @@ byte failures;           /* so far */
 byte seen;               /* first entry (value or junk) that a read returned */
 byte acked;              /* entry that was acknowledged */
 bit  gone[3];            /* append(v) was reported lost */
-bit  trimSeen;           /* a read answered "trimmed", or a trim was acknowledged */
+byte trimSeen;           /* 1 + the first epoch in which a read answered "trimmed", or a trim was
+                          * acknowledged; 0: none */
 
 /* ---- CASes at the head whose completion was lost: they may land at any time ---- */
 byte late[3];            /* epoch of the CAS + 1; 0: none */
@@ -108,13 +109,17 @@ inline cas(u, v, now) {
 #define ALARM(ok) assert(ok);
 #endif
 
-/* ---- S1 to S4: a read returns w to an application ---- */
-inline observe(w) {
+inline sawTrim(e) {
+	if :: trimSeen==0 || (e)+1<trimSeen -> trimSeen=(e)+1 :: else fi
+}
+
+/* ---- S1 to S5: a read in epoch e returns w to an application ---- */
+inline observe(w, e) {
 	SAY(("@ READ returns %d\n", w))
 	if
-	:: w==TRIMMED -> trimSeen=1
+	:: w==TRIMMED -> sawTrim(e)
 	:: else ->
-		assert(!trimSeen);                     /* S5: trimmed stays trimmed */
+		assert(trimSeen==0 || (e)+1<trimSeen); /* S5: trimmed stays trimmed */
 		assert(seen==EMPTY || seen==w);        /* S1: what was read stays */
 		assert(acked==EMPTY || acked==w);      /* S2: what was acknowledged stays */
 		assert(w==JUNK || !gone[w]);           /* S4: "lost" is final */

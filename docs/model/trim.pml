@@ -67,7 +67,7 @@ begin:
 #endif
 		SAY(("@ trim at unit %d in epoch %d\n",TRIM_NTH(e,i),e))
 		i++ }
-	:: atomic { i==length[e] -> trimSeen=1; SAY(("@ trim ACKNOWLEDGED in epoch %d\n",e)) goto end }
+	:: atomic { i==length[e] -> sawTrim(e); SAY(("@ trim ACKNOWLEDGED in epoch %d\n",e)) goto end }
 	:: atomic { i<length[e] && !SERVES(TRIM_NTH(e,i),e) -> goto again }
 	od;
 again:
