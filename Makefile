@@ -9,6 +9,8 @@ GO ?= go
 CMD ?=
 # How many power cuts `make powercut` makes.
 N ?= 20
+# 1: `make model` searches the large configurations, too.
+FULL ?=
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # As named in the heads of the generated files.
@@ -20,7 +22,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit test-lab test-powercut powercut bench bench-flash bench-lab lab lab-shell fmt vet lint proto deps clean go-present
+.PHONY: help build demo test test-unit test-lab test-powercut powercut model bench bench-flash bench-lab lab lab-shell fmt vet lint proto deps clean go-present
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -45,6 +47,11 @@ powercut: go-present ## cut the lab's power N=20 times under load over verbs; no
 
 test-powercut: N = 2
 test-powercut: powercut
+
+model: ## check the Promela models of docs/model, and that every rule is needed; FULL=1: the long ones, too
+	deploy/apt-missing spin gcc libc6-dev
+	docs/model/selftest
+	docs/model/run $(if $(FULL),--full)
 
 bench: build ## measure on this machine
 	bin/corfu bench
@@ -75,7 +82,7 @@ lint: vet
 		[ -z "$$unformatted" ] || { echo "not formatted (make fmt): $$unformatted" >&2; exit 1; }
 	$(GO) run $(STATICCHECK) ./...
 	@if command -v shellcheck >/dev/null; then set -x; \
-		shellcheck .ci/run $$(grep -rlIE '^#!/(usr/)?bin/(env )?(ba)?sh' deploy); fi
+		shellcheck .ci/run $$(grep -rlIE '^#!/(usr/)?bin/(env )?(ba)?sh' deploy docs/model); fi
 
 proto: go-present ## generate the Go code of internal/wire/pb anew
 	deploy/apt-missing protobuf-compiler

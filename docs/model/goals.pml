@@ -1,0 +1,18 @@
+/* Situations that must be reachable, or the model says nothing (REACH=n). */
+#ifdef REACH
+#if REACH==1    /* the entry of a writer that died is completed and read */
+#define GOAL (seen==X)
+#elif REACH==2  /* acknowledged and read, through two failures and two epochs */
+#define GOAL (acked==X && seen==X && newest==2 && failures==2)
+#elif REACH==3  /* a hole is filled after two failures and two epochs */
+#define GOAL (seen==JUNK && newest==2 && failures==2)
+#elif REACH==4  /* trimmed after it was acknowledged, and read as that in a later epoch */
+#define GOAL (acked==X && trimSeen && newest>0 && TAIL_UP(newest) && word[TAIL(newest)]==TRIMMED)
+#elif REACH==5  /* two epochs are worked at side by side, with a spare */
+#define GOAL (verdict[1]==ABORTED && newest==2 && acked==X && (members[2] & BIT(2)))
+#elif REACH==6  /* a corrupt copy is mended and read */
+#define GOAL (rots==1 && acked==X && seen==X && newest==1 && word[TAIL(1)]==X && word[HEAD(1)]==X && length[1]==2)
+#elif REACH==7  /* all units stopped cleanly, and the log goes on with what it had */
+#define GOAL (stops==2 && acked==X && newest==1 && length[1]==2 && TAIL_UP(1) && word[TAIL(1)]==X)
+#endif
+#endif
