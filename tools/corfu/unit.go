@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -16,6 +17,8 @@ import (
 type unitConfig struct {
 	ID           uint32 `yaml:"id"`
 	Capacity     string `yaml:"capacity"`
+	ScrubRate    string `yaml:"scrub_rate"`
+	ScrubEvery   string `yaml:"scrub_every"`
 	daemonConfig `yaml:",inline"`
 }
 
@@ -31,6 +34,8 @@ store behind it. It serves nothing until the layout service activates it.`,
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its directory keeps it for ever")
 	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
+	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
+	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := loadConfig(cmd, config, &c); err != nil {
 			return err
@@ -38,6 +43,10 @@ store behind it. It serves nothing until the layout service activates it.`,
 		capacity, err := parseSize(c.Capacity)
 		if err != nil {
 			return usagef("capacity %q: %w", c.Capacity, err)
+		}
+		rate, every, err := c.scrub()
+		if err != nil {
+			return err
 		}
 		switch {
 		case c.ID == 0:
@@ -55,9 +64,22 @@ store behind it. It serves nothing until the layout service activates it.`,
 		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Flash: flash.Options{Capacity: capacity}, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
+				Flash: flash.Options{Capacity: capacity}, ScrubRate: rate, ScrubEvery: every, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})
 	return cmd
+}
+
+// scrub gives rate and interval of the unit's own scrubs.
+func (c *unitConfig) scrub() (rate int64, every time.Duration, err error) {
+	if c.ScrubRate == "0" {
+		rate = -1
+	} else if rate, err = parseSize(c.ScrubRate); err != nil {
+		return 0, 0, usagef("scrub rate %q: %w; or 0 for none", c.ScrubRate, err)
+	}
+	if every, err = time.ParseDuration(c.ScrubEvery); c.ScrubEvery != "" && (err != nil || every <= 0) {
+		return 0, 0, usagef("scrub every %q: must be a duration above zero, as in 168h", c.ScrubEvery)
+	}
+	return rate, every, nil
 }
