@@ -41,6 +41,18 @@ func (s *Server) suspect(a layout.Address) (corrupt, sure bool) {
 		return false, false
 	}
 	defer s.ctl.RUnlock()
+	judge := func(damaged bool) error {
+		return s.do(func(u *unit.Unit) {
+			if damaged {
+				u.Damaged(a)
+			}
+			corrupt, sure = u.IsCorrupt(a), u.View().Phase == unit.Open
+		})
+	}
+	// What is known need not wait for a repair that has the disk.
+	if err := judge(false); err != nil || corrupt {
+		return corrupt, sure
+	}
 	s.repairMu.Lock()
 	defer s.repairMu.Unlock()
 	meta := s.store.Meta()
@@ -51,10 +63,7 @@ func (s *Server) suspect(a layout.Address) (corrupt, sure bool) {
 	case wire.Durable, wire.DurableJunk, wire.Trimmed:
 		return false, true
 	}
-	err := s.do(func(u *unit.Unit) {
-		u.Damaged(a)
-		corrupt, sure = u.IsCorrupt(a), u.View().Phase == unit.Open
-	})
+	err := judge(true)
 	return corrupt, err == nil && sure
 }
 

@@ -90,7 +90,7 @@ func (s *Server) scrubLoop(ctx context.Context) {
 
 // awaitPass waits until a pass is asked for, or due.
 func (s *Server) awaitPass(ctx context.Context) bool {
-	for {
+	for ctx.Err() == nil {
 		x := &s.scrub
 		x.mu.Lock()
 		asked := x.pass.asked
@@ -106,10 +106,8 @@ func (s *Server) awaitPass(ctx context.Context) bool {
 		case <-t.C:
 		}
 		t.Stop()
-		if ctx.Err() != nil {
-			return false
-		}
 	}
+	return false
 }
 
 // untilScrub is the time until a pass begins by itself.
