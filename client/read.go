@@ -199,7 +199,7 @@ func (l *Log) readWord(ctx context.Context, s *unitSession, a layout.Address, f 
 	return wire.Word(f.value(0)), nil
 }
 
-// elsewhere serves an entry whose copy at the tail is corrupt from another replica. Rule R11 allows that if it is
+// elsewhere serves an entry, value or junk, whose copy at the tail is corrupt from another replica; the tail is repaired meanwhile. Rule R11 allows that if it is
 // durable there and the tail shows the same entry in the same epoch. The tail's copy cannot be compared any more; but that it was
 // published there means that every replica before it holds that very entry (rule R2), and that the
 // same word still stands there afterwards, under the same epoch, means that it is still so.
@@ -218,7 +218,11 @@ func (r *reading) elsewhere(ctx context.Context, v *view, place layout.Place, wo
 		if err != nil {
 			return entry{}, err
 		}
-		if e.kind != entryPage || !e.durable {
+		// A trim needs no more: it is final. Junk is an entry like a page (rule R11).
+		if e.kind == entryTrimmed {
+			return entry{}, at(r.p, ErrTrimmed)
+		}
+		if (e.kind != entryPage && e.kind != entryJunk) || !e.durable {
 			continue
 		}
 		w, err := l.readWord(ctx, tail, place.Address, f)
@@ -227,6 +231,9 @@ func (r *reading) elsewhere(ctx context.Context, v *view, place layout.Place, wo
 		}
 		if err == nil {
 			err = l.showsEpoch(ctx, v, tail, f)
+		}
+		if err == nil && e.kind == entryJunk {
+			err = at(r.p, ErrJunk)
 		}
 		return e, err
 	}

@@ -103,7 +103,10 @@ func (u *Unit) CheckSealed(n layout.Epoch) error {
 }
 
 // Forget notes that all entries are about to be wiped: the unit is intact in no epoch any more.
-func (u *Unit) Forget() { u.intact, u.reconciled, u.trimmed, u.answer = 0, 0, 0, Snapshot{} }
+func (u *Unit) Forget() {
+	u.intact, u.reconciled, u.trimmed, u.answer = 0, 0, 0, Snapshot{}
+	clear(u.bad)
+}
 
 // Answer is the snapshot of the last seal: what the unit lists entries from while it is reconciled.
 func (u *Unit) Answer() Snapshot { return u.answer }

@@ -21,7 +21,8 @@
 //
 //	EMPTY ──CAS by a client──► WRITTEN ──ingest, flush──► DURABLE ──trim──► TRIMMED
 //	                      └──► JUNK ─────flush──────────► DURABLE_JUNK ──trim──┘
-//	                           WRITTEN, does not verify ► CORRUPT
+//	                           WRITTEN, does not verify ► CORRUPT ──repair──► DURABLE, DURABLE_JUNK or TRIMMED
+//	                           DURABLE, damaged on flash ► CORRUPT
 //
 // The unit keeps in private memory what it last stored to each word (the shadow).
 // A client can change words by CAS only; from EMPTY(generation, epoch) to WRITTEN

@@ -155,6 +155,9 @@ func (u *Unit) settle(a layout.Address, s wire.State) {
 	// The generation is the address's own, whatever a hostile client put there.
 	u.store(a, wire.MakeWord(s, u.geo.Generation(a), c.seen.Tag()))
 	c.stage = settled
+	if s == wire.Corrupt {
+		u.corrupt(a)
+	}
 
 	owner := u.owner(c.seen)
 	if owner != 0 {

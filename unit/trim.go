@@ -13,6 +13,8 @@ func (u *Unit) Trim(s Session, id wire.RequestID, a layout.Address) {
 		u.reply(s, wire.Reply{Request: id, Status: wire.StatusBadQuery})
 	case a < u.trimmed:
 		u.reply(s, wire.Reply{Request: id, State: wire.Trimmed})
+	case u.repair.on && u.repair.address == a:
+		u.repair.held = append(u.repair.held, heldTrim{s, id})
 	case a >= u.base && (!u.inWindow(a) || u.cell(a).stage != settled):
 		u.reply(s, wire.Reply{Request: id, Status: wire.StatusTooNew})
 	case a >= u.base && u.cell(a).shadow.State() == wire.Trimmed:
@@ -31,6 +33,7 @@ func (u *Unit) position(a layout.Address) (layout.Position, bool) {
 
 func (u *Unit) settleTrim(t Trim) {
 	u.stats.Trimmed++
+	delete(u.bad, t.Address)
 	u.markTrimmed(t.Address)
 	u.reply(t.session, wire.Reply{Request: t.request, State: wire.Trimmed})
 }
@@ -63,6 +66,7 @@ func (u *Unit) TrimPrefix(a layout.Address) {
 		return
 	}
 	u.trimmed = a
+	u.forgetCorrupt(0, a)
 	if u.mem == nil {
 		return
 	}

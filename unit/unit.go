@@ -55,6 +55,10 @@ type Unit struct {
 
 	cursor layout.Address // where the next Scan goes on with the rest
 
+	bad     map[layout.Address]struct{} // CORRUPT here, as far as is known; up to MaxCorrupt
+	badMore bool                        // there were more
+	repair  repair
+
 	out   Output
 	stats Stats
 }
@@ -87,7 +91,7 @@ type Reply struct {
 
 // Alarm is something that a correct client or a sound memory does not do.
 type Alarm struct {
-	What    string // "tampering" or "corrupt"
+	What    string // "tampering", "corrupt" or "damaged"
 	Address layout.Address
 	Found   wire.Word
 	Shadow  wire.Word // what the unit had stored
@@ -103,6 +107,7 @@ type Stats struct {
 	Tampered                    uint64
 	Steps                       uint64 // of the window
 	Trimmed                     uint64
+	Damaged, Repaired           uint64 // copies found CORRUPT after they were durable, and written anew
 	Torn                        uint64 // pages on flash that were no whole pages at the last start
 }
 
@@ -124,6 +129,8 @@ type View struct {
 	Queued  int  // of them, those that are not on their way to flash
 	Urgent  bool // clients wait for them: appends under flash durability, trims, ends of sessions
 
+	Corrupt int // addresses whose copy here is known to be CORRUPT; MaxCorrupt: there may be more
+
 	Limit layout.Address // of SetLimit
 	Full  bool           // the window would move on, and flash has no room
 }
@@ -134,6 +141,7 @@ func New(id layout.UnitID, log layout.LogID, promise layout.Epoch) *Unit {
 	return &Unit{
 		control: control{id: id, log: log, promise: promise},
 		ringers: make(map[layout.Address][]Session),
+		bad:     make(map[layout.Address]struct{}),
 		limit:   NoLimit,
 	}
 }
@@ -144,7 +152,7 @@ func (u *Unit) View() View {
 		Phase: u.phase, Epoch: u.epoch, Promise: u.promise, Intact: u.intact,
 		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
 		Log:        u.log, Geometry: u.geo, Outdated: u.outdated, TrimmedBelow: u.trimmed,
-		Waiting: u.waiting(), Queued: len(u.ready), Limit: u.limit, Full: u.full(),
+		Waiting: u.waiting(), Queued: len(u.ready), Limit: u.limit, Full: u.full(), Corrupt: len(u.bad),
 		Urgent: len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && !u.Lazy()),
 	}
 	if !u.outdated {

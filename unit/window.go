@@ -63,6 +63,8 @@ func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error
 	}
 	u.release()
 	clear(u.ringers)
+	u.forgetCorrupt(0, u.trimmed)
+	u.forgetCorrupt(u.base, NoLimit)
 	u.cursor = u.base
 	if err := u.fillWindow(src, u.watermark); err != nil {
 		return err
@@ -145,6 +147,9 @@ func (u *Unit) loadSlot(a layout.Address, page []byte, known bool) {
 		state = wire.Corrupt
 		u.stats.Corrupt++
 		u.alarm(Alarm{What: "corrupt", Address: a, Err: errDamaged})
+	}
+	if state == wire.Corrupt {
+		u.corrupt(a)
 	}
 	if state != wire.Durable {
 		clear(page)

@@ -142,7 +142,7 @@ func (u *fakeUnit) State(context.Context, *pb.UnitStateRequest) (*pb.UnitStateRe
 	}
 	defer u.mu.Unlock()
 	return &pb.UnitStateReply{Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled,
-		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end()}, nil
+		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt()))}, nil
 }
 
 func (u *fakeUnit) end() (end uint64) {

@@ -42,6 +42,7 @@ type manager struct {
 	metrics  *metrics
 	requests chan *request
 	members  members
+	repairer *repairer
 	pending  []*request
 	warned   bool // of a bootstrap layout that does not fit
 
@@ -62,12 +63,13 @@ type shown struct {
 
 type shownMember struct {
 	name, control string
+	unit          layout.UnitID // 0: the sequencer
 	report        report
 }
 
 func newManager(cfg Config, st *store, m *metrics) *manager {
 	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request),
-		members: members{options: cfg.DialOptions}}
+		members: members{options: cfg.DialOptions}, repairer: newRepairer(cfg, m)}
 }
 
 // run leads whenever Raft says so, until ctx ends.
@@ -100,6 +102,7 @@ func (m *manager) lead(ctx context.Context, term uint64) {
 	owner := layout.Owner(term<<16 | uint64(m.cfg.ID))
 	tick := time.NewTicker(m.cfg.Poll)
 	defer tick.Stop()
+	defer m.repairer.lead(ctx)()
 	for m.store.leads(term) {
 		if err := m.round(ctx, owner); err != nil && ctx.Err() == nil {
 			m.log.Warn("layout manager", "err", err)
@@ -140,6 +143,7 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 		j = judge(active, shape, m.members.list)
 	}
 	m.progress(j)
+	m.repairer.offer(active, m.members.list)
 	switch {
 	case j.wait != "":
 		m.refuse(fmt.Errorf("%w: %s", errUnreachable, j.wait))
@@ -218,7 +222,7 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	show := make([]shownMember, len(m.members.list))
 	m.metrics.up.Reset()
 	for i, x := range m.members.list {
-		show[i] = shownMember{x.name, x.control, x.report}
+		show[i] = shownMember{x.name, x.control, x.unit, x.report}
 		up := 0.0
 		if x.report.state != stateUnreachable {
 			up = 1
@@ -357,4 +361,12 @@ func (m *manager) status() shown {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.show
+}
+
+// lost is how many of a member's corrupt copies nobody can restore.
+func (m *manager) lost(x shownMember) int {
+	if x.unit == 0 {
+		return 0
+	}
+	return m.repairer.lost(x.unit)
 }

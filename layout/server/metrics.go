@@ -15,7 +15,10 @@ type metrics struct {
 	copied  prometheus.Counter
 	clients prometheus.Counter
 	alarms  prometheus.Counter
-	up      *prometheus.GaugeVec
+
+	repaired, repairErrors prometheus.Counter
+	lost                   prometheus.Gauge
+	up                     *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
@@ -31,6 +34,9 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 	m.copied = m.Counter("entries_copied_total", "Entries sent to units that lacked them, in reconciliations.")
 	m.clients = m.Counter("client_ids_total", "Client ids handed out since the start of the process.")
 	m.alarms = m.Counter("alarms_total", "Reconfigurations that found two different entries at one position: a safety rule was broken.")
+	m.repaired = m.Counter("repairs_total", "Corrupt copies that units were sent anew.")
+	m.repairErrors = m.Counter("repair_errors_total", "Repairs that failed and are tried again.")
+	m.lost = m.Gauge("lost_copies", "Corrupt copies that no member of their chain can restore; at the leader only.")
 	m.GaugeFunc("epoch", "Latest active epoch; 0 before the first.", func() (e float64) {
 		st.fsm.view(func(s *layout.State) { e = float64(s.Latest()) })
 		return e

@@ -79,6 +79,9 @@ func (s *Server) Health() error {
 	if l, _ := s.store.fsm.active.get(); l == nil {
 		return fmt.Errorf("%w: %s", errNoEpoch, s.manager.status().phase)
 	}
+	if n := s.manager.repairer.lost(0); n > 0 {
+		return fmt.Errorf("%d corrupt copies that no unit of their chain can restore: their positions cannot be read (the log names them; corfu trim gives them up)", n)
+	}
 	return nil
 }
 

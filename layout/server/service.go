@@ -87,7 +87,8 @@ func (v service) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, er
 	}
 	for _, x := range show.members {
 		m.Members = append(m.Members, &pb.MemberStatus{Name: x.name, Control: x.control, State: x.report.state,
-			Epoch: uint64(x.report.promise), Error: x.report.err, Store: x.report.store, MaxAddress: uint64(x.report.end)})
+			Epoch: uint64(x.report.promise), Error: x.report.err, Store: x.report.store, MaxAddress: uint64(x.report.end),
+			Corrupt: uint32(x.report.corrupt), Lost: uint32(v.s.manager.lost(x))})
 	}
 	return m, nil
 }

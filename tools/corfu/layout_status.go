@@ -25,6 +25,8 @@ type memberStatusJSON struct {
 	Error   string `json:"error,omitempty"`
 	Store   string `json:"store,omitempty"`
 	End     uint64 `json:"end"`
+	Corrupt uint32 `json:"corrupt"`        // pages known to be corrupt there
+	Lost    uint32 `json:"lost,omitempty"` // of them, those that no replica can restore
 }
 
 func (a *app) layoutStatusCommand() *cobra.Command {
@@ -49,7 +51,7 @@ func (a *app) printStatus(m *pb.StatusReply) error {
 		out := statusJSON{Epoch: m.GetLayout().GetEpoch(), EpochInProgress: m.GetEpochInProgress(), Phase: m.GetPhase()}
 		for _, s := range m.GetMembers() {
 			out.Members = append(out.Members, memberStatusJSON{
-				s.GetName(), s.GetControl(), s.GetState(), s.GetEpoch(), s.GetError(), s.GetStore(), s.GetMaxAddress(),
+				s.GetName(), s.GetControl(), s.GetState(), s.GetEpoch(), s.GetError(), s.GetStore(), s.GetMaxAddress(), s.GetCorrupt(), s.GetLost(),
 			})
 		}
 		return a.printJSON(out)
@@ -59,15 +61,23 @@ func (a *app) printStatus(m *pb.StatusReply) error {
 		fmt.Fprintf(a.stdout, ", going to %d (%s)", n, m.GetPhase())
 	}
 	fmt.Fprint(a.stdout, "\n\n")
-	rows := [][]string{{"MEMBER", "STATE", "EPOCH", "CONTROL", "PAGES", "STORE"}}
+	rows := [][]string{{"MEMBER", "STATE", "EPOCH", "CONTROL", "PAGES", "CORRUPT", "STORE"}}
 	for _, s := range m.GetMembers() {
 		state := s.GetState()
 		if s.GetError() != "" {
 			state += " (" + s.GetError() + ")"
 		}
 		rows = append(rows, []string{
-			s.GetName(), state, fmt.Sprint(s.GetEpoch()), s.GetControl(), fmt.Sprint(s.GetMaxAddress()), s.GetStore(),
+			s.GetName(), state, fmt.Sprint(s.GetEpoch()), s.GetControl(), fmt.Sprint(s.GetMaxAddress()), corruptText(s), s.GetStore(),
 		})
 	}
 	return a.printTable(rows)
+}
+
+// corruptText is how many corrupt pages a member has, and whether they can be restored.
+func corruptText(s *pb.MemberStatus) string {
+	if s.GetLost() == 0 {
+		return fmt.Sprint(s.GetCorrupt())
+	}
+	return fmt.Sprintf("%d (%d lost)", s.GetCorrupt(), s.GetLost())
 }

@@ -68,7 +68,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.BoolVar(&a.insecure, "insecure", false, "allow control connections in clear to addresses that are not loopback")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
 	root.AddCommand(
-		a.devCommand(), a.demoCommand(), a.benchCommand(), a.benchFlashCommand(), a.fsckCommand(), a.dumpCommand(),
+		a.devCommand(), a.demoCommand(), a.benchCommand(), a.benchFlashCommand(), a.scrubCommand(), a.fsckCommand(), a.dumpCommand(),
 		a.layoutCommand(), a.seqCommand(), a.unitCommand(),
 		a.appendCommand(), a.readCommand(), a.tailCommand(), a.fillCommand(), a.trimCommand(),
 		a.devicesCommand(), a.versionCommand(),

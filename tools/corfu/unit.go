@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -17,6 +18,8 @@ type unitConfig struct {
 	ID           uint32 `yaml:"id"`
 	Store        string `yaml:"store"`
 	Capacity     string `yaml:"capacity"`
+	ScrubRate    string `yaml:"scrub_rate"`
+	ScrubEvery   string `yaml:"scrub_every"`
 	daemonConfig `yaml:",inline"`
 }
 
@@ -41,6 +44,8 @@ a blank device is formatted, and one that holds something else is refused.`,
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its store keeps it for ever")
 	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
+	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
+	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := loadConfig(cmd, config, &c); err != nil {
 			return err
@@ -48,6 +53,10 @@ a blank device is formatted, and one that holds something else is refused.`,
 		capacity, err := parseSize(c.Capacity)
 		if err != nil {
 			return usagef("capacity %q: %w", c.Capacity, err)
+		}
+		rate, every, err := c.scrub()
+		if err != nil {
+			return err
 		}
 		switch {
 		case c.ID == 0:
@@ -69,9 +78,23 @@ a blank device is formatted, and one that holds something else is refused.`,
 		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Flash: flash.Options{Capacity: capacity, Format: format}, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
+				Flash: flash.Options{Capacity: capacity, Format: format}, ScrubRate: rate, ScrubEvery: every,
+				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})
 	return cmd
+}
+
+// scrub gives rate and interval of the unit's own scrubs.
+func (c *unitConfig) scrub() (rate int64, every time.Duration, err error) {
+	if c.ScrubRate == "0" {
+		rate = -1
+	} else if rate, err = parseSize(c.ScrubRate); err != nil {
+		return 0, 0, usagef("scrub rate %q: %w; or 0 for none", c.ScrubRate, err)
+	}
+	if every, err = time.ParseDuration(c.ScrubEvery); c.ScrubEvery != "" && (err != nil || every <= 0) {
+		return 0, 0, usagef("scrub every %q: must be a duration above zero, as in 168h", c.ScrubEvery)
+	}
+	return rate, every, nil
 }

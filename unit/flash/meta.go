@@ -19,8 +19,15 @@ type Meta struct {
 	TrimmedBelow layout.Address // all below were given up
 	// SettledBelow: all below were durable when the meta was written, so a page there that does not verify is damaged, not torn.
 	SettledBelow layout.Address
+	Scrub        Scrub          `json:",omitzero"`
 	SegmentPages int            // pages of one segment file
 	Layout       *layout.Layout `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages
+}
+
+// Scrub is how far the verification of all pages came.
+type Scrub struct {
+	Next  layout.Address `json:",omitempty"` // all below were verified in the pass that was interrupted; 0: none was
+	Ended int64          `json:",omitempty"` // when the last whole pass ended, in seconds since 1970; 0: there was none
 }
 
 // LogID is a layout.LogID that is written in hexadecimal.

@@ -60,13 +60,21 @@ func (s *Server) lookup(a layout.Address, page []byte) (wire.State, error) {
 	p, log, mapped := s.position(a)
 	for range coldTries {
 		if err := s.store.ReadPage(a, page); err != nil || !mapped {
+			if err != nil {
+				s.suspect(a)
+			}
 			return wire.Empty, err
 		}
-		if state, _ = unit.Classify(page, log, p); state != wire.Empty {
+		if state, _ = unit.Classify(page, log, p); state == wire.Corrupt {
+			break
+		}
+		// What a repair writes is durable once it has ended.
+		if state != wire.Empty && !s.isRepairing(a) {
 			return state, nil
 		}
 	}
-	// It is decided here, and not to be read.
+	// It is decided here, and not to be read. The unit takes note, so that it is repaired.
+	s.suspect(a)
 	return wire.Corrupt, nil
 }
 

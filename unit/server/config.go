@@ -38,6 +38,11 @@ type Config struct {
 	// slots end the wait, so that credits do not run out.
 	Gather time.Duration
 
+	// ScrubRate is how many bytes per second a scrub reads at most; default 8 MiB/s, below 0: none begins by itself.
+	// ScrubEvery is how long after the end of one the next begins; default a week. The first begins at once.
+	ScrubRate  int64
+	ScrubEvery time.Duration
+
 	Insecure      bool                // allow the control plane in clear outside loopback
 	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
 
@@ -53,6 +58,8 @@ func (c Config) withDefaults() Config {
 	c.ScanBusy = cmp.Or(c.ScanBusy, 2*time.Millisecond)
 	c.ScanIdle = cmp.Or(c.ScanIdle, 20*time.Millisecond)
 	c.Gather = cmp.Or(c.Gather, 20*time.Millisecond)
+	c.ScrubRate = cmp.Or(c.ScrubRate, DefaultScrubRate)
+	c.ScrubEvery = cmp.Or(c.ScrubEvery, DefaultScrubEvery)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Registerer = cmp.Or[prometheus.Registerer](c.Registerer, prometheus.NewRegistry())
 	return c
@@ -73,7 +80,7 @@ func (c Config) Validate() error {
 	if c.ColdReaders < 1 || c.ColdReaders > 256 {
 		errs = append(errs, fmt.Errorf("%d cold readers: must be 1 to 256", c.ColdReaders))
 	}
-	if c.TokenLife < 0 || c.ScanBusy < 0 || c.ScanIdle < 0 || c.Gather < 0 {
+	if c.TokenLife < 0 || c.ScanBusy < 0 || c.ScanIdle < 0 || c.Gather < 0 || c.ScrubEvery < 0 {
 		errs = append(errs, errors.New("times must be positive"))
 	}
 	return errors.Join(errs...)

@@ -198,7 +198,9 @@ func (s *Server) flusher() {
 	defer s.flushers.Done()
 	for b := range s.batches {
 		began := time.Now()
+		s.writing.Add(1)
 		err := errors.Join(s.store.Write(b.Records), s.store.Trim(b.Trims))
+		s.writing.Add(-1)
 		s.flushed <- flushed{b, err, time.Since(began)}
 	}
 }

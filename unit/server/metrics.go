@@ -22,6 +22,8 @@ type metrics struct {
 	base, watermark, end, occupied, waiting, slots, epoch, state, memoryBytes prometheus.Gauge
 
 	ends *prometheus.CounterVec
+
+	repairMetrics
 }
 
 func newMetrics(s *Server) (*metrics, error) {
@@ -29,6 +31,7 @@ func newMetrics(s *Server) (*metrics, error) {
 	m.histograms()
 	m.counters()
 	m.gauges()
+	m.repairs(s)
 	m.ends = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_unit_sessions_ended_total",
 		Help: "Sessions that ended, by why: the unit's own decision, the peer, or what it did wrong."}, []string{"why"})
 	m.Add(m.ends)
@@ -98,6 +101,9 @@ func (s *Server) observe(v unit.View) {
 	add(m.ignored, now.DoorbellsIgnored, was.DoorbellsIgnored)
 	add(m.steps, now.Steps, was.Steps)
 	add(m.trims, now.Trimmed, was.Trimmed)
+	add(m.damaged, now.Damaged, was.Damaged)
+	add(m.repaired, now.Repaired, was.Repaired)
+	m.corruptNow.Set(float64(v.Corrupt))
 	s.loopState.published = now
 
 	m.base.Set(float64(v.Base))

@@ -77,7 +77,7 @@ func (s *Server) checkSealed(l *layout.Layout) (err error) {
 func (s *Server) wipe() error {
 	err := s.do(func(u *unit.Unit) { u.Forget() })
 	if err == nil {
-		err = s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow, m.TrimmedBelow = 0, 0 })
+		err = s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow, m.TrimmedBelow, m.Scrub = 0, 0, flash.Scrub{} })
 	}
 	if err == nil {
 		err = s.store.Wipe()

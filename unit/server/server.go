@@ -49,6 +49,12 @@ type Server struct {
 	noting        atomic.Bool           // the watermark is on its way to the meta file
 	flushError    atomic.Pointer[error] // of the last flush; nil: it succeeded
 
+	repairMu  sync.Mutex    // held while a page is written anew, or judged
+	repairing atomic.Uint64 // 1 + the address that is being written anew; 0: none
+	writing   atomic.Int64  // batches that are being written
+	scrub     scrubber
+	scrubEnd  context.CancelFunc
+
 	ctl sync.RWMutex // held by seal, reconcile and activate; sessions are opened under the read lock
 	mem *memory      // nil until a geometry is known; changes only while no session lives, under ctl
 
@@ -76,6 +82,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}),
 		acceptDone: make(chan struct{}),
 		sessions:   map[*session]struct{}{}, tokens: map[token]pending{},
+		scrub: scrubber{kick: make(chan struct{}, 1), done: make(chan struct{})},
 	}
 	s.loopState.live = map[unit.Session]*link{}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -126,6 +133,9 @@ func (s *Server) start() (err error) {
 	s.grpc = control.Serve(s.cfg.ServerOptions...)
 	pb.RegisterUnitServiceServer(s.grpc, &service{s: s})
 	go func() { _ = s.grpc.Serve(s.control) }()
+	ctx, end := context.WithCancel(context.Background())
+	s.scrubEnd = end
+	go s.scrubLoop(ctx)
 	return s.do(func(u *unit.Unit) {
 		v := u.View()
 		s.cfg.Logger.Info("unit started", "dir", s.cfg.Dir, "control", s.ControlAddr(), "fabric", s.listener.Addr(),
@@ -206,6 +216,8 @@ const closeGrace = 2 * time.Second
 
 func (s *Server) close() error {
 	control.Stop(s.grpc, closeGrace)
+	s.scrubEnd()
+	<-s.scrub.done
 	s.ctl.Lock()
 	defer s.ctl.Unlock()
 	s.cancel()

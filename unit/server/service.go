@@ -31,8 +31,12 @@ func toStatus(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unit.ErrPromised), errors.Is(err, unit.ErrNotSealed), errors.Is(err, unit.ErrNotReconciled),
-		errors.Is(err, unit.ErrNotOpen), errors.Is(err, unit.ErrOtherLog):
+		errors.Is(err, unit.ErrNotOpen), errors.Is(err, unit.ErrOtherLog), errors.Is(err, errChanging):
 		code = codes.FailedPrecondition
+	case errors.Is(err, unit.ErrSound):
+		code = codes.AlreadyExists
+	case errors.Is(err, unit.ErrRepairBusy):
+		code = codes.Aborted
 	case errors.Is(err, unit.ErrBadEntry), errors.Is(err, pbconv.ErrBadLayout):
 		code = codes.InvalidArgument
 	case errors.Is(err, unit.ErrConflict), errors.Is(err, unit.ErrWindow):
@@ -182,7 +186,7 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 	}
 	r := &pb.UnitStateReply{Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
 		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow),
-		Sessions: uint32(v.s.sessionCount())}
+		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus()}
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
 	}

@@ -333,6 +333,8 @@ type MemberStatus struct {
 	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`  // why unreachable
 	Store         string                 `protobuf:"bytes,6,opt,name=store,proto3" json:"store,omitempty"`  // where its data lies
 	MaxAddress    uint64                 `protobuf:"varint,7,opt,name=max_address,json=maxAddress,proto3" json:"max_address,omitempty"`
+	Corrupt       uint32                 `protobuf:"varint,8,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy there is known to be CORRUPT
+	Lost          uint32                 `protobuf:"varint,9,opt,name=lost,proto3" json:"lost,omitempty"`       // of them, those that no member of the chain can restore, as far as was tried
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -412,6 +414,20 @@ func (x *MemberStatus) GetStore() string {
 func (x *MemberStatus) GetMaxAddress() uint64 {
 	if x != nil {
 		return x.MaxAddress
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetCorrupt() uint32 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetLost() uint32 {
+	if x != nil {
+		return x.Lost
 	}
 	return 0
 }
@@ -1620,6 +1636,8 @@ type UnitStateReply struct {
 	Watermark     uint64                 `protobuf:"varint,8,opt,name=watermark,proto3" json:"watermark,omitempty"`
 	TrimmedBelow  uint64                 `protobuf:"varint,9,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"`
 	Sessions      uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
+	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1724,6 +1742,441 @@ func (x *UnitStateReply) GetSessions() uint32 {
 	return 0
 }
 
+func (x *UnitStateReply) GetCorrupt() uint32 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return 0
+}
+
+func (x *UnitStateReply) GetScrub() *ScrubStatus {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+type CorruptRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	Max           uint32                 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CorruptRequest) Reset() {
+	*x = CorruptRequest{}
+	mi := &file_corfu_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CorruptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CorruptRequest) ProtoMessage() {}
+
+func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CorruptRequest.ProtoReflect.Descriptor instead.
+func (*CorruptRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CorruptRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *CorruptRequest) GetMax() uint32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+type CorruptReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addresses     []uint64               `protobuf:"varint,1,rep,packed,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CorruptReply) Reset() {
+	*x = CorruptReply{}
+	mi := &file_corfu_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CorruptReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CorruptReply) ProtoMessage() {}
+
+func (x *CorruptReply) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CorruptReply.ProtoReflect.Descriptor instead.
+func (*CorruptReply) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CorruptReply) GetAddresses() []uint64 {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type FetchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Address       uint64                 `protobuf:"varint,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchRequest) Reset() {
+	*x = FetchRequest{}
+	mi := &file_corfu_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchRequest) ProtoMessage() {}
+
+func (x *FetchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
+func (*FetchRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *FetchRequest) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FetchRequest) GetAddress() uint64 {
+	if x != nil {
+		return x.Address
+	}
+	return 0
+}
+
+type RepairRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Entry         *Entry                 `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"` // state DURABLE (with its page), DURABLE_JUNK or TRIMMED
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairRequest) Reset() {
+	*x = RepairRequest{}
+	mi := &file_corfu_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairRequest) ProtoMessage() {}
+
+func (x *RepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
+func (*RepairRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RepairRequest) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *RepairRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *RepairRequest) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+type RepairReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairReply) Reset() {
+	*x = RepairReply{}
+	mi := &file_corfu_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairReply) ProtoMessage() {}
+
+func (x *RepairReply) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
+func (*RepairReply) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{33}
+}
+
+type ScrubRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rate          uint64                 `protobuf:"varint,1,opt,name=rate,proto3" json:"rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubRequest) Reset() {
+	*x = ScrubRequest{}
+	mi := &file_corfu_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubRequest) ProtoMessage() {}
+
+func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
+func (*ScrubRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ScrubRequest) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+// ScrubStatus tells of the pass in progress, or of the last one since the unit started.
+type ScrubStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pass          uint64                 `protobuf:"varint,1,opt,name=pass,proto3" json:"pass,omitempty"` // number since the start of the unit; 0: none yet
+	Running       bool                   `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	First         uint64                 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"` // addresses of the pass: first..end-1
+	Next          uint64                 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`   // all below were verified
+	End           uint64                 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	Pages         uint64                 `protobuf:"varint,6,opt,name=pages,proto3" json:"pages,omitempty"` // verified
+	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Corrupt       uint64                 `protobuf:"varint,8,opt,name=corrupt,proto3" json:"corrupt,omitempty"`            // found CORRUPT
+	Repaired      uint64                 `protobuf:"varint,9,opt,name=repaired,proto3" json:"repaired,omitempty"`          // by the unit since the pass began
+	Milliseconds  uint64                 `protobuf:"varint,10,opt,name=milliseconds,proto3" json:"milliseconds,omitempty"` // that the pass took so far
+	Waiting       string                 `protobuf:"bytes,11,opt,name=waiting,proto3" json:"waiting,omitempty"`            // why it stands still; "": it does not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubStatus) Reset() {
+	*x = ScrubStatus{}
+	mi := &file_corfu_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubStatus) ProtoMessage() {}
+
+func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
+func (*ScrubStatus) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ScrubStatus) GetPass() uint64 {
+	if x != nil {
+		return x.Pass
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *ScrubStatus) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetPages() uint64 {
+	if x != nil {
+		return x.Pages
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetCorrupt() uint64 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetMilliseconds() uint64 {
+	if x != nil {
+		return x.Milliseconds
+	}
+	return 0
+}
+
+func (x *ScrubStatus) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
 type SequencerSession struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Fabric        string                 `protobuf:"bytes,1,opt,name=fabric,proto3" json:"fabric,omitempty"`
@@ -1736,7 +2189,7 @@ type SequencerSession struct {
 
 func (x *SequencerSession) Reset() {
 	*x = SequencerSession{}
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2201,7 @@ func (x *SequencerSession) String() string {
 func (*SequencerSession) ProtoMessage() {}
 
 func (x *SequencerSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2214,7 @@ func (x *SequencerSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSession.ProtoReflect.Descriptor instead.
 func (*SequencerSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{29}
+	return file_corfu_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SequencerSession) GetFabric() string {
@@ -1800,7 +2253,7 @@ type SequencerSealReply struct {
 
 func (x *SequencerSealReply) Reset() {
 	*x = SequencerSealReply{}
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2265,7 @@ func (x *SequencerSealReply) String() string {
 func (*SequencerSealReply) ProtoMessage() {}
 
 func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2278,7 @@ func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSealReply.ProtoReflect.Descriptor instead.
 func (*SequencerSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{30}
+	return file_corfu_proto_rawDescGZIP(), []int{37}
 }
 
 type SequencerActivateRequest struct {
@@ -1839,7 +2292,7 @@ type SequencerActivateRequest struct {
 
 func (x *SequencerActivateRequest) Reset() {
 	*x = SequencerActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2304,7 @@ func (x *SequencerActivateRequest) String() string {
 func (*SequencerActivateRequest) ProtoMessage() {}
 
 func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2317,7 @@ func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerActivateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{31}
+	return file_corfu_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SequencerActivateRequest) GetLog() []byte {
@@ -1896,7 +2349,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2361,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2374,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{32}
+	return file_corfu_proto_rawDescGZIP(), []int{39}
 }
 
 type SequencerStateReply struct {
@@ -1936,7 +2389,7 @@ type SequencerStateReply struct {
 
 func (x *SequencerStateReply) Reset() {
 	*x = SequencerStateReply{}
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2401,7 @@ func (x *SequencerStateReply) String() string {
 func (*SequencerStateReply) ProtoMessage() {}
 
 func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2414,7 @@ func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateReply.ProtoReflect.Descriptor instead.
 func (*SequencerStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{33}
+	return file_corfu_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SequencerStateReply) GetId() uint32 {
@@ -2010,7 +2463,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12*\n" +
 	"\x11epoch_in_progress\x18\x02 \x01(\x04R\x0fepochInProgress\x12\x14\n" +
 	"\x05phase\x18\x03 \x01(\tR\x05phase\x120\n" +
-	"\amembers\x18\x04 \x03(\v2\x16.corfu.v1.MemberStatusR\amembers\"\xb5\x01\n" +
+	"\amembers\x18\x04 \x03(\v2\x16.corfu.v1.MemberStatusR\amembers\"\xe3\x01\n" +
 	"\fMemberStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x14\n" +
@@ -2019,7 +2472,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x14\n" +
 	"\x05store\x18\x06 \x01(\tR\x05store\x12\x1f\n" +
 	"\vmax_address\x18\a \x01(\x04R\n" +
-	"maxAddress\"\x9e\x02\n" +
+	"maxAddress\x12\x18\n" +
+	"\acorrupt\x18\b \x01(\rR\acorrupt\x12\x12\n" +
+	"\x04lost\x18\t \x01(\rR\x04lost\"\x9e\x02\n" +
 	"\x06Layout\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12.\n" +
@@ -2103,7 +2558,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x0fActivateRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
 	"\rActivateReply\"\x12\n" +
-	"\x10UnitStateRequest\"\x89\x02\n" +
+	"\x10UnitStateRequest\"\xd0\x02\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -2117,7 +2572,38 @@ const file_corfu_proto_rawDesc = "" +
 	"\twatermark\x18\b \x01(\x04R\twatermark\x12#\n" +
 	"\rtrimmed_below\x18\t \x01(\x04R\ftrimmedBelow\x12\x1a\n" +
 	"\bsessions\x18\n" +
-	" \x01(\rR\bsessions\"\x82\x01\n" +
+	" \x01(\rR\bsessions\x12\x18\n" +
+	"\acorrupt\x18\v \x01(\rR\acorrupt\x12+\n" +
+	"\x05scrub\x18\f \x01(\v2\x15.corfu.v1.ScrubStatusR\x05scrub\"6\n" +
+	"\x0eCorruptRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
+	"\x03max\x18\x02 \x01(\rR\x03max\",\n" +
+	"\fCorruptReply\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\x04R\taddresses\"P\n" +
+	"\fFetchRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\x04R\aaddress\"^\n" +
+	"\rRepairRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12%\n" +
+	"\x05entry\x18\x03 \x01(\v2\x0f.corfu.v1.EntryR\x05entry\"\r\n" +
+	"\vRepairReply\"\"\n" +
+	"\fScrubRequest\x12\x12\n" +
+	"\x04rate\x18\x01 \x01(\x04R\x04rate\"\x97\x02\n" +
+	"\vScrubStatus\x12\x12\n" +
+	"\x04pass\x18\x01 \x01(\x04R\x04pass\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\bR\arunning\x12\x14\n" +
+	"\x05first\x18\x03 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\x04R\x04next\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\x04R\x03end\x12\x14\n" +
+	"\x05pages\x18\x06 \x01(\x04R\x05pages\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x18\n" +
+	"\acorrupt\x18\b \x01(\x04R\acorrupt\x12\x1a\n" +
+	"\brepaired\x18\t \x01(\x04R\brepaired\x12\"\n" +
+	"\fmilliseconds\x18\n" +
+	" \x01(\x04R\fmilliseconds\x12\x18\n" +
+	"\awaiting\x18\v \x01(\tR\awaiting\"\x82\x01\n" +
 	"\x10SequencerSession\x12\x16\n" +
 	"\x06fabric\x18\x01 \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x14\n" +
@@ -2139,14 +2625,18 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05Watch\x12\x16.corfu.v1.WatchRequest\x1a\x10.corfu.v1.Layout0\x01\x12G\n" +
 	"\vNewClientID\x12\x1c.corfu.v1.NewClientIDRequest\x1a\x1a.corfu.v1.NewClientIDReply\x12=\n" +
 	"\vReconfigure\x12\x1c.corfu.v1.ReconfigureRequest\x1a\x10.corfu.v1.Layout\x128\n" +
-	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply2\x8c\x03\n" +
+	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply2\xed\x04\n" +
 	"\vUnitService\x12B\n" +
 	"\vOpenSession\x12\x1c.corfu.v1.OpenSessionRequest\x1a\x15.corfu.v1.UnitSession\x126\n" +
 	"\x04Seal\x12\x15.corfu.v1.SealRequest\x1a\x17.corfu.v1.UnitSealReply\x12=\n" +
 	"\aEntries\x12\x18.corfu.v1.EntriesRequest\x1a\x16.corfu.v1.EntriesReply0\x01\x12C\n" +
 	"\tReconcile\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12>\n" +
 	"\bActivate\x12\x19.corfu.v1.ActivateRequest\x1a\x17.corfu.v1.ActivateReply\x12=\n" +
-	"\x05State\x12\x1a.corfu.v1.UnitStateRequest\x1a\x18.corfu.v1.UnitStateReply2\xaa\x02\n" +
+	"\x05State\x12\x1a.corfu.v1.UnitStateRequest\x1a\x18.corfu.v1.UnitStateReply\x12;\n" +
+	"\aCorrupt\x12\x18.corfu.v1.CorruptRequest\x1a\x16.corfu.v1.CorruptReply\x120\n" +
+	"\x05Fetch\x12\x16.corfu.v1.FetchRequest\x1a\x0f.corfu.v1.Entry\x128\n" +
+	"\x06Repair\x12\x17.corfu.v1.RepairRequest\x1a\x15.corfu.v1.RepairReply\x126\n" +
+	"\x05Scrub\x12\x16.corfu.v1.ScrubRequest\x1a\x15.corfu.v1.ScrubStatus2\xaa\x02\n" +
 	"\x10SequencerService\x12G\n" +
 	"\vOpenSession\x12\x1c.corfu.v1.OpenSessionRequest\x1a\x1a.corfu.v1.SequencerSession\x12;\n" +
 	"\x04Seal\x12\x15.corfu.v1.SealRequest\x1a\x1c.corfu.v1.SequencerSealReply\x12G\n" +
@@ -2165,7 +2655,7 @@ func file_corfu_proto_rawDescGZIP() []byte {
 	return file_corfu_proto_rawDescData
 }
 
-var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_corfu_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: corfu.v1.GetRequest
 	(*WatchRequest)(nil),             // 1: corfu.v1.WatchRequest
@@ -2196,11 +2686,18 @@ var file_corfu_proto_goTypes = []any{
 	(*ActivateReply)(nil),            // 26: corfu.v1.ActivateReply
 	(*UnitStateRequest)(nil),         // 27: corfu.v1.UnitStateRequest
 	(*UnitStateReply)(nil),           // 28: corfu.v1.UnitStateReply
-	(*SequencerSession)(nil),         // 29: corfu.v1.SequencerSession
-	(*SequencerSealReply)(nil),       // 30: corfu.v1.SequencerSealReply
-	(*SequencerActivateRequest)(nil), // 31: corfu.v1.SequencerActivateRequest
-	(*SequencerStateRequest)(nil),    // 32: corfu.v1.SequencerStateRequest
-	(*SequencerStateReply)(nil),      // 33: corfu.v1.SequencerStateReply
+	(*CorruptRequest)(nil),           // 29: corfu.v1.CorruptRequest
+	(*CorruptReply)(nil),             // 30: corfu.v1.CorruptReply
+	(*FetchRequest)(nil),             // 31: corfu.v1.FetchRequest
+	(*RepairRequest)(nil),            // 32: corfu.v1.RepairRequest
+	(*RepairReply)(nil),              // 33: corfu.v1.RepairReply
+	(*ScrubRequest)(nil),             // 34: corfu.v1.ScrubRequest
+	(*ScrubStatus)(nil),              // 35: corfu.v1.ScrubStatus
+	(*SequencerSession)(nil),         // 36: corfu.v1.SequencerSession
+	(*SequencerSealReply)(nil),       // 37: corfu.v1.SequencerSealReply
+	(*SequencerActivateRequest)(nil), // 38: corfu.v1.SequencerActivateRequest
+	(*SequencerStateRequest)(nil),    // 39: corfu.v1.SequencerStateRequest
+	(*SequencerStateReply)(nil),      // 40: corfu.v1.SequencerStateReply
 }
 var file_corfu_proto_depIdxs = []int32{
 	8,  // 0: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
@@ -2218,42 +2715,52 @@ var file_corfu_proto_depIdxs = []int32{
 	23, // 12: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
 	21, // 13: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
 	8,  // 14: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
-	15, // 15: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	0,  // 16: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
-	1,  // 17: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
-	2,  // 18: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
-	4,  // 19: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
-	5,  // 20: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	14, // 21: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	17, // 22: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
-	19, // 23: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
-	22, // 24: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
-	25, // 25: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	27, // 26: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	14, // 27: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	17, // 28: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	31, // 29: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	32, // 30: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	8,  // 31: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	8,  // 32: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	3,  // 33: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	8,  // 34: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	6,  // 35: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	16, // 36: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	18, // 37: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	20, // 38: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	24, // 39: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	26, // 40: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	28, // 41: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	29, // 42: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	30, // 43: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	26, // 44: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	33, // 45: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	31, // [31:46] is the sub-list for method output_type
-	16, // [16:31] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	35, // 15: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
+	21, // 16: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
+	15, // 17: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
+	0,  // 18: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
+	1,  // 19: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
+	2,  // 20: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
+	4,  // 21: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
+	5,  // 22: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
+	14, // 23: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	17, // 24: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
+	19, // 25: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
+	22, // 26: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
+	25, // 27: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
+	27, // 28: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	29, // 29: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	31, // 30: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	32, // 31: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	34, // 32: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	14, // 33: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	17, // 34: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	38, // 35: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	39, // 36: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	8,  // 37: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	8,  // 38: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	3,  // 39: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	8,  // 40: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	6,  // 41: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	16, // 42: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	18, // 43: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	20, // 44: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	24, // 45: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	26, // 46: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	28, // 47: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	30, // 48: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	21, // 49: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	33, // 50: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	35, // 51: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	36, // 52: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	37, // 53: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	26, // 54: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	40, // 55: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	37, // [37:56] is the sub-list for method output_type
+	18, // [18:37] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_corfu_proto_init() }
@@ -2267,7 +2774,7 @@ func file_corfu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_corfu_proto_rawDesc), len(file_corfu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -298,6 +298,10 @@ const (
 	UnitService_Reconcile_FullMethodName   = "/corfu.v1.UnitService/Reconcile"
 	UnitService_Activate_FullMethodName    = "/corfu.v1.UnitService/Activate"
 	UnitService_State_FullMethodName       = "/corfu.v1.UnitService/State"
+	UnitService_Corrupt_FullMethodName     = "/corfu.v1.UnitService/Corrupt"
+	UnitService_Fetch_FullMethodName       = "/corfu.v1.UnitService/Fetch"
+	UnitService_Repair_FullMethodName      = "/corfu.v1.UnitService/Repair"
+	UnitService_Scrub_FullMethodName       = "/corfu.v1.UnitService/Scrub"
 )
 
 // UnitServiceClient is the client API for UnitService service.
@@ -320,6 +324,17 @@ type UnitServiceClient interface {
 	// Idempotent while the unit serves that epoch.
 	Activate(ctx context.Context, in *ActivateRequest, opts ...grpc.CallOption) (*ActivateReply, error)
 	State(ctx context.Context, in *UnitStateRequest, opts ...grpc.CallOption) (*UnitStateReply, error)
+	// Corrupt lists addresses whose copy here is known to be CORRUPT, in order.
+	Corrupt(ctx context.Context, in *CorruptRequest, opts ...grpc.CallOption) (*CorruptReply, error)
+	// Fetch gives what a unit open in the epoch holds durably at an address. State EMPTY: nothing yet; CORRUPT: its copy does not verify either.
+	// FAILED_PRECONDITION: the unit does not serve that epoch.
+	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*Entry, error)
+	// Repair replaces the CORRUPT copy of an address of a unit open in the epoch by what another member of the chain, open in
+	// the same epoch, holds durably; the answer means that it is durable. FAILED_PRECONDITION: the unit does not serve that
+	// epoch. ALREADY_EXISTS: the copy is sound. ABORTED: not now, try again. DATA_LOSS: the copy here is another entry.
+	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairReply, error)
+	// Scrub begins a pass over all pages at once; one in progress is given up.
+	Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubStatus, error)
 }
 
 type unitServiceClient struct {
@@ -402,6 +417,46 @@ func (c *unitServiceClient) State(ctx context.Context, in *UnitStateRequest, opt
 	return out, nil
 }
 
+func (c *unitServiceClient) Corrupt(ctx context.Context, in *CorruptRequest, opts ...grpc.CallOption) (*CorruptReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CorruptReply)
+	err := c.cc.Invoke(ctx, UnitService_Corrupt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *unitServiceClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*Entry, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Entry)
+	err := c.cc.Invoke(ctx, UnitService_Fetch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *unitServiceClient) Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (*RepairReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairReply)
+	err := c.cc.Invoke(ctx, UnitService_Repair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *unitServiceClient) Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScrubStatus)
+	err := c.cc.Invoke(ctx, UnitService_Scrub_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // UnitServiceServer is the server API for UnitService service.
 // All implementations must embed UnimplementedUnitServiceServer
 // for forward compatibility.
@@ -422,6 +477,17 @@ type UnitServiceServer interface {
 	// Idempotent while the unit serves that epoch.
 	Activate(context.Context, *ActivateRequest) (*ActivateReply, error)
 	State(context.Context, *UnitStateRequest) (*UnitStateReply, error)
+	// Corrupt lists addresses whose copy here is known to be CORRUPT, in order.
+	Corrupt(context.Context, *CorruptRequest) (*CorruptReply, error)
+	// Fetch gives what a unit open in the epoch holds durably at an address. State EMPTY: nothing yet; CORRUPT: its copy does not verify either.
+	// FAILED_PRECONDITION: the unit does not serve that epoch.
+	Fetch(context.Context, *FetchRequest) (*Entry, error)
+	// Repair replaces the CORRUPT copy of an address of a unit open in the epoch by what another member of the chain, open in
+	// the same epoch, holds durably; the answer means that it is durable. FAILED_PRECONDITION: the unit does not serve that
+	// epoch. ALREADY_EXISTS: the copy is sound. ABORTED: not now, try again. DATA_LOSS: the copy here is another entry.
+	Repair(context.Context, *RepairRequest) (*RepairReply, error)
+	// Scrub begins a pass over all pages at once; one in progress is given up.
+	Scrub(context.Context, *ScrubRequest) (*ScrubStatus, error)
 	mustEmbedUnimplementedUnitServiceServer()
 }
 
@@ -449,6 +515,18 @@ func (UnimplementedUnitServiceServer) Activate(context.Context, *ActivateRequest
 }
 func (UnimplementedUnitServiceServer) State(context.Context, *UnitStateRequest) (*UnitStateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method State not implemented")
+}
+func (UnimplementedUnitServiceServer) Corrupt(context.Context, *CorruptRequest) (*CorruptReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Corrupt not implemented")
+}
+func (UnimplementedUnitServiceServer) Fetch(context.Context, *FetchRequest) (*Entry, error) {
+	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedUnitServiceServer) Repair(context.Context, *RepairRequest) (*RepairReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Repair not implemented")
+}
+func (UnimplementedUnitServiceServer) Scrub(context.Context, *ScrubRequest) (*ScrubStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method Scrub not implemented")
 }
 func (UnimplementedUnitServiceServer) mustEmbedUnimplementedUnitServiceServer() {}
 func (UnimplementedUnitServiceServer) testEmbeddedByValue()                     {}
@@ -561,6 +639,78 @@ func _UnitService_State_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UnitService_Corrupt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CorruptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UnitServiceServer).Corrupt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UnitService_Corrupt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UnitServiceServer).Corrupt(ctx, req.(*CorruptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _UnitService_Fetch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UnitServiceServer).Fetch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UnitService_Fetch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UnitServiceServer).Fetch(ctx, req.(*FetchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _UnitService_Repair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UnitServiceServer).Repair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UnitService_Repair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UnitServiceServer).Repair(ctx, req.(*RepairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _UnitService_Scrub_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScrubRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UnitServiceServer).Scrub(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UnitService_Scrub_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UnitServiceServer).Scrub(ctx, req.(*ScrubRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // UnitService_ServiceDesc is the grpc.ServiceDesc for UnitService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -583,6 +733,22 @@ var UnitService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "State",
 			Handler:    _UnitService_State_Handler,
+		},
+		{
+			MethodName: "Corrupt",
+			Handler:    _UnitService_Corrupt_Handler,
+		},
+		{
+			MethodName: "Fetch",
+			Handler:    _UnitService_Fetch_Handler,
+		},
+		{
+			MethodName: "Repair",
+			Handler:    _UnitService_Repair_Handler,
+		},
+		{
+			MethodName: "Scrub",
+			Handler:    _UnitService_Scrub_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
