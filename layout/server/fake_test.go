@@ -91,6 +91,7 @@ type fakeUnit struct {
 	watermark  uint64
 	trimmed    uint64
 	received   []uint64 // addresses, in the order in which they were sent
+	unaware    bool     // does not know which of its copies are CORRUPT
 	largest    int      // message received, in bytes
 	wipes      int
 }

@@ -20,6 +20,9 @@ import (
 
 // corrupt lists the addresses with a CORRUPT copy, in order. mu is held.
 func (u *fakeUnit) corrupt() (all []uint64) {
+	if u.unaware {
+		return nil
+	}
 	for _, a := range slices.Sorted(maps.Keys(u.entries)) {
 		if wire.State(u.entries[a].State) == wire.Corrupt {
 			all = append(all, a)

@@ -185,6 +185,7 @@ func TestR17ReconcileGivesEveryMemberTheWinners(t *testing.T) {
 	c.put(l, 4, wire.Junk, 0, 1)         // a fill that stopped at the head
 	c.put(l, 6, wire.Trimmed, 0, 2)      // a trim that reached the tail alone
 	c.put(l, 6, wire.Durable, 102, 1)
+	c.units[2].unaware = true       // else it would be repaired before
 	c.put(l, 8, wire.Corrupt, 0, 2) // rotten at the tail
 	c.put(l, 8, wire.Durable, 103, 1)
 	c.put(l, 1, wire.Durable, 104, 4) // at the tail alone: the head restarted
