@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -183,6 +184,44 @@ func TestR2R10HelperCompletesFromTheHead(t *testing.T) {
 		r.wantRead(reader, a.pos, "half written")
 		r.wantWords(reader, a.pos, "half written", "half written")
 		a.recycle(false)
+	})
+}
+
+// A writer that dies between the head and the tail, and a trim: the entry is decided down the chain first. Else nobody could decide
+// the tail behind a head that is trimmed, and its window would stand still there (R4).
+func TestR4TrimDecidesTheWholeChainFirst(t *testing.T) {
+	both(t, func(t *testing.T, d layout.Durability) {
+		for name, trim := range map[string]func(*Log, layout.Position) error{
+			"one":    func(l *Log, p layout.Position) error { return l.Trim(t.Context(), p) },
+			"prefix": func(l *Log, p layout.Position) error { return l.TrimPrefix(t.Context(), p+1) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				r := newRig(t, d)
+				writer, other := r.open(), r.open()
+				a, v := r.half(writer, "half written", true)
+				head, err := v.unit(r.ctx, a.place.Chain.Head())
+				if err != nil {
+					t.Fatal(err)
+				}
+				f, err := writer.frames.get()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := writer.awaitDurableAt(r.ctx, v, spot{head, a.place.Address, a.pos}, f); err != nil {
+					t.Fatal(err)
+				}
+				writer.put(f)
+				if err := trim(other, a.pos); err != nil {
+					t.Fatal(err)
+				}
+				for i, w := range r.words(other, a.pos) {
+					if !strings.HasPrefix(w, "TRIMMED") {
+						t.Errorf("replica %d holds %s", i, w)
+					}
+				}
+				a.recycle(false)
+			})
+		}
 	})
 }
 

@@ -33,17 +33,21 @@ func (l *Log) Trim(ctx context.Context, p layout.Position) error {
 	return l.trim(ctx, p)
 }
 
-// trim gives up one page.
+// trim gives up one page, at the head first (docs/model, trim): if the tail gave it up first, a reader might see that, and see the
+// value again if a seal did not reach the tail.
 func (l *Log) trim(ctx context.Context, p layout.Position) error {
 	_, err := try(ctx, l, func(v *view) (struct{}, error) {
 		place, err := v.layout.Locate(p)
 		if err != nil {
 			return struct{}{}, err
 		}
+		if err := l.decideDown(ctx, v, place, p); err != nil {
+			return struct{}{}, err
+		}
 		for _, id := range place.Chain.Units {
 			err := l.trimAt(ctx, v, id, wire.Trim{Address: place.Address})
 			if errors.Is(err, errTooNew) {
-				if err = l.decide(ctx, v, p); err == nil { // decided and durable everywhere: now it can be given up
+				if err = l.decide(ctx, v, p); err == nil { // durable everywhere: now it can be given up
 					err = l.trimAt(ctx, v, id, wire.Trim{Address: place.Address})
 				}
 			}
@@ -54,6 +58,35 @@ func (l *Log) trim(ctx context.Context, p layout.Position) error {
 		return struct{}{}, nil
 	})
 	return err
+}
+
+// decideDown makes sure that the whole chain has something at p: behind a head that has given its copy up nobody could
+// complete it, and the window would stand still there for ever (rule R4). What the tail has, all before it have (rule R2).
+func (l *Log) decideDown(ctx context.Context, v *view, place layout.Place, p layout.Position) error {
+	s, err := v.unit(ctx, place.Chain.Tail())
+	if err != nil {
+		return err
+	}
+	f, err := l.frames.get()
+	if err != nil {
+		return err
+	}
+	f.b.Reset()
+	f.b.Read(f.word(0), s.word(place.Address))
+	err = s.check(f.do(ctx, s.reads))
+	w := wire.Word(0)
+	if err == nil {
+		w = wire.Word(f.value(0))
+	}
+	l.put(f)
+	if err != nil {
+		return err
+	}
+	switch classify(w, v.layout.Geometry.Generation(place.Address), v.epoch()) {
+	case foundEntry, foundPast:
+		return nil
+	}
+	return l.decide(ctx, v, p)
 }
 
 // fragmentsBeside are the other positions, highest first, at which fragments of the same entry stand as at p.
@@ -109,7 +142,16 @@ func (l *Log) TrimPrefix(ctx context.Context, p layout.Position) error {
 		return err
 	}
 	_, err := try(ctx, l, func(v *view) (struct{}, error) {
-		for _, b := range prefixBounds(v.layout, p) {
+		bounds := prefixBounds(v.layout, p)
+		for _, b := range bounds { // as for a single trim: see decideDown
+			if !b.tail {
+				continue
+			}
+			if err := l.decideBelow(ctx, v, b); err != nil {
+				return struct{}{}, err
+			}
+		}
+		for _, b := range bounds {
 			if err := l.trimBelow(ctx, v, b); err != nil {
 				return struct{}{}, err
 			}
@@ -123,12 +165,13 @@ func (l *Log) TrimPrefix(ctx context.Context, p layout.Position) error {
 type bound struct {
 	unit layout.UnitID
 	end  layout.Address
+	tail bool // of the chain that it was made for
 }
 
-// prefixBounds gives, for each unit, the first address whose position is not below p. Addresses grow with
-// positions on each unit, through all segments.
-func prefixBounds(l *layout.Layout, p layout.Position) []bound {
-	end := map[layout.UnitID]layout.Address{}
+// prefixBounds gives, for each chain that has positions below p, the first address on its units whose position is not below p, in the
+// order in which the units may give them up: lower segments first, and head first in each chain. Addresses grow with positions on
+// each unit, through all segments, and no segment names a unit twice.
+func prefixBounds(l *layout.Layout, p layout.Position) (bs []bound) {
 	for i, s := range l.Segments {
 		stop := p
 		if i+1 < len(l.Segments) {
@@ -143,17 +186,12 @@ func prefixBounds(l *layout.Layout, p layout.Position) []bound {
 			if count%n > uint64(j) {
 				rows++
 			}
-			for _, u := range c.Units {
-				if rows > 0 {
-					end[u] = max(end[u], c.Base+layout.Address(rows))
-				}
+			if rows == 0 {
+				continue
 			}
-		}
-	}
-	var bs []bound
-	for _, u := range l.Units {
-		if e := end[u.ID]; e > 0 {
-			bs = append(bs, bound{u.ID, e})
+			for k, u := range c.Units {
+				bs = append(bs, bound{u, c.Base + layout.Address(rows), k == len(c.Units)-1})
+			}
 		}
 	}
 	return bs

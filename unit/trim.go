@@ -47,20 +47,20 @@ func (u *Unit) markTrimmed(a layout.Address) {
 	u.store(a, u.cell(a).shadow.With(wire.Trimmed))
 }
 
-// CheckTrimPrefix tells whether all addresses below a may be given up: no further than the end, so that one
-// mistaken client cannot give up what is not written yet. The caller makes it durable and then calls TrimPrefix.
+// CheckTrimPrefix tells whether all addresses below a may be given up: not before they are settled, or what was told to be given up
+// could be read still, and a mistaken client could give up what is not written yet. The caller makes it durable and then calls
+// TrimPrefix.
 func (u *Unit) CheckTrimPrefix(a layout.Address) wire.Status {
 	switch {
 	case u.phase != Open:
 		return wire.StatusBadQuery
-	case a > u.end:
+	case a > u.trimmed && a > u.watermark:
 		return wire.StatusTooNew
 	}
 	return wire.StatusOK
 }
 
-// TrimPrefix gives up all addresses below a, which is durable. Words that are not
-// decided follow when they are: the CPU may not store to them now (rule R1).
+// TrimPrefix gives up all addresses below a, which is durable.
 func (u *Unit) TrimPrefix(a layout.Address) {
 	if a <= u.trimmed {
 		return
