@@ -47,6 +47,7 @@ are interleaved, the table shows medians. Needs fio.`,
 			}
 			defer func() { err = errors.Join(err, remove()) }()
 		}
+		useProcessors()
 		o.Step = func(what string) { a.say("%s\n", what) }
 		rep, err := flashbench.Run(ctx, o)
 		if err != nil {
@@ -77,14 +78,18 @@ func (a *app) printFlash(rep *flashbench.Report) error {
 	if err := a.printTable(rows); err != nil {
 		return err
 	}
-	a.say("\n")
-	rows = [][]string{{"RATIO", "", "BAR", ""}}
+	a.say("\n%d CPUs, GOMAXPROCS %d\n\n", rep.CPUs, rep.Processors)
+	rows = [][]string{{"RATIO", "", "ROUNDS", "BAR", ""}}
 	for _, r := range rep.Ratios {
-		met := "met"
-		if !r.Met {
-			met = "NOT MET"
+		bar, met := "", ""
+		switch {
+		case r.Bar == 0:
+		case r.Met:
+			bar, met = fmt.Sprintf("%.2f", r.Bar), "met"
+		default:
+			bar, met = fmt.Sprintf("%.2f", r.Bar), "NOT MET"
 		}
-		rows = append(rows, []string{r.Name, fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f", r.Bar), met})
+		rows = append(rows, []string{r.Name, fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f to %.2f", r.Min, r.Max), bar, met})
 	}
 	if err := a.printTable(rows); err != nil {
 		return err

@@ -63,6 +63,7 @@ func (a *app) dev(ctx context.Context, d devFlags) (err error) {
 	} else if d.control == "" && !exists(d.dir) {
 		d.control = freeOr(defaultLayout)
 	}
+	useProcessors()
 	r := newRegistry()
 	c, err := devcluster.Start(ctx, devcluster.Options{
 		Provider: a.provider, DeviceName: a.device, Dir: d.dir, Control: d.control,

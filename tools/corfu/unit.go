@@ -33,7 +33,11 @@ func (a *app) unitCommand() *cobra.Command {
 store behind it. It serves nothing until the layout service activates it.
 
 The store is a directory, or a block device that is the unit's alone:
-a blank device is formatted, and one that holds something else is refused.`,
+a blank device is formatted, and one that holds something else is refused.
+
+The Go runtime gets at least 8 processors, so that reads which wait for the disk do
+not hold up writes on a machine with few cores; GOMAXPROCS in the environment says
+otherwise.`,
 		Example: `  corfu unit --id 1 --store /var/lib/corfu/unit-1
   corfu unit --id 2 --store /dev/nvme1n1`,
 	}
@@ -74,7 +78,7 @@ a blank device is formatted, and one that holds something else is refused.`,
 		}
 		defer dev.Close()
 		log := a.logger(false).With("unit", c.ID)
-		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
+		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason, "processors", useProcessors())
 		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,

@@ -9,12 +9,15 @@ import (
 )
 
 // ReadPage fills dst (one page) with the page of a; zero if it was never written. It may be called while Write
-// runs: then it may see a page that is not durable, or half of one.
+// runs: then it may see a page that is not durable, or half of one. Many goroutines may call it at a time; it waits while
+// the disk has enough to read (Options.Reads).
 func (s *Store) ReadPage(a layout.Address, dst []byte) error {
 	x := s.shape.Load()
 	if len(dst) != x.pageSize || x.pageSize == 0 {
 		return fmt.Errorf("flash: read into %d bytes: %w", len(dst), unix.EINVAL)
 	}
+	s.turns.take()
+	defer s.turns.give()
 	if aligned(dst) {
 		return s.read(x, a, dst)
 	}

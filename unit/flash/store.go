@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -26,6 +27,12 @@ type Options struct {
 
 	// Workers write runs of one batch side by side; default 4, 1 to 64.
 	Workers int
+	// Reads is how many calls of ReadPage the disk has at a time; the others wait. Default 16, at least 1.
+	Reads int
+	// ReadsBesideWrites is the same while a Write is under way, so that a flood of reads does not delay it much.
+	// 1 to Reads. Default a quarter of Reads, but fewer than the Go runtime has processors: a read takes one away from
+	// the write for a while.
+	ReadsBesideWrites int
 
 	// Format lets the store take a device that holds something else, which is lost. A store is never formatted, whatever
 	// unit's it is. A device that is blank (all zero at its beginning and its end) needs no leave.
@@ -83,9 +90,11 @@ type Store struct {
 	prepared chan struct{}     // closed once prepare ended
 	zeroed   map[*segment]bool // prepare's
 
+	turns turns // of reads
+
 	work    chan *run
 	workers sync.WaitGroup
-	jobs    sync.Pool // *job
+	jobs    chan *job // not in use
 	bounce  sync.Pool // *[]byte, aligned, for pages that are not
 
 	touchMu sync.Mutex
@@ -129,13 +138,21 @@ func Open(dir string, id layout.UnitID, o Options, log *slog.Logger) (*Store, er
 	if o.Workers == 0 {
 		o.Workers = 4
 	}
+	if o.Reads == 0 {
+		o.Reads = 16
+	}
+	if o.ReadsBesideWrites == 0 {
+		o.ReadsBesideWrites = max(1, min(o.Reads/4, runtime.GOMAXPROCS(0)-1))
+	}
 	vol, err := openVolume(dir, access{nosync: o.NoSync, id: id, pages: o.SegmentPages, format: o.Format})
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{dir: dir, opts: o, log: log, vol: vol, segments: map[uint64]*segment{},
 		wake: make(chan struct{}, 1), grown: make(chan struct{}, 1), stop: make(chan struct{}), prepared: make(chan struct{}),
-		zeroed: map[*segment]bool{}, punch: make(chan struct{}, 1), punchDone: make(chan struct{}), work: make(chan *run)}
+		zeroed: map[*segment]bool{}, punch: make(chan struct{}, 1), punchDone: make(chan struct{}),
+		work: make(chan *run), jobs: make(chan *job, keptJobs),
+		turns: turns{all: o.Reads, beside: min(o.ReadsBesideWrites, o.Reads)}}
 	if err := s.start(id); err != nil {
 		return nil, errors.Join(err, vol.close())
 	}

@@ -39,11 +39,10 @@ const syncRuns = 4
 // other go as one I/O, straight from their memory; several such I/Os go side by side. Bytes that are not aligned to 4096 are copied.
 // Many goroutines may call it at a time, for different addresses.
 func (s *Store) Write(pages []Page) error {
-	j, _ := s.jobs.Get().(*job)
-	if j == nil {
-		j = &job{s: s}
-	}
-	defer s.jobs.Put(j)
+	s.turns.beginWrite()
+	defer s.turns.endWrite()
+	j := s.job()
+	defer s.keep(j)
 	j.runs = j.runs[:0]
 	x := s.shape.Load()
 	for i := 0; i < len(pages); {
@@ -60,6 +59,27 @@ func (s *Store) Write(pages []Page) error {
 		j.syncFiles()
 	}
 	return j.result()
+}
+
+// keptJobs is how many jobs are kept: more Writes at a time than that allocate.
+const keptJobs = 8
+
+// job gives a job, one used before if there is one.
+func (s *Store) job() *job {
+	select {
+	case j := <-s.jobs:
+		return j
+	default:
+		return &job{s: s}
+	}
+}
+
+// keep takes a job back.
+func (s *Store) keep(j *job) {
+	select {
+	case s.jobs <- j:
+	default:
+	}
 }
 
 // run counts the pages from the first on that lie one behind the other in one segment.

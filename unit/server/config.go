@@ -27,7 +27,7 @@ type Config struct {
 	Flash flash.Options
 
 	TokenLife   time.Duration // how long a session may take to connect; default 10 s
-	ColdReaders int           // cold reads at a time; default 16, 1 to 256
+	ColdReaders int           // cold reads at a time, with a page of memory each; default 16, 1 to 256
 
 	// ScanBusy and ScanIdle are how often the index is searched for words of which no doorbell told, while
 	// something happened in the last 100 ms, and otherwise. Default 2 ms and 20 ms.

@@ -94,7 +94,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 
 func (s *Server) start() (err error) {
 	began := time.Now()
-	if s.store, err = flash.Open(s.cfg.Dir, s.cfg.ID, s.cfg.Flash, s.cfg.Logger); err != nil {
+	opts := s.cfg.Flash
+	if opts.Reads == 0 {
+		opts.Reads = s.cfg.ColdReaders
+	}
+	if s.store, err = flash.Open(s.cfg.Dir, s.cfg.ID, opts, s.cfg.Logger); err != nil {
 		return err
 	}
 	meta := s.store.Meta()

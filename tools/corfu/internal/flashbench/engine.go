@@ -3,9 +3,7 @@
 package flashbench
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -15,7 +13,6 @@ import (
 
 	"corfu/internal/wire"
 	"corfu/layout"
-	"corfu/tools/corfu/internal/bench"
 	"corfu/unit"
 	"corfu/unit/flash"
 )
@@ -54,7 +51,9 @@ func mmap(n int) ([]byte, error) {
 	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE)
 }
 
-func (m *memory) close() error { return errors.Join(unix.Munmap(m.ring), unix.Munmap(m.staging)) }
+func unmap(b []byte) error { return unix.Munmap(b) }
+
+func (m *memory) close() error { return errors.Join(unmap(m.ring), unmap(m.staging)) }
 
 // LoadWord implements unit.Memory.
 func (m *memory) LoadWord(slot int) wire.Word { return m.words[slot] }
@@ -80,7 +79,7 @@ type Engine struct {
 	u       *unit.Unit
 	lay     *layout.Layout
 	next    layout.Address
-	began   map[layout.Address]time.Time
+	began   [slots]time.Time
 	free    []wire.StagingSlot
 	batches chan *unit.Batch
 	flushed chan *unit.Batch
@@ -90,7 +89,7 @@ type Engine struct {
 
 // OpenEngine opens the engine on a directory, with what stands there.
 func OpenEngine(dir string) (*Engine, error) {
-	e := &Engine{lay: theLayout(), began: map[layout.Address]time.Time{},
+	e := &Engine{lay: theLayout(),
 		batches: make(chan *unit.Batch, unit.MaxInFlight), flushed: make(chan *unit.Batch, unit.MaxInFlight)}
 	var err error
 	if e.store, err = flash.Open(dir, 1, flash.Options{}, slog.New(slog.DiscardHandler)); err != nil {
@@ -172,150 +171,6 @@ func (e *Engine) Close() error {
 	return errors.Join(e.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow = e.u.View().Watermark }), e.store.Close(), e.mem.close())
 }
 
-// Writes keeps depth pages in flight for d, and tells how many were acknowledged a second, and how long each took. What
-// it wrote is given up afterwards.
-func (e *Engine) Writes(ctx context.Context, depth int, d time.Duration) (rate float64, s bench.Sample, err error) {
-	lat := bench.NewLatencies()
-	start, n, inFlight, asked := time.Now(), 0, 0, e.u.View().Base
-	for inFlight > 0 || time.Since(start) < d {
-		for inFlight < depth && time.Since(start) < d && e.publish() {
-			inFlight++
-		}
-		for b := e.u.NextBatch(); b != nil; b = e.u.NextBatch() {
-			e.batches <- b
-		}
-		select {
-		case b := <-e.flushed:
-			e.u.Flushed(b)
-		case <-e.store.Grown():
-			e.u.SetLimit(e.store.Limit(e.u.View().Watermark))
-		case <-ctx.Done():
-			return 0, s, ctx.Err()
-		}
-		if e.err != nil {
-			return 0, s, e.err
-		}
-		for _, a := range e.u.Output().Acks {
-			lat.Record(time.Since(e.began[a.Ack.Address]))
-			delete(e.began, a.Ack.Address)
-			e.free = append(e.free, a.Ack.Use.Slot)
-			inFlight--
-			n++
-		}
-		e.u.Output().Reset()
-		if v := e.u.View(); v.Base > asked+1024 {
-			asked = v.Base
-			e.ahead()
-		}
-	}
-	rate = float64(n) / time.Since(start).Seconds()
-	return rate, lat.Sample(), e.giveUp()
-}
-
-// giveUp trims all that was written.
-func (e *Engine) giveUp() error {
-	end := e.u.View().End
-	if err := e.store.UpdateMeta(func(m *flash.Meta) { m.TrimmedBelow = end }); err != nil {
-		return err
-	}
-	e.u.TrimPrefix(end)
-	if err := e.store.DropBelow(end); err != nil {
-		return err
-	}
-	time.Sleep(500 * time.Millisecond) // the segment ahead gets its zeros, as on a unit that is not new
-	return nil
-}
-
-// publish does what a client does; false: the window has not reached the address.
-func (e *Engine) publish() bool {
-	g := e.lay.Geometry
-	i := g.Slot(e.next)
-	if e.mem.words[i] != wire.EmptyWord(g.Generation(e.next), 1) {
-		return false
-	}
-	slot := e.free[len(e.free)-1]
-	e.free = e.free[:len(e.free)-1]
-	wire.SealPage(e.mem.Staging(slot), header(e.next))
-	e.began[e.next] = time.Now()
-	e.mem.words[i] = wire.MakeWord(wire.Written, g.Generation(e.next), wire.Use{Slot: slot, Count: 1}.Tag())
-	e.u.Doorbell(1, e.next)
-	e.next++
-	return true
-}
-
 func header(a layout.Address) wire.Header {
 	return wire.Header{Flags: wire.FlagData, Length: pageSize - wire.HeaderSize, Log: logID, Position: layout.Position(a), Epoch: 1, Attempt: wire.Attempt(a) + 1}
-}
-
-// Fill writes n pages in large batches, and notes them as settled but for the last window, as after a crash.
-func Fill(dir string, n int) (err error) {
-	s, err := flash.Open(dir, 1, flash.Options{}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	lay := theLayout()
-	const chunk = 512
-	mem, err := mmap(chunk * pageSize)
-	if err != nil {
-		return err
-	}
-	defer unix.Munmap(mem)
-	body := payload(7)
-	for a := 0; a < n; a += chunk {
-		if a == 0 {
-			if err := s.UpdateMeta(func(m *flash.Meta) { m.Log, m.Promise, m.Layout = flash.LogID(logID), 1, lay }); err != nil {
-				return err
-			}
-		}
-		pages := make([]flash.Page, min(chunk, n-a))
-		for i := range pages {
-			b := mem[i*pageSize : (i+1)*pageSize]
-			copy(b[wire.HeaderSize:], body)
-			wire.SealPage(b, header(layout.Address(a+i)))
-			pages[i] = flash.Page{Address: layout.Address(a + i), Bytes: b}
-		}
-		if err := s.Write(pages); err != nil {
-			return err
-		}
-	}
-	return s.UpdateMeta(func(m *flash.Meta) {
-		m.SettledBelow = layout.Address(max(0, n-lay.Geometry.Window))
-	})
-}
-
-// Reads keeps depth cold reads of pages below n in flight for d, each verified, and tells how many a second came, and how long each took.
-func (e *Engine) Reads(ctx context.Context, n, depth int, d time.Duration) (rate float64, s bench.Sample, err error) {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	lat := bench.NewLatencies()
-	count := 0
-	start := time.Now()
-	for i := range depth {
-		wg.Go(func() {
-			mem, bad := mmap(pageSize)
-			var mine []time.Duration
-			r := rand.New(rand.NewPCG(uint64(i), uint64(start.UnixNano())))
-			for bad == nil && time.Since(start) < d && ctx.Err() == nil {
-				a := layout.Address(r.IntN(n))
-				t := time.Now()
-				if bad = e.store.ReadPage(a, mem); bad != nil {
-					break
-				}
-				if state, _ := unit.Classify(mem, logID, layout.Position(a)); state != wire.Durable {
-					bad = fmt.Errorf("address %d is %v", a, state)
-				}
-				mine = append(mine, time.Since(t))
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			err = errors.Join(err, bad, unix.Munmap(mem))
-			for _, x := range mine {
-				lat.Record(x)
-			}
-			count += len(mine)
-		})
-	}
-	wg.Wait()
-	return float64(count) / time.Since(start).Seconds(), lat.Sample(), err
 }

@@ -20,9 +20,6 @@ type Fio struct {
 	MB     int // size of the file, all of it written before
 }
 
-// Name is its row.
-func (f Fio) Name() string { return fmt.Sprintf("fio %s", f.Engine) }
-
 type fioOut struct {
 	Jobs []struct {
 		Read, Write struct {
@@ -34,10 +31,14 @@ type fioOut struct {
 	} `json:"jobs"`
 }
 
-// Run measures for d: I/Os a second, and how long each took, counted from before the call: io_uring may do all the work in there.
+// warmUp is how long a row runs before it is measured.
+const warmUp = 100 * time.Millisecond
+
+// Run measures for d, after the warm-up: I/Os a second, and how long each took, counted from before the call: io_uring may do all the work in there.
 func (f Fio) Run(ctx context.Context, d time.Duration) (rate float64, s bench.Sample, err error) {
 	args := []string{"--name=x", "--filename=" + filepath.Join(f.Dir, "fio.dat"), fmt.Sprintf("--size=%dm", f.MB), "--overwrite=1",
-		"--bs=4k", "--direct=1", "--ioengine=" + f.Engine, "--time_based", fmt.Sprintf("--runtime=%dms", d.Milliseconds()),
+		"--bs=4k", "--direct=1", "--ioengine=" + f.Engine, "--thread", "--time_based", fmt.Sprintf("--runtime=%dms", d.Milliseconds()),
+		fmt.Sprintf("--ramp_time=%dms", warmUp.Milliseconds()),
 		"--group_reporting", "--output-format=json", "--lat_percentiles=1", "--clat_percentiles=0", "--randrepeat=0"}
 	if f.Write {
 		args = append(args, "--rw=write", "--sync=dsync")
@@ -45,7 +46,7 @@ func (f Fio) Run(ctx context.Context, d time.Duration) (rate float64, s bench.Sa
 		args = append(args, "--rw=randread")
 	}
 	if f.Engine == "psync" {
-		args = append(args, fmt.Sprintf("--numjobs=%d", f.Depth), "--thread")
+		args = append(args, fmt.Sprintf("--numjobs=%d", f.Depth))
 		if f.Write && f.Depth > 1 {
 			args = append(args, fmt.Sprintf("--size=%dm", f.MB/f.Depth), fmt.Sprintf("--offset_increment=%dm", f.MB/f.Depth))
 		}

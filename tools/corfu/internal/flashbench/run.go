@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"time"
 
 	"corfu/tools/corfu/internal/bench"
@@ -23,9 +22,23 @@ type Options struct {
 	Step     func(string)  // tells what is measured next
 }
 
+// Kinds of rows.
+const (
+	kindWrite      = "write"
+	kindRead       = "read"
+	kindMixedWrite = "write, 16 readers" // at the same time as
+	kindMixedRead  = "read, 16 writes"
+)
+
+// engineName and fioMixed are rows that each kind of depth 16 has.
+const (
+	engineName = "corfu"
+	fioMixed   = "fio psync"
+)
+
 // Row is one figure: medians of the rounds.
 type Row struct {
-	Kind  string  `json:"kind"` // "write" or "read"
+	Kind  string  `json:"kind"`
 	Depth int     `json:"depth"`
 	Name  string  `json:"name"`
 	Rate  float64 `json:"per_s"`
@@ -43,30 +56,33 @@ type Restart struct {
 	Heap   uint64  `json:"heap_bytes"` // in use afterwards
 }
 
-// Ratio compares the engine with the best of fio: the median over the rounds of the quotients of figures measured side by side.
-type Ratio struct {
-	Name  string  `json:"name"`
-	Ratio float64 `json:"ratio"`
-	Bar   float64 `json:"bar"`
-	Met   bool    `json:"met"`
-}
-
 // Report is what Run found.
 type Report struct {
-	Rows     []*Row    `json:"rows"`
-	Ratios   []Ratio   `json:"ratios"`
-	Restarts []Restart `json:"restarts"`
+	Processors int       `json:"gomaxprocs"` // of this process, as a unit has them
+	CPUs       int       `json:"cpus"`
+	Rows       []*Row    `json:"rows"`
+	Ratios     []Ratio   `json:"ratios"`
+	Restarts   []Restart `json:"restarts"`
 }
 
-// runner measures one row.
-type runner struct {
-	row *Row
-	run func() (float64, bench.Sample, error)
+// measured is what one run of a row gives.
+type measured struct {
+	rate float64
+	s    bench.Sample
+	err  error
+}
+
+func as(rate float64, s bench.Sample, err error) measured { return measured{rate, s, err} }
+
+// contest measures one row, or two at the same time.
+type contest struct {
+	rows []*Row
+	run  func() []measured
 }
 
 // Run measures writes, reads and starts; the rounds of all rows are interleaved.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	rep := &Report{}
+	rep := &Report{Processors: runtime.GOMAXPROCS(0), CPUs: runtime.NumCPU()}
 	if err := rep.beside(ctx, o); err != nil {
 		return nil, err
 	}
@@ -81,53 +97,39 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return rep, nil
 }
 
+// mostWrites is how many pages a second the engine is made room for before it is measured: more find space without zeros.
+const mostWrites = 100_000
+
+// room is how many pages the writes of all rounds may take.
+func (o Options) room() int {
+	each := (o.Duration + warmUp).Seconds() * mostWrites
+	return int(float64(o.Rounds) * (each/8 + each + each)) // depth 1, depth 16, depth 16 beside readers
+}
+
 func (rep *Report) beside(ctx context.Context, o Options) (err error) {
 	pages := o.MB << 20 / pageSize
-	o.Step("filling what is read")
-	reads := filepath.Join(o.Dir, "read")
-	if err := Fill(reads, pages); err != nil {
+	o.Step("filling what is read, and making room for what is written")
+	dir := filepath.Join(o.Dir, "unit")
+	if err := Fill(dir, pages, o.room()); err != nil {
 		return err
 	}
-	reader, err := OpenEngine(reads)
+	e, err := OpenEngine(dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, reader.Close()) }()
-	writer, err := OpenEngine(filepath.Join(o.Dir, "write"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, writer.Close()) }()
-	var rs []runner
-	add := func(kind, name string, depth int, run func() (float64, bench.Sample, error)) {
-		r := &Row{Kind: kind, Name: name, Depth: depth}
-		rep.Rows = append(rep.Rows, r)
-		rs = append(rs, runner{r, run})
-	}
-	for _, depth := range []int{1, 16} {
-		add("write", "corfu", depth, func() (float64, bench.Sample, error) { return writer.Writes(ctx, depth, o.Duration) })
-		for _, e := range []string{"psync", "io_uring"} {
-			f := Fio{Engine: e, Write: true, Depth: depth, Dir: o.Dir, MB: o.MB}
-			add("write", f.Name(), depth, func() (float64, bench.Sample, error) { return f.Run(ctx, o.Duration) })
-		}
-	}
-	for _, depth := range []int{1, 16} {
-		add("read", "corfu", depth, func() (float64, bench.Sample, error) { return reader.Reads(ctx, pages, depth, o.Duration) })
-		for _, e := range []string{"psync", "io_uring"} {
-			f := Fio{Engine: e, Depth: depth, Dir: o.Dir, MB: o.MB}
-			add("read", f.Name(), depth, func() (float64, bench.Sample, error) { return f.Run(ctx, o.Duration) })
-		}
-	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	cs := rep.contests(ctx, o, e, pages)
 	for round := range o.Rounds {
-		for _, r := range rs {
-			o.Step(fmt.Sprintf("round %d of %d: %s, depth %d, %s", round+1, o.Rounds, r.row.Kind, r.row.Depth, r.row.Name))
-			rate, s, err := r.run()
-			if err != nil {
-				return fmt.Errorf("%s, depth %d: %w", r.row.Name, r.row.Depth, err)
+		for i := range cs {
+			c := cs[(i+round)%len(cs)] // nothing always follows the same
+			r := c.rows[0]
+			o.Step(fmt.Sprintf("round %d of %d: %s, depth %d, %s", round+1, o.Rounds, r.Kind, r.Depth, r.Name))
+			for k, m := range c.run() {
+				if m.err != nil {
+					return fmt.Errorf("%s, %s, depth %d: %w", c.rows[k].Name, c.rows[k].Kind, c.rows[k].Depth, m.err)
+				}
+				c.rows[k].add(m)
 			}
-			r.row.rates = append(r.row.rates, rate)
-			r.row.p50s = append(r.row.p50s, micros(s.P50))
-			r.row.p99s = append(r.row.p99s, micros(s.P99))
 		}
 	}
 	for _, r := range rep.Rows {
@@ -137,37 +139,74 @@ func (rep *Report) beside(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-func (rep *Report) judge() {
-	add := func(name, kind string, depth int, bar float64, atMost bool, of func(*Row) []float64) {
-		var mine []float64
-		var best *Row // of fio's ways, the better one: nothing is won by a bad neighbour
-		for _, r := range rep.Rows {
-			switch {
-			case r.Kind != kind || r.Depth != depth:
-			case r.Name == "corfu":
-				mine = of(r)
-			case best == nil || (median(of(r)) < median(of(best))) == atMost:
-				best = r
-			}
-		}
-		var q []float64
-		for i, x := range of(best) {
-			if x > 0 {
-				q = append(q, mine[i]/x)
-			}
-		}
-		v := median(q)
-		rep.Ratios = append(rep.Ratios, Ratio{name + " / " + best.Name, v, bar, (v <= bar) == atMost})
+func (r *Row) add(m measured) {
+	r.rates = append(r.rates, m.rate)
+	r.p50s = append(r.p50s, micros(m.s.P50))
+	r.p99s = append(r.p99s, micros(m.s.P99))
+}
+
+// contests makes the rows.
+func (rep *Report) contests(ctx context.Context, o Options, e *Engine, pages int) (cs []contest) {
+	row := func(kind string, depth int, name string) *Row {
+		r := &Row{Kind: kind, Depth: depth, Name: name}
+		rep.Rows = append(rep.Rows, r)
+		return r
 	}
-	rate := func(r *Row) []float64 { return r.rates }
-	add("p50 of a durable write, depth 1", "write", 1, 1.15, true, func(r *Row) []float64 { return r.p50s })
-	add("durable writes a second, depth 16", "write", 16, 0.9, false, rate)
-	add("cold random reads a second, depth 16", "read", 16, 0.85, false, rate)
+	one := func(kind string, depth int, name string, run func() measured) {
+		cs = append(cs, contest{[]*Row{row(kind, depth, name)}, func() []measured { return []measured{run()} }})
+	}
+	two := func(name string, write, read func() measured) {
+		cs = append(cs, contest{[]*Row{row(kindMixedWrite, 16, name), row(kindMixedRead, 16, name)}, func() []measured { return together(write, read) }})
+	}
+	writes := func(depth int) func() measured {
+		return func() measured { return as(e.Writes(ctx, depth, o.Duration)) }
+	}
+	reads := func(depth int) func() measured {
+		return func() measured { return as(e.Reads(ctx, pages, depth, o.Duration)) }
+	}
+	fio := func(f Fio) func() measured {
+		f.Dir, f.MB = o.Dir, o.MB
+		return func() measured { return as(f.Run(ctx, o.Duration)) }
+	}
+	engines := []string{"psync", "io_uring"}
+	for _, depth := range []int{1, 16} {
+		one(kindWrite, depth, engineName, writes(depth))
+		for _, x := range engines {
+			one(kindWrite, depth, "fio "+x, fio(Fio{Engine: x, Write: true, Depth: depth}))
+		}
+	}
+	for _, depth := range []int{1, 16} {
+		one(kindRead, depth, engineName, reads(depth))
+		for _, x := range engines {
+			one(kindRead, depth, "fio "+x, fio(Fio{Engine: x, Depth: depth}))
+		}
+	}
+	two(engineName, writes(16), reads(16))
+	two(fioMixed, fio(Fio{Engine: "psync", Write: true, Depth: 16}), fio(Fio{Engine: "psync", Depth: 16}))
+	return cs
+}
+
+// together runs all at the same time.
+func together(run ...func() measured) []measured {
+	type at struct {
+		i int
+		m measured
+	}
+	c := make(chan at)
+	for i, f := range run {
+		go func() { c <- at{i, f()} }()
+	}
+	got := make([]measured, len(run))
+	for range run {
+		x := <-c
+		got[x.i] = x.m
+	}
+	return got
 }
 
 func restart(dir string, n int) (r Restart, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := Fill(dir, n); err != nil {
+	if err := Fill(dir, n, 0); err != nil {
 		return r, err
 	}
 	runtime.GC()
@@ -188,14 +227,3 @@ func restart(dir string, n int) (r Restart, err error) {
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Sorted(slices.Values(v))
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
-}
