@@ -22,10 +22,10 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit test-lab test-powercut powercut model bench bench-flash bench-lab lab lab-shell fmt vet lint proto deps clean go-present
+.PHONY: help build demo test test-unit test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 build: go-present ## build bin/corfu
 	CGO_ENABLED=1 $(GO) build -o bin/corfu ./tools/corfu
@@ -59,6 +59,9 @@ bench: build ## measure on this machine
 bench-flash: build ## measure the flash engine beside fio
 	deploy/apt-missing fio
 	bin/corfu bench-flash
+
+bench-flash-lab: build ## the same in the lab, on an emulated NVMe disk
+	deploy/lab/bench-flash.sh
 
 bench-lab: build ## measure in the lab, beside perftest
 	LAB_CPUS=$${LAB_CPUS:-3} LAB_TIMEOUT=$${LAB_TIMEOUT:-900} deploy/lab/lab \

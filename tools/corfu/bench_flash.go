@@ -28,12 +28,15 @@ are interleaved, the table shows medians. Needs fio.`,
 	f.IntVar(&o.Rounds, "rounds", 5, "rounds of each row")
 	f.DurationVar(&o.Duration, "duration", time.Second, "how long one figure is measured")
 	f.IntVar(&o.MB, "size", 512, "`MB` that are read from, and fio writes to")
+	f.IntVar(&o.Most, "most", 150_000, "durable `writes` a second for which written space is made ready; for each second of each round")
 	f.IntSliceVar(&o.Restart, "restart", []int{1000, 10_000, 100_000}, "`pages` of the logs that are opened")
 	f.BoolVar(&check, "check", false, "exit with status 1 if a bar is not met")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) (err error) {
 		switch {
 		case o.Rounds < 1 || o.Duration < 10*time.Millisecond:
 			return usagef("--rounds must be at least 1, --duration at least 10ms")
+		case o.Most < 1:
+			return usagef("--most %d: must be at least 1", o.Most)
 		case o.MB < 16:
 			return usagef("--size %d: must be at least 16", o.MB)
 		}

@@ -4,9 +4,10 @@
 //
 // # Goroutines
 //
-//	loop       owns the core. Takes events (doorbells, requests, functions) from one bounded queue; never
-//	           waits for flash or for a client
-//	flusher    writes the batch in flight to flash; one at a time, so batches form by themselves
+//	hand ×2    the one that has the helm is the loop and owns the core. Takes events (doorbells, requests, functions)
+//	           from one bounded queue; never waits for a client, and for flash only while it writes a lone page
+//	           itself. If that takes more than milliseconds, the other one takes the helm (flash.Helm)
+//	flusher ×3 write batches to flash; what arrives meanwhile is the next one
 //	link ×2    of each session: receives messages of one connection; with
 //	           a full queue it waits, and its client with it
 //	outbox ×2  of each session: sends acks and replies. A client that does not take them is cut off

@@ -59,8 +59,10 @@ func (s *Server) do(fn func(u *unit.Unit)) error {
 	}
 }
 
-// loopState belongs to the loop's goroutine.
+// loopState belongs to the goroutine that has the helm.
 type loopState struct {
+	timer     *time.Timer // of the next tick
+	inFlight  int         // batches on their way to flash
 	live      map[unit.Session]*link
 	busy      time.Time // of the last event
 	retry     time.Time // no flush before, after one that failed
@@ -72,10 +74,23 @@ type loopState struct {
 	published unit.Stats // as the metrics have them
 }
 
-func (s *Server) loop() {
-	defer close(s.loopDone)
-	timer := time.NewTimer(s.cfg.ScanIdle)
-	defer timer.Stop()
+// hand is one of two goroutines: one has the helm and runs the loop, the other relieves it if a write of
+// its own hangs (flash.Helm).
+func (s *Server) hand(helm bool) {
+	defer s.hands.Done()
+	for helm || s.helm.Relieve(s.loopDone) {
+		s.helm.Took()
+		if s.steer() {
+			s.loopState.timer.Stop()
+			close(s.loopDone)
+			return
+		}
+		helm = false
+	}
+}
+
+// steer is the loop. It returns true when it was told to stop, and false when it was relieved: then another owns the core.
+func (s *Server) steer() (stopped bool) {
 	for {
 		select {
 		case ev := <-s.events:
@@ -86,13 +101,17 @@ func (s *Server) loop() {
 			s.finishFlush(f)
 		case <-s.store.Grown():
 			s.setLimit()
-		case <-timer.C:
-			timer.Reset(s.tick())
+		case <-s.loopState.timer.C:
+			s.loopState.timer.Reset(s.tick())
 		case <-s.stopLoop:
-			return
+			return true
 		}
-		v := s.core.View() // one for the round: taking a batch moves nothing of what publish shows
-		s.startFlush(v)
+		// One for the round: taking a batch moves nothing of what publish shows, and a page that the loop itself wrote shows
+		// in the next one.
+		v := s.core.View()
+		if !s.startFlush(v) {
+			return false
+		}
 		s.deliver()
 		s.notifyFlushed(nil)
 		s.publish(v)
@@ -157,22 +176,44 @@ func (s *Server) handle(ev event) {
 	}
 }
 
-// startFlush hands batches to the flushers, as many as the core gives.
-func (s *Server) startFlush(v unit.View) {
+// startFlush hands batches to the flushers, as many as the core gives; a lone page it writes itself. It returns false
+// if it was relieved meanwhile.
+func (s *Server) startFlush(v unit.View) bool {
 	if !s.loopState.retry.IsZero() {
 		if time.Now().Before(s.loopState.retry) {
-			return
+			return true
 		}
 		s.loopState.retry = time.Time{}
 	}
 	if s.gather(v) {
-		return
+		return true
 	}
 	for b := s.core.NextBatch(); b != nil; b = s.core.NextBatch() {
 		s.loopState.gathering = time.Time{}
 		s.m.batchPages.Observe(float64(len(b.Records) + len(b.Trims)))
-		s.batches <- b // has room for all that may be in flight
+		s.loopState.inFlight++
+		if !s.alone(b) {
+			s.batches <- b // has room for all that may be in flight
+			continue
+		}
+		s.deliver() // what is there to be said does not wait for the disk
+		if !s.helm.Begin() {
+			s.batches <- b
+			continue
+		}
+		if !s.writeAlone(b) {
+			return false
+		}
+		if !s.loopState.retry.IsZero() {
+			return true // it failed: the pause comes first
+		}
 	}
+	return true
+}
+
+// alone tells whether b is one page, and nobody wants anything else.
+func (s *Server) alone(b *unit.Batch) bool {
+	return len(b.Records) == 1 && len(b.Trims) == 0 && s.loopState.inFlight == 1 && len(s.events) == 0
 }
 
 // flushed is a batch that was written, or not.
@@ -193,6 +234,20 @@ func (s *Server) gather(v unit.View) bool {
 	return time.Since(s.loopState.gathering) < s.cfg.Gather
 }
 
+// writeAlone writes b without another goroutine. It returns false if that took so long that another has the helm:
+// to that one the batch goes as from a flusher. Until helm.End nothing of the core is touched: another may own it.
+func (s *Server) writeAlone(b *unit.Batch) bool {
+	began := time.Now()
+	err := s.store.Write(b.Records)
+	f := flushed{b, err, time.Since(began)}
+	if !s.helm.End() {
+		s.flushed <- f // has room for all that may be in flight
+		return false
+	}
+	s.finishFlush(f)
+	return true
+}
+
 // flusher writes batches until there are no more.
 func (s *Server) flusher() {
 	defer s.flushers.Done()
@@ -207,6 +262,8 @@ func (s *Server) flusher() {
 
 func (s *Server) finishFlush(f flushed) {
 	s.m.flushSeconds.Observe(f.took.Seconds())
+	s.loopState.inFlight--
+	s.helm.Ended(len(f.batch.Records) == 1 && len(f.batch.Trims) == 0 && s.loopState.inFlight == 0 && len(s.events) == 0)
 	s.core.Flushed(f.batch)
 	if f.err == nil {
 		s.flushError.Store(nil)

@@ -37,6 +37,8 @@ type Server struct {
 	coldJobs   chan coldJob
 	stopLoop   chan struct{}
 	loopDone   chan struct{}
+	helm       *flash.Helm
+	hands      sync.WaitGroup // two: the helmsman and its relief
 	flushers   sync.WaitGroup
 	acceptDone chan struct{}
 	coldDone   sync.WaitGroup
@@ -79,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		cfg:    cfg,
 		events: make(chan event, queueDepth), batches: make(chan *unit.Batch, unit.MaxInFlight), flushed: make(chan flushed, unit.MaxInFlight),
 		coldJobs: make(chan coldJob, coldDepth),
-		stopLoop: make(chan struct{}), loopDone: make(chan struct{}),
+		stopLoop: make(chan struct{}), loopDone: make(chan struct{}), helm: flash.NewHelm(),
 		acceptDone: make(chan struct{}),
 		sessions:   map[*session]struct{}{}, tokens: map[token]pending{},
 		scrub: scrubber{kick: make(chan struct{}, 1), done: make(chan struct{})},
@@ -124,7 +126,10 @@ func (s *Server) start() (err error) {
 	if s.listener, err = s.cfg.Device.Listen(s.cfg.Fabric); err != nil {
 		return err
 	}
-	go s.loop()
+	s.loopState.timer = time.NewTimer(s.cfg.ScanIdle)
+	s.hands.Add(2)
+	go s.hand(true)
+	go s.hand(false)
 	for range unit.MaxInFlight {
 		s.flushers.Add(1)
 		go s.flusher()
@@ -235,6 +240,7 @@ func (s *Server) close() error {
 	errs = append(errs, s.saveSettled())
 	close(s.stopLoop)
 	<-s.loopDone
+	s.hands.Wait()
 	close(s.batches)
 	s.flushers.Wait()
 	close(s.coldJobs)

@@ -83,6 +83,9 @@ type Engine struct {
 	free    []wire.StagingSlot
 	batches chan *unit.Batch
 	flushed chan *unit.Batch
+	helm    *flash.Helm
+	flying  int // batches
+	stop    chan struct{}
 	err     error
 	wg      sync.WaitGroup
 }
@@ -90,7 +93,8 @@ type Engine struct {
 // OpenEngine opens the engine on a directory, with what stands there.
 func OpenEngine(dir string) (*Engine, error) {
 	e := &Engine{lay: theLayout(),
-		batches: make(chan *unit.Batch, unit.MaxInFlight), flushed: make(chan *unit.Batch, unit.MaxInFlight)}
+		batches: make(chan *unit.Batch, unit.MaxInFlight), flushed: make(chan *unit.Batch, unit.MaxInFlight),
+		helm: flash.NewHelm(), stop: make(chan struct{})}
 	var err error
 	if e.store, err = flash.Open(dir, 1, flash.Options{}, slog.New(slog.DiscardHandler)); err != nil {
 		return nil, err
@@ -137,6 +141,10 @@ func OpenEngine(dir string) (*Engine, error) {
 		e.wg.Add(1)
 		go e.flusher()
 	}
+	e.wg.Go(func() {
+		for e.helm.Relieve(e.stop) { // a unit would take the loop over; here nothing else waits for it
+		}
+	})
 	return e, nil
 }
 
@@ -167,6 +175,7 @@ func (e *Engine) ahead() {
 // Close closes the engine; no Run is under way.
 func (e *Engine) Close() error {
 	close(e.batches)
+	close(e.stop)
 	e.wg.Wait()
 	return errors.Join(e.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow = e.u.View().Watermark }), e.store.Close(), e.mem.close())
 }

@@ -37,12 +37,10 @@ func (e *Engine) Writes(ctx context.Context, depth int, d time.Duration) (rate f
 		for inFlight < depth && now.Before(x.end) && e.publish() {
 			inFlight++
 		}
-		for b := e.u.NextBatch(); b != nil; b = e.u.NextBatch() {
-			e.batches <- b
-		}
+		e.flush()
 		select {
 		case b := <-e.flushed:
-			e.u.Flushed(b)
+			e.ended(b)
 		case <-e.store.Grown():
 			e.u.SetLimit(e.store.Limit(e.u.View().Watermark))
 		case <-ctx.Done():
@@ -68,6 +66,31 @@ func (e *Engine) Writes(ctx context.Context, depth int, d time.Duration) (rate f
 		}
 	}
 	return x.rate(n), lat.Sample(), nil
+}
+
+// flush starts what is to be written, as a unit's loop does: a lone page it writes itself.
+func (e *Engine) flush() {
+	for b := e.u.NextBatch(); b != nil; b = e.u.NextBatch() {
+		e.flying++
+		if len(b.Records) > 1 || e.flying > 1 || !e.helm.Begin() {
+			e.batches <- b
+			continue
+		}
+		if err := e.store.Write(b.Records); err != nil {
+			e.err = err
+		}
+		if !e.helm.End() {
+			e.helm.Took()
+		}
+		e.flushed <- b
+	}
+}
+
+// ended tells the core that a batch is on flash.
+func (e *Engine) ended(b *unit.Batch) {
+	e.flying--
+	e.helm.Ended(len(b.Records) == 1 && e.flying == 0)
+	e.u.Flushed(b)
 }
 
 // publish does what a client does; false: the window has not reached the address.

@@ -18,6 +18,7 @@ type Options struct {
 	Rounds   int
 	Duration time.Duration // of one figure
 	MB       int           // of what is read
+	Most     int           // writes a second for which room is made before; more find space without zeros
 	Restart  []int         // pages of the logs that are opened
 	Step     func(string)  // tells what is measured next
 }
@@ -97,12 +98,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	return rep, nil
 }
 
-// mostWrites is how many pages a second the engine is made room for before it is measured: more find space without zeros.
-const mostWrites = 100_000
-
 // room is how many pages the writes of all rounds may take.
 func (o Options) room() int {
-	each := (o.Duration + warmUp).Seconds() * mostWrites
+	each := (o.Duration + warmUp).Seconds() * float64(o.Most)
 	return int(float64(o.Rounds) * (each/8 + each + each)) // depth 1, depth 16, depth 16 beside readers
 }
 
