@@ -27,7 +27,7 @@ func (t *turns) allowed() int {
 // take waits for a turn.
 func (t *turns) take() {
 	t.mu.Lock()
-	if len(t.waiting) == 0 && t.reading < t.allowed() {
+	if t.reading < t.allowed() { // then nobody waits: admit gives turns as soon as there are any
 		t.reading++
 		t.mu.Unlock()
 		return
