@@ -21,12 +21,13 @@ func (a *app) benchFlashCommand() *cobra.Command {
 		Long: `Measure, side by side on one directory: durable page writes of the flash engine (core,
 group commit, store, as a unit has them, without a network) and fio's with O_DSYNC; cold
 random reads and fio's; then how long a start takes, for logs of several sizes. Rounds
-are interleaved, the table shows medians. Needs fio.`,
+are interleaved, the table shows medians. Needs fio, a quiet machine, and disk space:
+about 5 GB as it is, less with fewer rounds or a lower --most.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Dir, "dir", "", "`directory` on the disk to be measured (default: a temporary one)")
-	f.IntVar(&o.Rounds, "rounds", 5, "rounds of each row")
-	f.DurationVar(&o.Duration, "duration", time.Second, "how long one figure is measured")
+	f.IntVar(&o.Rounds, "rounds", 7, "rounds of each row")
+	f.DurationVar(&o.Duration, "duration", 400*time.Millisecond, "how long one figure is measured")
 	f.IntVar(&o.MB, "size", 512, "`MB` that are read from, and fio writes to")
 	f.IntVar(&o.Most, "most", 150_000, "durable `writes` a second for which written space is made ready; for each second of each round")
 	f.IntSliceVar(&o.Restart, "restart", []int{1000, 10_000, 100_000}, "`pages` of the logs that are opened")

@@ -19,7 +19,7 @@ type Helm struct {
 
 // States of a Helm, in the lowest bits of its word.
 const (
-	helmAsleep  = iota // nobody watches: the helmsman must not write
+	helmAsleep  = iota // 0; nobody watches: the helmsman must not write
 	helmWatched        // the relief looks in every few milliseconds
 	helmWriting        // and the helmsman writes
 	helmState   = 3    // mask
@@ -100,7 +100,7 @@ func (h *Helm) watch(stop <-chan struct{}) (took, stopped bool) {
 		if w == seen {
 			// The same as a whole tick ago: the same write, or none.
 			took = w&helmState == helmWriting
-			if h.word.CompareAndSwap(w, w&^helmState|helmAsleep) {
+			if h.word.CompareAndSwap(w, w&^helmState) {
 				return took, false
 			}
 			took = false

@@ -28,7 +28,6 @@ type quotient struct {
 
 func rates(r *Row) []float64 { return r.rates }
 func p50s(r *Row) []float64  { return r.p50s }
-func p99s(r *Row) []float64  { return r.p99s }
 
 // bars are what the engine is held to.
 var bars = []quotient{
