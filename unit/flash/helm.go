@@ -69,8 +69,9 @@ func (h *Helm) End() bool {
 	return w&helmState == helmWriting && h.word.CompareAndSwap(w, w&^helmState|helmWatched)
 }
 
-// Relieve waits until the helmsman's write takes too long, and takes the helm; it returns false when stop is closed. One
-// goroutine at a time calls it, the one that has not the helm.
+// Relieve waits until the helmsman's write takes too long, and takes the helm; it returns false when stop is closed: from
+// then on nobody watches, whatever the word says, and the helmsman stops as well. One goroutine at a time calls it, the one
+// that has not the helm.
 func (h *Helm) Relieve(stop <-chan struct{}) bool {
 	for {
 		select {
