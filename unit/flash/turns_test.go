@@ -16,7 +16,9 @@ type gated struct {
 }
 
 func (f gated) Read(b []byte, off int64) error {
-	pass(f.reads)
+	if off < 16*4096 { // not the trims of the segment, which stand behind its pages
+		pass(f.reads)
+	}
 	return f.File.Read(b, off)
 }
 
