@@ -238,7 +238,9 @@ func (s *Server) gather(v unit.View) bool {
 // to that one the batch goes as from a flusher. Until helm.End nothing of the core is touched: another may own it.
 func (s *Server) writeAlone(b *unit.Batch) bool {
 	began := time.Now()
+	s.writing.Add(1)
 	err := s.store.Write(b.Records)
+	s.writing.Add(-1)
 	f := flushed{b, err, time.Since(began)}
 	if !s.helm.End() {
 		s.flushed <- f // has room for all that may be in flight
