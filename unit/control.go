@@ -36,7 +36,7 @@ type control struct {
 	phase      Phase
 	epoch      layout.Epoch // Open: served. Sealed, or Closed while sealing: the promise made in this life; else 0
 	answer     Snapshot     // to the last seal
-	intact     layout.Epoch // rule R16: opened in it and not restarted since; 0: none
+	intact     layout.Epoch // rule R16: opened in it and not restarted since, but for clean stops; 0: none
 	reconciled layout.Epoch // rule R18: since the last seal; 0: not
 }
 
@@ -101,6 +101,11 @@ func (u *Unit) CheckSealed(n layout.Epoch) error {
 	}
 	return nil
 }
+
+// StoppedIn says, right after New, that the unit stopped cleanly when it was intact in epoch e: it closed, brought all that was
+// published to flash, and only then wrote that down. Nothing was lost by that restart, so it is intact in e still (rules R16, R19;
+// docs/model, stop). It is closed all the same, and what was written down is erased before it opens again.
+func (u *Unit) StoppedIn(e layout.Epoch) { u.intact = e }
 
 // Forget notes that all entries are about to be wiped: the unit is intact in no epoch any more.
 func (u *Unit) Forget() {

@@ -76,13 +76,20 @@ func TestStartedClusterServes(t *testing.T) {
 	}
 }
 
+// Under memory durability as well: a clean stop loses nothing (R16).
 func TestSecondStartFindsTheFirst(t *testing.T) {
+	for _, d := range []layout.Durability{layout.Flash, layout.Memory} {
+		t.Run(d.String(), func(t *testing.T) { testSecondStart(t, d) })
+	}
+}
+
+func testSecondStart(t *testing.T, d layout.Durability) {
 	ctx, dev, dir := testContext(t), openDevice(t), t.TempDir()
 	var first *layout.Layout
 	for start := range 3 {
 		o := devcluster.Options{Device: dev, Dir: dir}
 		if start == 0 {
-			o.Chains, o.Replicas = 1, 2
+			o.Chains, o.Replicas, o.Durability = 1, 2, d
 		}
 		c, err := devcluster.Start(ctx, o)
 		if err != nil {

@@ -19,6 +19,8 @@ type Meta struct {
 	TrimmedBelow layout.Address // all below were given up
 	// SettledBelow: all below were durable when the meta was written, so a page there that does not verify is damaged, not torn.
 	SettledBelow layout.Address
+	// Stopped: the unit stopped cleanly when it was intact in this epoch, with everything on flash (unit.StoppedIn). 0: it runs, or did not.
+	Stopped      layout.Epoch   `json:",omitzero"`
 	Scrub        Scrub          `json:",omitzero"`
 	SegmentPages int            // pages of one segment file
 	Layout       *layout.Layout `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages

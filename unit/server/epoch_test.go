@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"os"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -24,7 +25,7 @@ func TestR3AcknowledgedSurvivesRestart(t *testing.T) {
 	}
 	r.restart()
 	snap := r.open(2, false)
-	if snap.Watermark != 100 || snap.End != 100 || snap.IntactEpoch != 0 {
+	if snap.Watermark != 100 || snap.End != 100 {
 		t.Fatalf("snapshot: %v", snap)
 	}
 	m = r.session(2)
@@ -235,6 +236,62 @@ func TestR16IntactWithoutActivation(t *testing.T) {
 	must(t, r.reconcile(3, false))
 	// Epoch 3 was aborted: the base is 2 still.
 	if snap, err := r.seal(4, 2); err != nil || snap.IntactEpoch != 2 {
+		t.Fatal(snap, err)
+	}
+}
+
+// crash goes on with a copy of the unit's directory, as a start after the process was killed would find it.
+func (r *rig) crash() {
+	r.t.Helper()
+	image := directory(r.t)
+	must(r.t, os.CopyFS(image, os.DirFS(r.cfg.Dir)))
+	r.stop()
+	r.cfg.Dir = image
+	r.start()
+}
+
+// R16, R19: a clean stop loses nothing, so that the unit is intact afterwards in the epoch in which it was; after a crash it is not,
+// and neither is it if the mark of the stop was read once and the unit was sealed since.
+func TestR16CleanStopKeepsTheUnitIntact(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	sealed := func(n layout.Epoch, intact uint64, when string) {
+		t.Helper()
+		if snap, err := r.seal(n, 1); err != nil || snap.IntactEpoch != intact {
+			t.Fatalf("%s: %v, %v; want intact in %d", when, snap, err, intact)
+		}
+	}
+	r.open(1, true)
+	r.session(1).put(0)
+	r.restart()
+	if got := r.state(); got.State != "closed" {
+		t.Fatalf("state %v", got)
+	}
+	r.restart()
+	sealed(2, 1, "after two clean stops")
+	r.restart()
+	sealed(3, 1, "stopped while it was sealed")
+	r.crash()
+	sealed(4, 0, "after a crash")
+	r.restart()
+	sealed(5, 0, "a clean stop after that")
+}
+
+// R16: a unit that could not bring everything to flash has not stopped cleanly.
+func TestR16StopThatLosesSomethingIsNotClean(t *testing.T) {
+	r, broken, _ := newFaultyRig(t)
+	m := r.session(1)
+	m.put(0)
+	broken.Store(true)
+	if _, _, err := m.write(1, wire.MakeAttempt(9, 2), true); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.conn.Close()
+	if err := r.unit.Close(); err == nil {
+		t.Fatal("closed without an error")
+	}
+	broken.Store(false)
+	r.start()
+	if snap, err := r.seal(2, 1); err != nil || snap.IntactEpoch != 0 || snap.End != 1 {
 		t.Fatal(snap, err)
 	}
 }

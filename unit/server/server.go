@@ -105,6 +105,9 @@ func (s *Server) start() (err error) {
 	}
 	meta := s.store.Meta()
 	s.core = unit.New(s.cfg.ID, layout.LogID(meta.Log), meta.Promise)
+	if meta.Stopped != 0 {
+		s.core.StoppedIn(meta.Stopped)
+	}
 	if meta.Layout != nil {
 		if err := s.adopt(meta.Layout); err != nil {
 			return err
@@ -238,6 +241,9 @@ func (s *Server) close() error {
 		errs = append(errs, fmt.Errorf("unit: not everything published is on flash: %w", err))
 	}
 	errs = append(errs, s.saveSettled())
+	if errors.Join(errs...) == nil {
+		errs = append(errs, s.markStopped())
+	}
 	close(s.stopLoop)
 	<-s.loopDone
 	s.hands.Wait()
@@ -250,6 +256,18 @@ func (s *Server) close() error {
 		errs = append(errs, s.mem.close())
 	}
 	return errors.Join(append(errs, s.store.Close())...)
+}
+
+// markStopped notes that the unit stops cleanly: its index is out of reach, its sessions have ended, and what they published is on flash.
+func (s *Server) markStopped() error {
+	var v unit.View
+	if err := s.do(func(u *unit.Unit) { v = u.View() }); err != nil {
+		return err
+	}
+	if v.Intact == 0 || v.Outdated || s.store.Meta().Stopped == v.Intact {
+		return nil
+	}
+	return s.store.UpdateMeta(func(m *flash.Meta) { m.Stopped = v.Intact })
 }
 
 // idle tells whether no session is left: else its memory must be leaked.
