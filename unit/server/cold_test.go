@@ -148,10 +148,11 @@ func TestColdReadsGoOnBesideAFlushThatHangs(t *testing.T) {
 		eventually(t, "a read on the disk", func() bool { return len(reads.held) == 1 && m.answers(flood) == i })
 		reads.one()
 	}
+	// Before the look: it uses the memory that the answers come to.
+	eventually(t, "the next read", func() bool { return len(reads.held) == 1 && m.answers(flood) == 10 })
 	if w := m.look(3); w.State() != wire.Written {
 		t.Fatalf("word of what hangs is %v", w)
 	}
-	eventually(t, "the next read", func() bool { return len(reads.held) == 1 && m.answers(flood) == 10 })
 	writes.open()
 	m.ack(3)
 	eventually(t, "all readers on the disk", func() bool { return len(reads.held) == 4 })
