@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
+
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -25,13 +27,19 @@ func (l *Log) Trim(ctx context.Context, p layout.Position) error {
 	if err != nil {
 		return err
 	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(trimsAtOnce)
 	for _, q := range others {
-		if err := l.trim(ctx, q); err != nil {
-			return err
-		}
+		g.Go(func() error { return l.trim(gctx, q) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	return l.trim(ctx, p)
 }
+
+// trimsAtOnce is how many fragments of an entry are trimmed at the same time: a unit makes trims that arrive together durable by one write.
+const trimsAtOnce = 16
 
 // trim gives up one page, at the head first (docs/model, trim): if the tail gave it up first, a reader might see that, and see the
 // value again if a seal did not reach the tail.

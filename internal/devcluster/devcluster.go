@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"corfu/internal/control"
 	"corfu/internal/wire/pb"
@@ -149,14 +152,22 @@ func (c *Cluster) UnitDir(id layout.UnitID) string {
 	return filepath.Join(c.opts.Dir, fmt.Sprintf("unit-%d", id))
 }
 
-// Reconfigure moves the cluster to a new epoch with the same members, and returns its layout.
+// Reconfigure moves the cluster to a new epoch with the same members, and returns its layout. It asks until ctx ends while a member is
+// unreachable.
 func (c *Cluster) Reconfigure(ctx context.Context) (*layout.Layout, error) {
-	m, err := pb.NewLayoutServiceClient(c.conn).Reconfigure(ctx, &pb.ReconfigureRequest{Reason: "devcluster"})
-	if err != nil {
-		return nil, fmt.Errorf("devcluster: reconfigure: %w", err)
+	for {
+		m, err := pb.NewLayoutServiceClient(c.conn).Reconfigure(ctx, &pb.ReconfigureRequest{Reason: "devcluster"})
+		switch {
+		case err == nil:
+			return pbconv.ToLayout(m)
+		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
+			return nil, fmt.Errorf("devcluster: reconfigure: %w", err)
+		}
+		time.Sleep(reconfigurePause) // nothing was done: a member did not answer in time, as happens on a machine that is very busy
 	}
-	return pbconv.ToLayout(m)
 }
+
+const reconfigurePause = 100 * time.Millisecond
 
 // Health is nil while every member serves.
 func (c *Cluster) Health() error {

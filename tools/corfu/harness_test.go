@@ -135,7 +135,7 @@ func (c *cli) ok(args ...string) string {
 
 func (c *cli) okIn(stdin string, args ...string) string {
 	c.t.Helper()
-	got := c.run(stdin, args...)
+	got := c.run(stdin, append([]string{"--timeout", patience.String()}, args...)...) // however busy the machine is
 	if got.code != 0 || got.stderr != "" {
 		c.t.Fatalf("corfu %s: exit %d, stderr %q", strings.Join(args, " "), got.code, got.stderr)
 	}

@@ -58,12 +58,25 @@ func steps(lines []line) string {
 	return strings.Join(s, " ")
 }
 
-// TestGuestTellsTheTruth: boots without a cut in between, on this machine, judged as the real ones are.
+// loaded tells whether there was load enough to judge by, and of how many entries larger than a page.
+func loaded(w *witness) (large int, enough bool) {
+	for _, x := range w.acked {
+		if x.pages() > 1 {
+			large++
+		}
+	}
+	return large, len(w.acked) >= 20 && w.reads >= 20 && large >= 2
+}
+
+// TestGuestTellsTheTruth: boots without a cut in between, on this machine, judged as the real ones are; three of them, and more where
+// the machine is so busy that little is done in one.
 func TestGuestTellsTheTruth(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cluster")
 	w := newWitness()
-	for boot := 1; boot <= 3; boot++ {
-		last := boot == 3
+	const most = 30
+	for boot, last := 1, false; !last; boot++ {
+		_, enough := loaded(w)
+		last = boot >= 3 && (enough || boot == most)
 		lines := runGuest(t, guest{boot: boot, dir: dir, from: w.begin(last), last: last, limit: 500 * time.Millisecond})
 		for _, l := range lines {
 			w.hear(l)
@@ -79,13 +92,8 @@ func TestGuestTellsTheTruth(t *testing.T) {
 	if err := w.verdict(); err != nil {
 		t.Error(err)
 	}
-	large := 0
-	for _, x := range w.acked {
-		if x.pages() > 1 {
-			large++
-		}
-	}
-	if len(w.acked) < 20 || w.reads < 20 || large < 2 {
+	large, enough := loaded(w)
+	if !enough {
 		t.Errorf("%d positions acknowledged, %d entries of several, %d reads: no load", len(w.acked), large, w.reads)
 	}
 	t.Logf("%d positions acknowledged, %d entries of several, %d reads", len(w.acked), large, w.reads)
