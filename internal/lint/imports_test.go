@@ -29,7 +29,7 @@ var mayImport = []struct {
 	{"internal/wire", []string{"layout"}},
 	{"internal/wire/pb", nil},
 	{"internal/wire/pbconv", []string{"layout", "internal/wire", "internal/wire/pb"}},
-	{"internal/control", nil},
+	{"internal/control", []string{"internal/wire/pb"}}, // pb: who leads the layout servers stands in an error detail
 
 	// What the servers' metrics have in common; it knows none of them.
 	{"internal/promset", nil},

@@ -14,6 +14,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
@@ -25,11 +26,22 @@ import (
 type Config struct {
 	ID      uint16 // of this server among the layout servers; default 1
 	Dir     string // Raft's log and snapshots; it is made if it is missing
-	Control string // host:port of the gRPC service; default 127.0.0.1:0, a free port
+	Control string // host:port of the gRPC service; default what Servers says of this one, else 127.0.0.1:0, a free port
 
-	// Raft is the host:port of Raft's own transport. A single server has nobody to talk to: the address is
-	// checked and not opened.
+	// Servers are all layout servers of the log, this one included: three, five or seven, the same at each of them. None, or this
+	// one alone: a single server. Who belongs to them is fixed once the store was made; their addresses may change.
+	Servers []Peer
+
+	// Raft is the host:port that the other servers reach this one at; default what Servers says. A single server
+	// has nobody to talk to: the address is checked and not opened.
 	Raft string
+
+	// Listeners that are open already, in place of Control and Raft; they are the server's from Start on, even if it fails.
+	ControlListener, RaftListener net.Listener
+
+	// Election is how long the leader may be silent before another is elected, 20 ms or more; default 200 ms. All of Raft's
+	// time-outs follow from it. A new leader is there after about twice that. Of no use to a single server.
+	Election time.Duration
 
 	// Bootstrap describes the log to found: units, chains, sequencer, geometry, durability. Its epoch does not count; its log id
 	// is made up if it is zero. Where the store has a log already that one stays, whatever Bootstrap says; only the control addresses
@@ -40,17 +52,22 @@ type Config struct {
 	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: at most 1 s
 	StallTimeout time.Duration // for a reconciliation to make any progress; default 60 s
 
-	Insecure      bool                // allow the control plane in clear outside loopback
+	Insecure      bool                // allow the control plane and Raft in clear outside loopback
 	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
 	DialOptions   []grpc.DialOption   // credentials towards units and sequencer; none: in clear
 
 	Registerer prometheus.Registerer // default: metrics are kept and not registered
 	Logger     *slog.Logger          // default: discard
+
+	network func(raft.StreamLayer) raft.StreamLayer // of tests: puts faults between Raft and TCP
 }
 
 func (c Config) withDefaults() Config {
 	c.ID = cmp.Or(c.ID, 1)
-	c.Control = cmp.Or(c.Control, control.FreePort)
+	me, _ := c.peer(c.ID)
+	c.Control = cmp.Or(c.Control, me.Control, control.FreePort)
+	c.Raft = cmp.Or(c.Raft, me.Raft)
+	c.Election = cmp.Or(c.Election, 200*time.Millisecond)
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 10*time.Second)
 	c.StallTimeout = cmp.Or(c.StallTimeout, time.Minute)
@@ -68,10 +85,9 @@ func (c Config) Validate() error {
 	if c.Dir == "" {
 		errs = append(errs, errors.New("no directory for the store"))
 	}
-	if c.Raft != "" {
-		if _, _, err := net.SplitHostPort(c.Raft); err != nil {
-			errs = append(errs, fmt.Errorf("raft address %q: %w", c.Raft, err))
-		}
+	errs = append(errs, c.validateServers()...)
+	if c.Election < minElection {
+		errs = append(errs, fmt.Errorf("election time-out is %v: must be at least %v", c.Election, minElection))
 	}
 	for name, d := range map[string]time.Duration{"poll interval": c.Poll, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout} {
 		if d < time.Millisecond {

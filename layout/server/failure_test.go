@@ -345,6 +345,7 @@ func TestWatchSendsEveryLaterLayout(t *testing.T) {
 	c.start()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	await(t, "it leads", func() error { _, err := c.client().Status(ctx, &pb.StatusRequest{}); return err })
 	stream, err := c.client().Watch(ctx, &pb.WatchRequest{})
 	if err != nil {
 		t.Fatal(err)

@@ -83,7 +83,9 @@ func (m *manager) run(ctx context.Context) {
 		}
 		m.log.Info("leads the layout servers", "term", term)
 		m.set(func(s *shown) { s.leader = true })
-		m.lead(ctx, term)
+		reign, end := m.store.during(ctx, term)
+		m.lead(reign, term)
+		end()
 		m.set(func(s *shown) { *s = shown{} })
 		m.refuse(errNotLeader)
 	}
@@ -319,14 +321,9 @@ func (m *manager) answer(o outcome) {
 
 // ask waits for a reconfiguration that began after the call. It fails with errNotLeader where another server leads.
 func (m *manager) ask(ctx context.Context, reason string) (*layout.Layout, error) {
-	if err := m.takeOver(ctx); err != nil {
-		return nil, err
-	}
 	q := &request{reason: reason, done: make(chan outcome, 1)}
-	select {
-	case m.requests <- q:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := m.hand(ctx, q); err != nil {
+		return nil, err
 	}
 	select {
 	case o := <-q.done:
@@ -336,11 +333,28 @@ func (m *manager) ask(ctx context.Context, reason string) (*layout.Layout, error
 	}
 }
 
+// hand gives a request to the manager's goroutine, which listens only while this server leads.
+func (m *manager) hand(ctx context.Context, q *request) error {
+	for {
+		change := m.store.changes()
+		if err := m.takeOver(ctx); err != nil {
+			return err
+		}
+		select {
+		case m.requests <- q:
+			return nil
+		case <-change:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // takeOver waits while Raft has elected this server and the manager has not begun to lead yet.
 func (m *manager) takeOver(ctx context.Context) error {
-	for !m.status().leader {
-		if !m.store.elected() {
-			return errNotLeader
+	for m.store.elected() {
+		if m.status().leader {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -348,7 +362,7 @@ func (m *manager) takeOver(ctx context.Context) error {
 		case <-time.After(leadPoll):
 		}
 	}
-	return nil
+	return errNotLeader
 }
 
 func (m *manager) set(fn func(*shown)) {

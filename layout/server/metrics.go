@@ -41,7 +41,23 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 		st.fsm.view(func(s *layout.State) { e = float64(s.Latest()) })
 		return e
 	})
+	m.addRaft(st)
 	return m, m.Register(reg)
+}
+
+// addRaft adds what an operator wants to know of this layout server among the others.
+func (m *metrics) addRaft(st *store) {
+	m.GaugeFunc("raft_leader", "1 if this layout server leads, else 0.", func() float64 {
+		if st.elected() {
+			return 1
+		}
+		return 0
+	})
+	m.GaugeFunc("raft_term", "Raft's current term: it rises with every election.", func() float64 { return float64(st.raft.CurrentTerm()) })
+	m.GaugeFunc("raft_commit_index", "Index of the last entry of Raft's log that this server knows to be committed.",
+		func() float64 { return float64(st.raft.CommitIndex()) })
+	m.GaugeFunc("raft_last_contact_seconds", "Time since the leader was last heard, or since the start; 0 at the leader.",
+		func() float64 { return st.contact().Seconds() })
 }
 
 func (m *metrics) result(err error) {

@@ -29,31 +29,36 @@ type Server struct {
 	grpc    *grpc.Server
 	ctx     context.Context
 	cancel  context.CancelFunc
-	running sync.WaitGroup
 	once    sync.Once
 	closing error
+
+	serving, managing sync.WaitGroup
 }
 
 // Start opens the store and begins to serve; the manager takes over once Raft has elected this server. ctx bounds the start alone.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("layout server: %w", err)
-	}
-	l, err := control.Listen(cfg.Control, len(cfg.ServerOptions) > 0, cfg.Insecure)
-	if err != nil {
-		return nil, fmt.Errorf("layout server: %w", err)
-	}
-	s := &Server{cfg: cfg, log: cfg.Logger, control: l}
+	s := &Server{cfg: cfg, log: cfg.Logger, control: cfg.ControlListener}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("layout server: %w", err), s.Close())
 	}
-	s.log.Info("layout server started", "control", s.ControlAddr(), "dir", cfg.Dir)
+	s.log.Info("layout server started", "id", cfg.ID, "of", len(s.store.servers), "control", s.ControlAddr(), "dir", cfg.Dir)
 	return s, nil
 }
 
 func (s *Server) open() (err error) {
+	if err := s.cfg.Validate(); err != nil {
+		return err
+	}
+	if s.control == nil {
+		if s.control, err = control.Listen(s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
+			return err
+		}
+	}
+	if s.cfg.alone() {
+		s.cfg.Control = s.ControlAddr() // which others are told
+	}
 	if s.store, err = openStore(s.cfg); err != nil {
 		return err
 	}
@@ -63,17 +68,18 @@ func (s *Server) open() (err error) {
 	s.manager = newManager(s.cfg, s.store, s.metrics)
 	s.grpc = control.Serve(s.cfg.ServerOptions...)
 	pb.RegisterLayoutServiceServer(s.grpc, service{s: s})
-	s.running.Go(func() { _ = s.grpc.Serve(s.control) })
-	s.running.Go(func() { s.manager.run(s.ctx) })
+	pb.RegisterLayoutServerServiceServer(s.grpc, stateService{s: s})
+	s.serving.Go(func() { _ = s.grpc.Serve(s.control) })
+	s.managing.Go(func() { s.manager.run(s.ctx) })
 	return nil
 }
 
 // ControlAddr is the host:port of the gRPC service.
 func (s *Server) ControlAddr() string { return s.control.Addr().String() }
 
-// Health is nil while this server answers for an active layout; else it says why not.
+// Health is nil while this server, as leader or as follower of one that it hears of, knows an active layout; else it says why not.
 func (s *Server) Health() error {
-	if err := s.store.verify(); err != nil {
+	if _, err := s.store.verify(); err != nil && (s.store.leader().ID == 0 || s.store.contact() > healthyContact*s.cfg.Election) {
 		return err
 	}
 	if l, _ := s.store.fsm.active.get(); l == nil {
@@ -85,22 +91,38 @@ func (s *Server) Health() error {
 	return nil
 }
 
-// Close stops the server. A reconfiguration in progress is aborted; all that was decided stays. Idempotent.
+// healthyContact is how many election time-outs a healthy follower may go without news of its leader.
+const healthyContact = 5
+
+// Close stops the server. A reconfiguration in progress is aborted; all that was decided stays. Another server is asked to lead, where
+// there are several. Idempotent.
 func (s *Server) Close() error {
 	s.once.Do(func() {
 		s.cancel()
-		if s.grpc != nil {
-			control.Stop(s.grpc, grace)
-		} else {
-			s.closing = errors.Join(s.closing, s.control.Close())
+		s.managing.Wait() // it still leads, and so can abort what it began
+		if s.store != nil {
+			s.store.handOver(s.log)
 		}
-		s.running.Wait()
+		s.stopServing()
 		if s.metrics != nil {
 			s.metrics.Unregister()
 		}
 		if s.store != nil {
 			s.closing = errors.Join(s.closing, s.store.close())
 		}
+		if l := s.cfg.RaftListener; l != nil {
+			_ = l.Close() // Raft did, unless it never got that far
+		}
 	})
 	return s.closing
+}
+
+func (s *Server) stopServing() {
+	switch {
+	case s.grpc != nil:
+		control.Stop(s.grpc, grace)
+		s.serving.Wait()
+	case s.control != nil:
+		s.closing = errors.Join(s.closing, s.control.Close())
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -24,32 +25,42 @@ type service struct {
 
 // Get is linearizable: whoever got an epoch from somewhere gets that or a newer one here.
 func (v service) Get(context.Context, *pb.GetRequest) (*pb.Layout, error) {
-	if err := v.s.store.verify(); err != nil {
-		return nil, reply(err)
+	l, _, _, err := v.s.store.active()
+	if err != nil {
+		return nil, v.refuse(err)
 	}
-	l, _ := v.s.store.fsm.active.get()
 	if l == nil {
-		return nil, reply(errNoEpoch)
+		return nil, v.refuse(errNoEpoch)
 	}
 	return pbconv.Layout(l), nil
 }
 
+// Watch sends what Get would answer, and ends with the refusal of one that does not lead when this server's leadership ends.
 func (v service) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.Layout]) error {
 	var sent layout.Epoch
 	for {
-		l, changed := v.s.store.fsm.active.get()
-		if l != nil && l.Epoch > sent {
-			if err := stream.Send(pbconv.Layout(l)); err != nil {
-				return err
-			}
-			sent = l.Epoch
+		reign := v.s.store.changes()
+		l, term, changed, err := v.s.store.active()
+		if err != nil {
+			return v.refuse(err)
 		}
-		select {
-		case <-changed:
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		case <-v.s.ctx.Done():
-			return status.Error(codes.Unavailable, "the layout server stops")
+		for v.s.store.leads(term) {
+			if l != nil && l.Epoch > sent {
+				if err := stream.Send(pbconv.Layout(l)); err != nil {
+					return err
+				}
+				sent = l.Epoch
+			}
+			select {
+			case <-changed:
+			case <-reign:
+				reign = v.s.store.changes() // it may have been the beginning: leads decides
+			case <-stream.Context().Done():
+				return stream.Context().Err()
+			case <-v.s.ctx.Done():
+				return status.Error(codes.Unavailable, "the layout server stops")
+			}
+			l, changed = v.s.store.fsm.active.get()
 		}
 	}
 }
@@ -57,7 +68,7 @@ func (v service) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.
 func (v service) NewClientID(context.Context, *pb.NewClientIDRequest) (*pb.NewClientIDReply, error) {
 	r, err := v.s.store.apply(layout.NewClient{})
 	if err != nil {
-		return nil, reply(err)
+		return nil, v.refuse(err)
 	}
 	v.s.metrics.clients.Inc()
 	return &pb.NewClientIDReply{Client: uint32(r.Client)}, nil
@@ -74,12 +85,16 @@ func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb
 	}
 	l, err := v.s.manager.ask(ctx, reason)
 	if err != nil {
-		return nil, reply(err)
+		return nil, v.refuse(err)
 	}
 	return pbconv.Layout(l), nil
 }
 
+// Status is the leader's alone: it asks the members.
 func (v service) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, error) {
+	if !v.s.store.elected() {
+		return nil, v.refuse(errNotLeader)
+	}
 	show := v.s.manager.status()
 	m := &pb.StatusReply{EpochInProgress: uint64(show.epoch), Phase: show.phase}
 	if l, _ := v.s.store.fsm.active.get(); l != nil {
@@ -91,6 +106,15 @@ func (v service) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, er
 			Corrupt: uint32(x.report.corrupt), Lost: uint32(v.s.manager.lost(x))})
 	}
 	return m, nil
+}
+
+// refuse is reply, and says who leads where this server does not.
+func (v service) refuse(err error) error {
+	if errors.Is(err, errNotLeader) {
+		p := v.s.store.leader()
+		return control.NotLeader(p.ID, p.Control, (&notLeaderError{p}).Error())
+	}
+	return reply(err)
 }
 
 // reply gives an error the code that tells the caller what to do.

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
@@ -36,79 +33,45 @@ const (
 
 // store is the replicated state machine.
 type store struct {
-	raft *raft.Raft
-	bolt *raftboltdb.BoltStore
-	fsm  *fsm
+	raft    *raft.Raft
+	bolt    *raftboltdb.BoltStore
+	fsm     *fsm
+	reigns  reigns
+	self    uint16
+	servers []Peer // by id
+	opened  time.Time
 }
 
-// openStore opens or makes the store in cfg.Dir and, a new one, bootstraps it with this server as its only member.
+// openStore opens or makes the store in cfg.Dir and, a new one, bootstraps it with the servers of the configuration.
 func openStore(cfg Config) (*store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		return nil, err
 	}
-	// Below errors Raft tells of its elections, which are no news where there is one server.
-	logger := hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Error, DisableTime: true, Output: slogWriter{cfg.Logger}})
 	// Without the time-out a second process in the same directory would wait for ever.
 	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(cfg.Dir, "raft.db"),
 		BoltOptions: &bbolt.Options{Timeout: time.Second}})
 	if err != nil {
 		return nil, fmt.Errorf("open %s (is another layout server running there?): %w", filepath.Join(cfg.Dir, "raft.db"), err)
 	}
-	s := &store{bolt: bolt, fsm: newFSM()}
-	if err := s.start(cfg, logger); err != nil {
+	s := &store{bolt: bolt, fsm: newFSM(), self: cfg.ID, servers: cfg.peers(), opened: time.Now()}
+	if err := s.startRaft(cfg, newLogger(cfg.Logger)); err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
+	s.watch(cfg.Logger)
 	return s, nil
-}
-
-func (s *store) start(cfg Config, logger hclog.Logger) error {
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, snapshotsKept, logger)
-	if err != nil {
-		return err
-	}
-	// The name stands for the address too: Raft writes a member's address into its log, and a single server's may change with
-	// every start. Nobody ever dials it.
-	id := fmt.Sprintf("layout-%d", cfg.ID)
-	addr, transport := raft.NewInmemTransport(raft.ServerAddress(id))
-	c := raft.DefaultConfig()
-	c.LocalID, c.Logger, c.NoLegacyTelemetry = raft.ServerID(id), logger, true
-	c.SnapshotThreshold, c.TrailingLogs = snapshotEvery, trailingCommands
-	// Alone there is nobody whose silence could be mistaken: elect at once.
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
-	known, err := raft.HasExistingState(s.bolt, s.bolt, snaps)
-	if err != nil {
-		return err
-	}
-	if !known {
-		members := raft.Configuration{Servers: []raft.Server{{ID: c.LocalID, Address: addr}}}
-		if err := raft.BootstrapCluster(c, s.bolt, s.bolt, snaps, transport, members); err != nil {
-			return err
-		}
-	}
-	s.raft, err = raft.NewRaft(c, s.fsm, s.bolt, s.bolt, snaps, transport)
-	return err
 }
 
 // apply commits a command and gives its result. It fails with what layout.State.Apply refuses, errNotLeader or errUnknown.
 func (s *store) apply(c layout.Command) (layout.Result, error) {
 	f := s.raft.Apply(layout.EncodeCommand(c), enqueueTimeout)
 	if err := f.Error(); err != nil {
-		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) {
-			return layout.Result{}, fmt.Errorf("%w: %w", errNotLeader, err)
+		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			return layout.Result{}, s.notLeader()
 		}
 		return layout.Result{}, fmt.Errorf("%w: %w", errUnknown, err)
 	}
 	r := f.Response().(response)
 	return r.result, r.err
-}
-
-// verify fails with errNotLeader unless this server leads: what it reads of the state afterwards is then no older than the call.
-// (Commands that earlier leaders committed were applied before this one began to serve; see lead.)
-func (s *store) verify() error {
-	if err := s.raft.VerifyLeader().Error(); err != nil {
-		return fmt.Errorf("%w: %w", errNotLeader, err)
-	}
-	return nil
 }
 
 // lead waits until this server leads and has applied every command committed before, and gives its term.
@@ -119,7 +82,7 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 		}
 		if s.elected() {
 			term = s.raft.CurrentTerm()
-			if err := s.raft.Barrier(enqueueTimeout).Error(); err == nil && s.raft.CurrentTerm() == term {
+			if s.catchUp(term) == nil {
 				return term, nil
 			}
 		}
@@ -143,7 +106,9 @@ func (s *store) leads(term uint64) bool {
 }
 
 func (s *store) close() error {
-	return errors.Join(s.raft.Shutdown().Error(), s.bolt.Close())
+	err := s.raft.Shutdown().Error()
+	s.reigns.close()
+	return errors.Join(err, s.bolt.Close())
 }
 
 // response is what a command gave.
@@ -242,12 +207,4 @@ func (h *hub) set(l *layout.Layout) {
 	h.layout = l
 	close(h.changed)
 	h.changed = make(chan struct{})
-}
-
-// slogWriter turns Raft's lines, "[ERROR] raft: text: k=v", into records.
-type slogWriter struct{ log *slog.Logger }
-
-func (w slogWriter) Write(b []byte) (int, error) {
-	w.log.Error(strings.TrimSpace(strings.TrimPrefix(string(b), "[ERROR]")))
-	return len(b), nil
 }

@@ -1,0 +1,175 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"corfu/internal/control"
+)
+
+// errServers: the store belongs to other layout servers than the configuration names. Start it with the same ones;
+// servers cannot be added or removed yet.
+var errServers = errors.New("the store is that of other layout servers")
+
+// raftConns is how many idle connections are kept to each other server.
+const raftConns = 3
+
+// serverID is the name of a layout server in Raft's configuration. It stands for the address, too: Raft writes a member's address
+// into its log, and those in the configuration file may change with every start.
+func serverID(id uint16) raft.ServerID { return raft.ServerID(fmt.Sprintf("layout-%d", id)) }
+
+// startRaft opens the transport, bootstraps a new store, and starts Raft.
+func (s *store) startRaft(cfg Config, logger hclog.Logger) error {
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, snapshotsKept, logger)
+	if err != nil {
+		return err
+	}
+	transport, err := newTransport(cfg, logger)
+	if err != nil {
+		return err
+	}
+	if s.raft, err = s.newRaft(cfg, raftConfig(cfg, logger), snaps, transport); err != nil {
+		return errors.Join(err, transport.Close())
+	}
+	return nil
+}
+
+func (s *store) newRaft(cfg Config, c *raft.Config, snaps raft.SnapshotStore, transport raft.Transport) (*raft.Raft, error) {
+	var wanted raft.Configuration
+	for _, p := range cfg.peers() {
+		wanted.Servers = append(wanted.Servers, raft.Server{ID: serverID(p.ID), Address: raft.ServerAddress(serverID(p.ID))})
+	}
+	known, err := raft.HasExistingState(s.bolt, s.bolt, snaps)
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		// Every server bootstraps itself with the same configuration, in the same order: their first log entries are equal, as
+		// hashicorp/raft asks (BootstrapCluster: "with an identical configuration listing all Voter servers"), and none has to be the first.
+		if err := raft.BootstrapCluster(c, s.bolt, s.bolt, snaps, transport, wanted); err != nil {
+			return nil, err
+		}
+	} else if err := s.checkServers(*c, snaps, transport, wanted); err != nil {
+		return nil, err
+	}
+	return raft.NewRaft(c, s.fsm, s.bolt, s.bolt, snaps, transport)
+}
+
+// checkServers refuses a store of other servers. c is a copy: GetConfiguration marks it.
+func (s *store) checkServers(c raft.Config, snaps raft.SnapshotStore, transport raft.Transport, wanted raft.Configuration) error {
+	stored, err := raft.GetConfiguration(&c, newFSM(), s.bolt, s.bolt, snaps, transport)
+	if err != nil {
+		return err
+	}
+	if has, want := ids(stored), ids(wanted); !slices.Equal(has, want) {
+		return fmt.Errorf("%w: it names %s, the configuration %s; name the same, or found another log in an empty directory",
+			errServers, strings.Join(has, ", "), strings.Join(want, ", "))
+	}
+	return nil
+}
+
+func ids(c raft.Configuration) []string {
+	var all []string
+	for _, s := range c.Servers {
+		all = append(all, string(s.ID))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// raftConfig derives Raft's time-outs from the election time-out.
+func raftConfig(cfg Config, logger hclog.Logger) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID, c.Logger, c.NoLegacyTelemetry = serverID(cfg.ID), logger, true
+	c.SnapshotThreshold, c.TrailingLogs = snapshotEvery, trailingCommands
+	if cfg.alone() {
+		// There is nobody whose silence could be mistaken: elect at once.
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		return c
+	}
+	c.HeartbeatTimeout, c.ElectionTimeout = cfg.Election, cfg.Election
+	// A leader that hears of no majority gives up before the others elect another one.
+	c.LeaderLeaseTimeout = cfg.Election * 3 / 4
+	c.CommitTimeout = cfg.Election / 4 // until followers hear of what was committed
+	return c
+}
+
+// transport is what store needs of Raft's transports.
+type transport interface {
+	raft.Transport
+	raft.WithClose
+}
+
+// newTransport opens TCP towards the other servers; a single one gets a transport that leads nowhere.
+func newTransport(cfg Config, logger hclog.Logger) (transport, error) {
+	if cfg.alone() {
+		_, t := raft.NewInmemTransport(raft.ServerAddress(serverID(cfg.ID)))
+		return t, nil
+	}
+	l := cfg.RaftListener
+	if l == nil {
+		var err error
+		if l, err = control.Listen(cfg.Raft, false, cfg.Insecure); err != nil {
+			return nil, fmt.Errorf("raft: %w", err)
+		}
+	}
+	var stream raft.StreamLayer = tcpStream{l}
+	if cfg.network != nil {
+		stream = cfg.network(stream)
+	}
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: stream, MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
+		Timeout: 10 * cfg.Election, // to connect, and to answer a message
+	}), nil
+}
+
+// tcpStream carries Raft in clear. Another raft.StreamLayer can put TLS in its place.
+type tcpStream struct{ net.Listener }
+
+// Dial implements raft.StreamLayer.
+func (tcpStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return net.DialTimeout("tcp", string(addr), timeout)
+}
+
+// addressBook gives the address of a server from the configuration, whatever Raft's log says.
+type addressBook []Peer
+
+// ServerAddr implements raft.ServerAddressProvider.
+func (b addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	for _, p := range b {
+		if serverID(p.ID) == id {
+			return raft.ServerAddress(p.Raft), nil
+		}
+	}
+	return "", fmt.Errorf("no layout server %s in the configuration", id)
+}
+
+// chatter is what Raft says of servers that are down, many times a second, or between two leaders. That a server is
+// silent, and who leads, store logs itself, once.
+var chatter = map[string]bool{
+	"failed to heartbeat to": true, "failed to appendEntries to": true, "failed to pipeline appendEntries": true,
+	"failed to start pipeline replication to": true, "failed to make requestVote RPC": true, "failed to flush response": true,
+	"failed to decode incoming command": true, "peer has newer term, stopping replication": true,
+}
+
+// newLogger takes what Raft says at level error, chatter left out.
+func newLogger(log *slog.Logger) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Error, DisableTime: true, Output: slogWriter{log},
+		Exclude: func(_ hclog.Level, msg string, _ ...any) bool { return chatter[msg] }})
+}
+
+// slogWriter turns Raft's lines, "[ERROR] raft: text: k=v", into records.
+type slogWriter struct{ log *slog.Logger }
+
+func (w slogWriter) Write(b []byte) (int, error) {
+	w.log.Error(strings.TrimSpace(strings.TrimPrefix(string(b), "[ERROR]")))
+	return len(b), nil
+}

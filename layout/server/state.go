@@ -1,0 +1,29 @@
+package server
+
+import (
+	"context"
+	"strings"
+
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+)
+
+// stateService says how this server is, whether it leads or not.
+type stateService struct {
+	pb.UnimplementedLayoutServerServiceServer
+	s *Server
+}
+
+func (v stateService) State(context.Context, *pb.LayoutServerStateRequest) (*pb.LayoutServerState, error) {
+	st := v.s.store
+	m := &pb.LayoutServerState{Id: uint32(st.self), Role: strings.ToLower(st.raft.State().String()), Term: st.raft.CurrentTerm(),
+		Leader: uint32(st.leader().ID), CommitIndex: st.raft.CommitIndex(), LastContactMs: uint64(st.contact().Milliseconds())}
+	if st.elected() {
+		m.Leader = m.Id
+	}
+	st.fsm.view(func(s *layout.State) { m.Epoch = uint64(s.Latest()) })
+	for _, p := range st.servers {
+		m.Servers = append(m.Servers, &pb.LayoutServer{Id: uint32(p.ID), Control: p.Control})
+	}
+	return m, nil
+}
