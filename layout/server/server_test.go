@@ -26,10 +26,12 @@ type cluster struct {
 	template *layout.Layout
 	server   *Server
 	conn     *grpc.ClientConn
+	client   func() pb.LayoutServiceClient
 }
 
 func newCluster(t *testing.T) *cluster {
 	c := &cluster{t: t, units: map[layout.UnitID]*fakeUnit{}, seq: startSequencer(t)}
+	c.client = func() pb.LayoutServiceClient { return pb.NewLayoutServiceClient(c.conn) }
 	l := &layout.Layout{Geometry: layout.DefaultGeometry(), Sequencer: layout.Sequencer{ID: 1, Control: c.seq.addr}}
 	for id := layout.UnitID(1); id <= 4; id++ {
 		u := startUnit(t, id)
@@ -69,8 +71,6 @@ func (c *cluster) stop() {
 	}
 	c.server = nil
 }
-
-func (c *cluster) client() pb.LayoutServiceClient { return pb.NewLayoutServiceClient(c.conn) }
 
 // open waits until all members are open in the active epoch, and gives the layout. It checks that no member got there
 // without a verdict (rule R18).
