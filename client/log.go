@@ -9,8 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	grpcend "corfu/internal/control"
 	"corfu/internal/wire"
-	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/rdma"
 )
@@ -23,6 +23,7 @@ type Log struct {
 	dev     rdma.Device
 	ownsDev bool
 	control control
+	layouts *grpcend.Layouts
 	view    atomic.Pointer[view]
 
 	ids atomic.Pointer[ids]
@@ -65,6 +66,7 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	l := &Log{o: o, log: o.Logger, m: newMetrics(o.Registerer), dev: o.Device, sessions: map[*session]*view{}}
 	l.control = control{o: &l.o}
 	l.control.init()
+	l.layouts = grpcend.NewLayouts(o.LayoutServers, l.control.dial)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.start(ctx); err != nil {
 		_ = l.Close()
@@ -133,25 +135,6 @@ func (l *Log) attemptID(ctx context.Context) (layout.Attempt, error) {
 			return 0, fmt.Errorf("client: %w: new client id: %w", ErrUnavailable, err)
 		}
 	}
-}
-
-func (l *Log) newClientID(ctx context.Context) error {
-	var errs []error
-	for _, addr := range l.o.LayoutServers {
-		cc, err := l.control.get(addr)
-		if err == nil {
-			bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
-			var m *pb.NewClientIDReply
-			m, err = pb.NewLayoutServiceClient(cc).NewClientID(bounded, &pb.NewClientIDRequest{})
-			cancel()
-			if err == nil && m.Client != 0 {
-				l.ids.Store(&ids{client: layout.ClientID(m.Client)})
-				return nil
-			}
-		}
-		errs = append(errs, fmt.Errorf("layout server %s: %w", addr, err))
-	}
-	return errors.Join(errs...)
 }
 
 // enter begins an operation, unless the log is closed; exit ends it.

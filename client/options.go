@@ -15,7 +15,8 @@ import (
 
 // Options of a Log. Only LayoutServers must be set.
 type Options struct {
-	// LayoutServers are the layout service, each "host:port". One that answers is enough.
+	// LayoutServers are the layout service, each "host:port". Name all of them: the client finds the leader among them, and goes
+	// on when another one leads.
 	LayoutServers []string
 
 	// Device is the fabric device to use; it stays the caller's. Nil: one is opened by Provider and

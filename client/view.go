@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"corfu/internal/wire/pb"
-	"corfu/internal/wire/pbconv"
 	"corfu/layout"
 )
 
@@ -183,73 +182,6 @@ func (l *Log) refresh(ctx context.Context, v *view) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// getLayout asks each layout server in turn until one answers.
-func (l *Log) getLayout(ctx context.Context) error {
-	var errs []error
-	for _, addr := range l.o.LayoutServers {
-		err := l.getLayoutFrom(ctx, addr)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, fmt.Errorf("layout server %s: %w", addr, err))
-	}
-	return errors.Join(errs...)
-}
-
-func (l *Log) getLayoutFrom(ctx context.Context, addr string) error {
-	cc, err := l.control.get(addr)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	m, err := pb.NewLayoutServiceClient(cc).Get(ctx, &pb.GetRequest{})
-	if err != nil {
-		return err
-	}
-	lay, err := pbconv.ToLayout(m)
-	if err != nil {
-		return err
-	}
-	return l.install(lay)
-}
-
-// follow keeps a stream of layouts open, so that most clients know of a new epoch before they are refused.
-func (l *Log) follow(ctx context.Context) {
-	var b backoff
-	for i := 0; ctx.Err() == nil; i++ {
-		addr := l.o.LayoutServers[i%len(l.o.LayoutServers)]
-		if l.followFrom(ctx, addr) {
-			b = backoff{}
-		}
-		_ = sleep(ctx, b.step())
-	}
-}
-
-// followFrom reports whether any layout came.
-func (l *Log) followFrom(ctx context.Context, addr string) (came bool) {
-	cc, err := l.control.get(addr)
-	if err != nil {
-		return false
-	}
-	stream, err := pb.NewLayoutServiceClient(cc).Watch(ctx, &pb.WatchRequest{})
-	for err == nil {
-		var m *pb.Layout
-		if m, err = stream.Recv(); err != nil {
-			break
-		}
-		var lay *layout.Layout
-		if lay, err = pbconv.ToLayout(m); err == nil {
-			err = l.install(lay)
-			came = true
-		}
-	}
-	if ctx.Err() == nil {
-		l.log.Debug("layout stream ended", "server", addr, "cause", err)
-	}
-	return came
 }
 
 // retry prepares another try of an operation that failed with err under v: nil means try again, with the view

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -27,16 +26,16 @@ import (
 
 // Cluster is a running cluster.
 type Cluster struct {
-	Units  []*unitserver.Server // unit i+1
-	Seq    *seqserver.Server
-	Layout *layoutserver.Server
+	Units   []*unitserver.Server // unit i+1
+	Seq     *seqserver.Server
+	Layouts []*layoutserver.Server // server i+1; nil while StopLayout keeps it down
 
 	opts   Options
 	record record
 	device rdma.Device
 	owned  bool   // the device was opened here
 	reason string // why the device was chosen
-	conn   *grpc.ClientConn
+	asking *asking
 }
 
 // Start starts all members and returns once the layout is active and every member
@@ -75,7 +74,7 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	if err := c.startLayout(ctx); err != nil {
+	if err := c.startLayouts(ctx); err != nil {
 		return nil, err
 	}
 	ready, cancel := context.WithTimeout(ctx, o.Ready)
@@ -123,27 +122,6 @@ func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, err
 	return u, nil
 }
 
-func (c *Cluster) startLayout(ctx context.Context) (err error) {
-	c.Layout, err = layoutserver.Start(ctx, layoutserver.Config{
-		Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(), Poll: c.opts.Poll,
-		Registerer: c.opts.Registerer, Logger: c.opts.Logger.With("layout", 1),
-	})
-	if err != nil {
-		return fmt.Errorf("layout server: %w", err)
-	}
-	if c.record.Layout != c.Layout.ControlAddr() {
-		c.record.Layout = c.Layout.ControlAddr()
-		if err := c.record.save(c.opts.Dir); err != nil {
-			return err
-		}
-	}
-	c.conn, err = control.Dial(c.LayoutAddr())
-	return err
-}
-
-// LayoutAddr is host:port of the layout server: what client.Options.LayoutServers wants.
-func (c *Cluster) LayoutAddr() string { return c.Layout.ControlAddr() }
-
 // Device is the fabric device of all members, and why it was chosen.
 func (c *Cluster) Device() (dev rdma.Device, reason string) { return c.device, c.reason }
 
@@ -153,10 +131,12 @@ func (c *Cluster) UnitDir(id layout.UnitID) string {
 }
 
 // Reconfigure moves the cluster to a new epoch with the same members, and returns its layout. It asks until ctx ends while a member is
-// unreachable.
+// unreachable, or no layout server leads.
 func (c *Cluster) Reconfigure(ctx context.Context) (*layout.Layout, error) {
 	for {
-		m, err := pb.NewLayoutServiceClient(c.conn).Reconfigure(ctx, &pb.ReconfigureRequest{Reason: "devcluster"})
+		m, err := control.Ask(ctx, c.asking.Layouts, func(ctx context.Context, s pb.LayoutServiceClient) (*pb.Layout, error) {
+			return s.Reconfigure(ctx, &pb.ReconfigureRequest{Reason: "devcluster"})
+		})
 		switch {
 		case err == nil:
 			return pbconv.ToLayout(m)
@@ -180,21 +160,26 @@ func (c *Cluster) Health() error {
 	if err := c.Seq.Health(); err != nil {
 		errs = append(errs, fmt.Errorf("sequencer: %w", err))
 	}
-	if err := c.Layout.Health(); err != nil {
-		errs = append(errs, fmt.Errorf("layout server: %w", err))
+	for i, s := range c.Layouts {
+		if s == nil {
+			errs = append(errs, fmt.Errorf("layout server %d is stopped", i+1))
+		} else if err := s.Health(); err != nil {
+			errs = append(errs, fmt.Errorf("layout server %d: %w", i+1, err))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// Close stops all members; everything durable stays. The layout server goes first: it would take the others for failed.
+// Close stops all members; everything durable stays. The layout servers go first: they would take the others for failed.
 func (c *Cluster) Close() error {
 	var errs []error
-	if c.conn != nil {
-		errs = append(errs, c.conn.Close())
-		c.conn = nil
+	if c.asking != nil {
+		errs = append(errs, c.asking.close())
 	}
-	if c.Layout != nil {
-		errs = append(errs, c.Layout.Close())
+	for _, s := range c.Layouts {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	if c.Seq != nil {
 		errs = append(errs, c.Seq.Close())

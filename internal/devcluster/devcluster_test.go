@@ -124,6 +124,7 @@ func TestBadOptions(t *testing.T) {
 	for name, o := range map[string]devcluster.Options{
 		"no directory": {},
 		"chains":       {Dir: t.TempDir(), Chains: 65},
+		"even":         {Dir: t.TempDir(), LayoutServers: 2},
 		"replicas":     {Dir: t.TempDir(), Replicas: -1},
 		"geometry":     {Dir: t.TempDir(), Geometry: layout.Geometry{PageSize: 1}},
 		"durability":   {Dir: t.TempDir(), Durability: 9},

@@ -19,14 +19,22 @@ type shape struct {
 	Replicas   int               `yaml:"replicas"`
 	Geometry   layout.Geometry   `yaml:"geometry"`
 	Durability layout.Durability `yaml:"durability"`
+
+	LayoutServers int `yaml:"layout_servers,omitempty"` // 0 stands for 1 in records of older builds
 }
 
 // record is cluster.yaml. The first layout names the control addresses, so they must be the same at every start.
 type record struct {
 	Shape     shape    `yaml:"shape"`
-	Layout    string   `yaml:"layout"`
+	Layout    string   `yaml:"layout"`            // control address of the first layout server
+	Layouts   []peer   `yaml:"layouts,omitempty"` // of several layout servers; server i+1
 	Sequencer string   `yaml:"sequencer"`
 	Units     []string `yaml:"units"` // unit i+1
+}
+
+type peer struct {
+	Control string `yaml:"control"`
+	Raft    string `yaml:"raft"`
 }
 
 const recordName = "cluster.yaml"
@@ -50,14 +58,21 @@ func load(o Options) (r record, fresh bool, err error) {
 	if len(r.Units) != r.Shape.Chains*r.Shape.Replicas {
 		return r, false, fmt.Errorf("%s: %d units for %d chains of %d", filepath.Join(o.Dir, recordName), len(r.Units), r.Shape.Chains, r.Shape.Replicas)
 	}
+	r.Shape.LayoutServers = max(1, r.Shape.LayoutServers)
+	if n := len(r.Layouts); n != 0 && n != r.Shape.LayoutServers {
+		return r, false, fmt.Errorf("%s: addresses of %d layout servers, not %d", filepath.Join(o.Dir, recordName), n, r.Shape.LayoutServers)
+	}
 	if o.Control != "" {
 		r.Layout = o.Control // no layout names it: clients are told
+		if len(r.Layouts) > 0 {
+			r.Layouts[0].Control = o.Control
+		}
 	}
 	return r, false, r.Shape.agrees(o)
 }
 
 func newRecord(o Options) record {
-	s := shape{o.Chains, o.Replicas, o.Geometry, o.Durability}
+	s := shape{o.Chains, o.Replicas, o.Geometry, o.Durability, max(1, o.LayoutServers)}
 	if s.Chains == 0 {
 		s.Chains = 2
 	}
@@ -80,6 +95,8 @@ func newRecord(o Options) record {
 // agrees refuses options that ask for another shape than the directory has.
 func (s shape) agrees(o Options) error {
 	switch {
+	case o.LayoutServers != 0 && o.LayoutServers != s.LayoutServers:
+		return fmt.Errorf("%w: %d layout servers, not %d", ErrShape, s.LayoutServers, o.LayoutServers)
 	case o.Chains != 0 && o.Chains != s.Chains:
 		return fmt.Errorf("%w: %d chains, not %d", ErrShape, s.Chains, o.Chains)
 	case o.Replicas != 0 && o.Replicas != s.Replicas:

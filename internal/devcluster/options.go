@@ -21,19 +21,21 @@ type Options struct {
 	Provider   string      // "auto" (default), "verbs" or "tcp"
 	DeviceName string      // RDMA device; "": the first usable one
 
-	Dir        string            // where everything durable lies; needed
-	Control    string            // of the layout server, host:port; default a free port on 127.0.0.1, or the one it had
-	Chains     int               // default 2; 1 to 64
-	Replicas   int               // of each chain; default 2; 1 to 16
-	Geometry   layout.Geometry   // default layout.DefaultGeometry
-	Durability layout.Durability // default layout.Flash
+	Dir           string            // where everything durable lies; needed
+	Control       string            // of the first layout server, host:port; default a free port on 127.0.0.1, or the one it had
+	LayoutServers int               // layout servers: 1 (default), 3, 5 or 7
+	Chains        int               // default 2; 1 to 64
+	Replicas      int               // of each chain; default 2; 1 to 16
+	Geometry      layout.Geometry   // default layout.DefaultGeometry
+	Durability    layout.Durability // default layout.Flash
 
 	// Flash are the options of the units' stores; SegmentPages is 1024 by default: nobody wants a toy to fill a disk with zeros.
 	Flash flash.Options
 
+	Election   time.Duration         // of several layout servers: how long the leader may be silent; default the server's
 	Poll       time.Duration         // how often the layout server asks the members for their state; default the server's
 	Ready      time.Duration         // how long Start waits for the cluster to serve; default 30 s
-	Registerer prometheus.Registerer // of all members, units told apart by the label "unit"; nil: none
+	Registerer prometheus.Registerer // of all members, units told apart by the label "unit", several layout servers by "server"; nil: none
 	Logger     *slog.Logger          // nil: none
 }
 
@@ -61,6 +63,9 @@ func (s shape) validate() error {
 	}
 	if s.Replicas < 1 || s.Replicas > 16 {
 		errs = append(errs, fmt.Errorf("%d replicas: must be 1 to 16", s.Replicas))
+	}
+	if s.LayoutServers < 1 || s.LayoutServers > 7 || s.LayoutServers%2 == 0 {
+		errs = append(errs, fmt.Errorf("%d layout servers: must be 1, 3, 5 or 7", s.LayoutServers))
 	}
 	if err := s.Geometry.Validate(); err != nil {
 		errs = append(errs, err)

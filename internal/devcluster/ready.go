@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 )
 
@@ -13,10 +14,11 @@ const readyPoll = 10 * time.Millisecond
 
 // awaitReady waits until a layout is active and every member is open in its epoch.
 func (c *Cluster) awaitReady(ctx context.Context) error {
-	svc := pb.NewLayoutServiceClient(c.conn)
 	var last string
 	for {
-		m, err := svc.Status(ctx, &pb.StatusRequest{})
+		m, err := control.Ask(ctx, c.asking.Layouts, func(ctx context.Context, s pb.LayoutServiceClient) (*pb.StatusReply, error) {
+			return s.Status(ctx, &pb.StatusRequest{})
+		})
 		if err != nil {
 			last = err.Error()
 		} else if last = notReady(m); last == "" {

@@ -1,0 +1,162 @@
+package devcluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"corfu/client"
+	"corfu/internal/devcluster"
+	"corfu/layout"
+)
+
+// longestAppend is what an append may take while layout servers come and go. It does not talk to them: the bound is for
+// a busy machine.
+const longestAppend = 10 * time.Second
+
+// load appends until it is stopped, and notes how many appends there were, the longest one, and the first that failed.
+type load struct {
+	log     *client.Log
+	appends atomic.Int64
+	longest atomic.Int64
+	ended   chan error
+	stop    context.CancelFunc
+}
+
+func startLoad(ctx context.Context, log *client.Log) *load {
+	l := &load{log: log, ended: make(chan error, 1)}
+	ctx, l.stop = context.WithCancel(ctx)
+	go func() { l.ended <- l.run(ctx) }()
+	return l
+}
+
+func (l *load) run(ctx context.Context) error {
+	for n := 0; ctx.Err() == nil; n++ {
+		begin := time.Now()
+		if _, err := l.log.Append(context.Background(), fmt.Appendf(nil, "entry %d", n)); err != nil {
+			return fmt.Errorf("append %d: %w", n, err)
+		}
+		l.longest.Store(max(l.longest.Load(), int64(time.Since(begin))))
+		l.appends.Add(1)
+	}
+	return nil
+}
+
+func eventually(t *testing.T, ctx context.Context, try func() error) {
+	t.Helper()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// more waits until n more appends were acknowledged.
+func (l *load) more(t *testing.T, ctx context.Context, n int64) {
+	t.Helper()
+	before := l.appends.Load()
+	eventually(t, ctx, func() error {
+		select {
+		case err := <-l.ended:
+			t.Fatal(err)
+		default:
+		}
+		if got := l.appends.Load() - before; got < n {
+			return fmt.Errorf("%d of %d appends", got, n)
+		}
+		return nil
+	})
+}
+
+// TestRollingRestartOfLayoutServersIsInvisibleToAppends stops each of three layout servers under load, and starts it again: no append
+// fails or is held up, and the epoch stays. Afterwards the client, whose stream has moved twice at least, hears of a new epoch.
+func TestRollingRestartOfLayoutServersIsInvisibleToAppends(t *testing.T) {
+	ctx, dev, dir := testContext(t), openDevice(t), t.TempDir()
+	o := devcluster.Options{Device: dev, Dir: dir, LayoutServers: 3, Chains: 1}
+	c, err := devcluster.Start(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := client.Open(ctx, client.Options{LayoutServers: c.LayoutAddrs(), Device: dev})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := log.Layout()
+	l := startLoad(ctx, log)
+	for i := range 3 {
+		l.more(t, ctx, 50)
+		if err := c.StopLayout(i); err != nil {
+			t.Error(err)
+		}
+		l.more(t, ctx, 50)
+		if err := c.StartLayout(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, ctx, c.Health) // all three hear of a leader again
+	}
+	l.more(t, ctx, 50)
+	l.stop()
+	if err := <-l.ended; err != nil {
+		t.Error(err)
+	}
+	if e := log.Layout().Epoch; e != before.Epoch {
+		t.Errorf("epoch %d, was %d", e, before.Epoch)
+	}
+	longest := time.Duration(l.longest.Load())
+	if longest > longestAppend {
+		t.Errorf("an append took %v", longest)
+	}
+	t.Logf("%d appends, the longest took %v", l.appends.Load(), longest)
+
+	next, err := c.Reconfigure(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, ctx, func() error { // nothing is asked of the log: only its stream can tell it
+		if e := log.Layout().Epoch; e != next.Epoch {
+			return fmt.Errorf("the client is in epoch %d, the log in %d", e, next.Epoch)
+		}
+		return nil
+	})
+	if err := errors.Join(log.Close(), c.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLayoutServersOfADirectoryAreFound: a second start finds all three, with what they hold, at their addresses.
+func TestLayoutServersOfADirectoryAreFound(t *testing.T) {
+	ctx, dev, dir := testContext(t), openDevice(t), t.TempDir()
+	var addrs []string
+	var first layout.LogID
+	for start, o := range []devcluster.Options{{LayoutServers: 3, Chains: 1}, {}} {
+		o.Device, o.Dir = dev, dir
+		c, err := devcluster.Start(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := c.Reconfigure(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start == 0 {
+			addrs, first = c.LayoutAddrs(), l.Log
+		}
+		if got := c.LayoutAddrs(); len(got) != 3 || fmt.Sprint(got) != fmt.Sprint(addrs) || l.Log != first {
+			t.Errorf("start %d: log %v at %v, before %v at %v", start, l.Log, got, first, addrs)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := devcluster.Start(ctx, devcluster.Options{Device: dev, Dir: dir, LayoutServers: 1}); !errors.Is(err, devcluster.ErrShape) {
+		t.Errorf("another number of layout servers: %v", err)
+	}
+}
