@@ -61,7 +61,7 @@ func Ask[T any](ctx context.Context, l *Layouts, fn func(context.Context, pb.Lay
 			a := answer{addr: addr}
 			var conn grpc.ClientConnInterface
 			if conn, a.err = l.dial(addr); a.err != nil {
-				a.err = &searchError{a.err}
+				a.err = &searchError{error: a.err}
 			} else {
 				a.value, a.err = fn(ctx, pb.NewLayoutServiceClient(conn))
 			}
@@ -158,8 +158,10 @@ func (r *round) again(addrs []string) string {
 // failure says what became of the round, in the order in which the servers answered.
 func (r *round) failure() error {
 	var errs []error
+	answered := false
 	for _, addr := range r.order {
 		err := r.errs[addr]
+		answered = answered || notLeader(err) != nil
 		if _, ours := err.(*searchError); !ours {
 			err = errors.New(status.Convert(err).Message()) // without gRPC's own words around it
 		}
@@ -168,11 +170,14 @@ func (r *round) failure() error {
 	for addr := range r.busy {
 		errs = append(errs, fmt.Errorf("layout server %s does not answer", addr))
 	}
-	return &searchError{errors.Join(errs...)}
+	return &searchError{errors.Join(errs...), answered}
 }
 
 // searchError is UNAVAILABLE to gRPC: nothing was done.
-type searchError struct{ error }
+type searchError struct {
+	error
+	answered bool // by a server that does not lead
+}
 
 func (e *searchError) Unwrap() error { return e.error }
 
@@ -230,15 +235,23 @@ func NotLeader(id uint16, addr, text string) error {
 }
 
 // LeaderOf is the control address of the leader that err names: "" if it names none.
-func LeaderOf(err error) string {
-	s, ok := status.FromError(err)
-	if err == nil || !ok {
-		return ""
+func LeaderOf(err error) string { return notLeader(err).GetControl() }
+
+// notLeader is the detail of a server's refusal; nil if err is none.
+func notLeader(err error) *pb.NotLeader {
+	if err == nil {
+		return nil
 	}
-	for _, d := range s.Details() {
+	for _, d := range status.Convert(err).Details() {
 		if n, ok := d.(*pb.NotLeader); ok {
-			return n.Control
+			return n
 		}
 	}
-	return ""
+	return nil
+}
+
+// Answered tells whether err, of Ask, says that some server is there, and that none leads.
+func Answered(err error) bool {
+	var e *searchError
+	return errors.As(err, &e) && e.answered
 }

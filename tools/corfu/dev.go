@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -16,14 +17,14 @@ import (
 
 type devFlags struct {
 	dir, control, http, durability string
-	chains, replicas               int
+	chains, replicas, layouts      int
 }
 
 func (a *app) devCommand() *cobra.Command {
 	var d devFlags
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run a whole cluster in one process", Args: cobra.NoArgs,
-		Long: `Run a whole cluster in one process on loopback: a layout server, a sequencer and
+		Long: `Run a whole cluster in one process on loopback: layout servers, a sequencer and
 chains of storage units. It stays up until interrupted; the other commands find it
 by themselves. Without --dir everything is forgotten at the end.`,
 	}
@@ -34,8 +35,9 @@ by themselves. Without --dir everything is forgotten at the end.`,
 	f.StringVar(&d.durability, "durability", "flash", "flash, or memory: an append is acknowledged before it is on flash")
 	f.IntVar(&d.chains, "chains", 0, "chains (default 2, or what --dir holds)")
 	f.IntVar(&d.replicas, "replicas", 0, "units of each chain (default 2, or what --dir holds)")
+	f.IntVar(&d.layouts, "layout-servers", 0, "layout servers: 1, 3, 5 or 7 (default 1, or what --dir holds)")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
-		for _, name := range []string{"chains", "replicas"} {
+		for _, name := range []string{"chains", "replicas", "layout-servers"} {
 			if n, _ := f.GetInt(name); f.Changed(name) && n < 1 {
 				return usagef("--%s %d: must be at least 1", name, n)
 			}
@@ -67,7 +69,7 @@ func (a *app) dev(ctx context.Context, d devFlags) (err error) {
 	r := newRegistry()
 	c, err := devcluster.Start(ctx, devcluster.Options{
 		Provider: a.provider, DeviceName: a.device, Dir: d.dir, Control: d.control,
-		Chains: d.chains, Replicas: d.replicas, Durability: durability, Registerer: r, Logger: a.logger(true),
+		Chains: d.chains, Replicas: d.replicas, LayoutServers: d.layouts, Durability: durability, Registerer: r, Logger: a.logger(true),
 	})
 	if errors.Is(err, devcluster.ErrShape) {
 		return &usageError{err}
@@ -88,7 +90,7 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 	dev, reason := c.Device()
 	info := dev.Info()
 	file, remove, err := writeClusterFile(clusterFile{
-		LayoutServers: []string{c.LayoutAddr()}, Provider: info.Provider, Device: deviceName(info.Provider, info.Name), PID: os.Getpid(),
+		LayoutServers: c.LayoutAddrs(), Provider: info.Provider, Device: deviceName(info.Provider, info.Name), PID: os.Getpid(),
 	})
 	if err == nil {
 		defer remove()
@@ -98,14 +100,14 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 			return err
 		}
 	} else {
-		fmt.Fprintf(a.stdout, "layout server  %s\nmetrics        http://%s/metrics\nfabric         %s, device %s: %s\n", c.LayoutAddr(), st.addr(), info.Provider, info.Name, reason)
+		fmt.Fprintf(a.stdout, "layout server  %s\nmetrics        http://%s/metrics\nfabric         %s, device %s: %s\n", strings.Join(c.LayoutAddrs(), ","), st.addr(), info.Provider, info.Name, reason)
 		fate := "forgotten at the end"
 		if kept {
 			fate = "kept"
 		}
 		fmt.Fprintf(a.stdout, "data           %s, %s\n\n", d.dir, fate)
 		if err != nil {
-			fmt.Fprintf(a.stdout, "Other commands need --cluster %s (%v).\n", c.LayoutAddr(), err)
+			fmt.Fprintf(a.stdout, "Other commands need --cluster %s (%v).\n", strings.Join(c.LayoutAddrs(), ","), err)
 		} else {
 			fmt.Fprintln(a.stdout, "Other commands find it by themselves; try: corfu append hello && corfu read 0")
 		}

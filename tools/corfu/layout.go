@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -16,8 +17,18 @@ import (
 // layoutConfig is the configuration file of a layout server.
 type layoutConfig struct {
 	daemonConfig `yaml:",inline"`
+	ID           uint16          `yaml:"id"`
 	Raft         string          `yaml:"raft"`
+	Servers      []serverConfig  `yaml:"servers"` // all layout servers, this one included; none: a single one
+	Election     time.Duration   `yaml:"election_timeout"`
 	Bootstrap    bootstrapConfig `yaml:"bootstrap"`
+}
+
+// serverConfig is one of several layout servers.
+type serverConfig struct {
+	ID      uint16 `yaml:"id"`
+	Control string `yaml:"control"`
+	Raft    string `yaml:"raft"`
 }
 
 // bootstrapConfig describes the log's first layout. A server that has a layout already keeps that.
@@ -53,20 +64,30 @@ func (g geometryConfig) geometry() layout.Geometry {
 }
 
 func (a *app) layoutCommand() *cobra.Command {
-	c := layoutConfig{Bootstrap: bootstrapConfig{Durability: layout.Flash.String(), Geometry: defaultGeometryConfig()}}
+	c := layoutConfig{ID: 1, Bootstrap: bootstrapConfig{Durability: layout.Flash.String(), Geometry: defaultGeometryConfig()}}
 	var config, sequencer string
-	var units, chains []string
+	var units, chains, servers []string
 	cmd := &cobra.Command{
 		Use: "layout", Short: "Run a layout server, or ask one", Args: cobra.NoArgs,
 		Long: `Run a layout server: it keeps the layouts of all epochs, and moves the cluster from
 one to the next. On its first start it makes the log from --seq, --unit and --chain
-(or the bootstrap section of its configuration file); later it ignores them.`,
+(or the bootstrap section of its configuration file); later it ignores them.
+
+With --server, or the servers section of the file, it is one of three, five or seven,
+of which all but the larger half may fail. Each is started with the same list, its own
+--id and the same first layout, in any order.`,
 		Example: `  corfu layout --dir /var/lib/corfu/layout --seq 1=127.0.0.1:7771 \
-    --unit 1=127.0.0.1:7781 --unit 2=127.0.0.1:7782 --chain 1,2`,
+    --unit 1=127.0.0.1:7781 --unit 2=127.0.0.1:7782 --chain 1,2
+  corfu layout --id 1 --server 1=10.0.0.1:7770,10.0.0.1:7772 --server 2=10.0.0.2:7770,10.0.0.2:7772 \
+    --server 3=10.0.0.3:7770,10.0.0.3:7772 --insecure --config cluster.yaml`,
 	}
 	f := cmd.Flags()
-	daemonFlags(f, &c.daemonConfig, &config, defaultLayout, "127.0.0.1:7870")
-	f.StringVar(&c.Raft, "raft", "", "`host:port` of Raft among layout servers (default: none, a single server)")
+	daemonFlags(f, &c.daemonConfig, &config, "", "127.0.0.1:7870")
+	f.Lookup("control").Usage += " (default: what --server says, else " + defaultLayout + ")"
+	f.Uint16Var(&c.ID, "id", 1, "the `number` of this layout server, from 1")
+	f.StringArrayVar(&servers, "server", nil, "a layout server, `id=host:port,host:port`: its control address, and that of Raft; once for each, this one included (default: a single server)")
+	f.StringVar(&c.Raft, "raft", "", "`host:port` that Raft listens at among several layout servers (default: what --server says)")
+	f.DurationVar(&c.Election, "election-timeout", 0, "how long the leader of several layout servers may be silent (default 200ms; the same for each)")
 	f.StringVar(&c.Bootstrap.Durability, "durability", layout.Flash.String(), "flash, or memory on machines whose memory survives a power cut")
 	f.IntVar(&c.Bootstrap.Geometry.PageSize, "page-size", c.Bootstrap.Geometry.PageSize, "`bytes` of a page")
 	f.IntVar(&c.Bootstrap.Geometry.Window, "window", c.Bootstrap.Geometry.Window, "`pages` of a unit in registered memory")
@@ -80,6 +101,9 @@ one to the next. On its first start it makes the log from --seq, --unit and --ch
 		if err := c.Bootstrap.members(sequencer, units, chains); err != nil {
 			return err
 		}
+		if err := c.takeServers(servers); err != nil {
+			return err
+		}
 		if c.Dir == "" {
 			return usagef("layout needs --dir")
 		}
@@ -89,13 +113,41 @@ one to the next. On its first start it makes the log from --seq, --unit and --ch
 		}
 		return a.serve(ctx, "corfu layout", c.daemonConfig, "", func(r *prometheus.Registry) (daemon, error) {
 			return layoutserver.Start(ctx, layoutserver.Config{
-				Dir: c.Dir, Raft: c.Raft, Control: c.Control, Bootstrap: first,
+				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
 				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: a.logger(false),
 			})
 		})
 	})
 	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand())
 	return cmd
+}
+
+// takeServers takes what the flags say in place of the file, and the default control address where nothing says another.
+func (c *layoutConfig) takeServers(flags []string) error {
+	if len(flags) > 0 {
+		c.Servers = nil
+	}
+	for _, s := range flags {
+		id, addrs, _ := strings.Cut(s, "=")
+		control, raft, ok := strings.Cut(addrs, ",")
+		n, err := strconv.ParseUint(id, 10, 16)
+		if !ok || err != nil || n == 0 || control == "" || raft == "" {
+			return usagef("--server %s: must be id=host:port,host:port, the id a number from 1, the addresses that of control and that of Raft", s)
+		}
+		c.Servers = append(c.Servers, serverConfig{uint16(n), control, raft})
+	}
+	if c.Control == "" && len(c.Servers) == 0 {
+		c.Control = defaultLayout
+	}
+	return nil
+}
+
+func (c *layoutConfig) peers() []layoutserver.Peer {
+	var all []layoutserver.Peer
+	for _, s := range c.Servers {
+		all = append(all, layoutserver.Peer{ID: s.ID, Control: s.Control, Raft: s.Raft})
+	}
+	return all
 }
 
 // members takes what the flags say in place of the file.

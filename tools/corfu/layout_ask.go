@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
@@ -65,22 +67,29 @@ func (a *app) layoutReconfigureCommand() *cobra.Command {
 	return cmd
 }
 
-// askLayout asks each layout server in turn until one is there.
+// askLayout asks the leader of the layout servers.
 func (a *app) askLayout(ctx context.Context, ask func(context.Context, pb.LayoutServiceClient) error) error {
 	found, err := a.findCluster()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
 	for _, addr := range found.LayoutServers {
-		if err = a.askOne(ctx, addr, ask); grpcstatus.Code(err) != codes.Unavailable {
-			break
+		if err := a.checkClear(addr); err != nil {
+			return err
 		}
 	}
-	switch s, ok := grpcstatus.FromError(err); {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	conns := layoutConns{a: a, open: map[string]*grpc.ClientConn{}}
+	defer conns.close()
+	_, err = control.Ask(ctx, control.NewLayouts(found.LayoutServers, conns.dial),
+		func(ctx context.Context, c pb.LayoutServiceClient) (struct{}, error) { return struct{}{}, ask(ctx, c) })
+	s, ok := grpcstatus.FromError(err)
+	switch {
 	case err == nil:
 		return nil
+	case control.Answered(err):
+		return fmt.Errorf("no layout server leads (corfu layout status shows each): %s", s.Message())
 	case ok && (s.Code() == codes.Unavailable || s.Code() == codes.DeadlineExceeded):
 		return fmt.Errorf("no cluster answers at %s: is it up? corfu dev starts one, --cluster names another: %s",
 			strings.Join(found.LayoutServers, ", "), s.Message())
@@ -90,16 +99,36 @@ func (a *app) askLayout(ctx context.Context, ask func(context.Context, pb.Layout
 	return err
 }
 
-func (a *app) askOne(ctx context.Context, addr string, ask func(context.Context, pb.LayoutServiceClient) error) error {
-	if err := a.checkClear(addr); err != nil {
-		return err
+// layoutConns are the connections of one command to layout servers.
+type layoutConns struct {
+	a    *app
+	mu   sync.Mutex
+	open map[string]*grpc.ClientConn
+}
+
+func (c *layoutConns) dial(addr string) (grpc.ClientConnInterface, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if conn := c.open[addr]; conn != nil {
+		return conn, nil
+	}
+	if err := c.a.checkClear(addr); err != nil { // a server may have named it
+		return nil, err
 	}
 	conn, err := control.Dial(addr)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer conn.Close()
-	return ask(ctx, pb.NewLayoutServiceClient(conn))
+	c.open[addr] = conn
+	return conn, nil
+}
+
+func (c *layoutConns) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.open {
+		_ = conn.Close()
+	}
 }
 
 // layoutJSON is a layout as scripts read it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ type statusJSON struct {
 	EpochInProgress uint64             `json:"epoch_in_progress,omitempty"`
 	Phase           string             `json:"phase,omitempty"`
 	Members         []memberStatusJSON `json:"members"`
+	LayoutServers   []serverStatusJSON `json:"layout_servers"`
 }
 
 type memberStatusJSON struct {
@@ -31,24 +33,29 @@ type memberStatusJSON struct {
 
 func (a *app) layoutStatusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "status", Short: "Print the state of every member", Args: cobra.NoArgs,
+		Use: "status", Short: "Print the state of every member, and which layout server leads", Args: cobra.NoArgs,
 		RunE: a.body(func(ctx context.Context, _ []string) error {
 			var m *pb.StatusReply
 			err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) (err error) {
 				m, err = c.Status(ctx, &pb.StatusRequest{})
 				return err
 			})
-			if err != nil {
-				return err
+			// Where nobody leads, the state of each server is what helps.
+			servers, some := a.askServers(ctx)
+			switch {
+			case err == nil:
+				return a.printStatus(m, servers)
+			case some && !a.json():
+				return errors.Join(a.printServers(servers), err)
 			}
-			return a.printStatus(m)
+			return err
 		}),
 	}
 }
 
-func (a *app) printStatus(m *pb.StatusReply) error {
+func (a *app) printStatus(m *pb.StatusReply, servers []serverStatusJSON) error {
 	if a.json() {
-		out := statusJSON{Epoch: m.GetLayout().GetEpoch(), EpochInProgress: m.GetEpochInProgress(), Phase: m.GetPhase()}
+		out := statusJSON{Epoch: m.GetLayout().GetEpoch(), EpochInProgress: m.GetEpochInProgress(), Phase: m.GetPhase(), LayoutServers: servers}
 		for _, s := range m.GetMembers() {
 			out.Members = append(out.Members, memberStatusJSON{
 				s.GetName(), s.GetControl(), s.GetState(), s.GetEpoch(), s.GetError(), s.GetStore(), s.GetMaxAddress(), s.GetCorrupt(), s.GetLost(),
@@ -71,7 +78,11 @@ func (a *app) printStatus(m *pb.StatusReply) error {
 			s.GetName(), state, fmt.Sprint(s.GetEpoch()), s.GetControl(), fmt.Sprint(s.GetMaxAddress()), corruptText(s), s.GetStore(),
 		})
 	}
-	return a.printTable(rows)
+	if err := a.printTable(rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stdout)
+	return a.printServers(servers)
 }
 
 // corruptText is how many corrupt pages a member has, and whether they can be restored.
