@@ -80,7 +80,7 @@ func (l *load) more(t *testing.T, ctx context.Context, n int64) {
 // fails or is held up, and the epoch stays. Afterwards the client, whose stream has moved twice at least, hears of a new epoch.
 func TestRollingRestartOfLayoutServersIsInvisibleToAppends(t *testing.T) {
 	ctx, dev, dir := testContext(t), openDevice(t), t.TempDir()
-	o := devcluster.Options{Device: dev, Dir: dir, LayoutServers: 3, Chains: 1}
+	o := devcluster.Options{Device: dev, Dir: dir, LayoutServers: 3, Chains: 1, Election: time.Second}
 	c, err := devcluster.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestLayoutServersOfADirectoryAreFound(t *testing.T) {
 	var addrs []string
 	var first layout.LogID
 	for start, o := range []devcluster.Options{{LayoutServers: 3, Chains: 1}, {}} {
-		o.Device, o.Dir = dev, dir
+		o.Device, o.Dir, o.Election = dev, dir, time.Second
 		c, err := devcluster.Start(ctx, o)
 		if err != nil {
 			t.Fatal(err)

@@ -24,7 +24,7 @@ import (
 func TestR13LeaderDiesInAnyPhase(t *testing.T) {
 	for _, call := range []string{"seal", "entries", "reconcile", "reconciled", "activate"} {
 		t.Run(call, func(t *testing.T) {
-			c := newTrio(t)
+			c := newTrio(t, mortal)
 			l := c.open(1)
 			c.put(l, 0, wire.Durable, 100, 1, 2)
 			c.put(l, 2, wire.Durable, 101, 1)
@@ -76,7 +76,7 @@ func TestR13LeaderDiesInAnyPhase(t *testing.T) {
 // TestR13PartitionedLeaderCannotDecide cuts the leader off from the other servers, not from the units, when everything is reconciled
 // and only the verdict is missing.
 func TestR13PartitionedLeaderCannotDecide(t *testing.T) {
-	c := newTrio(t)
+	c := newTrio(t, mortal)
 	c.open(1)
 	old := c.leader()
 	id := old.cfg.ID
@@ -133,7 +133,7 @@ func (c *trio) recordAt(s *Server, e layout.Epoch) (r layout.Record) {
 // TestElectedLeaderAnswersWithAllThatWasCommitted keeps the followers from applying anything: one that is elected then must not answer
 // with what it has.
 func TestElectedLeaderAnswersWithAllThatWasCommitted(t *testing.T) {
-	c := newTrio(t)
+	c := newTrio(t, calm)
 	c.open(1)
 	old := c.leader()
 	c.agree()
@@ -184,7 +184,7 @@ func TestElectedLeaderAnswersWithAllThatWasCommitted(t *testing.T) {
 func (s *Server) grpcGet() (*pb.Layout, error) { return service{s: s}.Get(context.Background(), nil) }
 
 func TestFollowerSaysWhoLeadsAndForwardsNothing(t *testing.T) {
-	c := newTrio(t)
+	c := newTrio(t, calm)
 	c.open(1)
 	leader := c.leader()
 	var follower *Server
@@ -225,7 +225,7 @@ func TestFollowerSaysWhoLeadsAndForwardsNothing(t *testing.T) {
 
 // TestWatchEndsWithTheReign: a client that follows layouts is sent on when the leader steps down.
 func TestWatchEndsWithTheReign(t *testing.T) {
-	c := newTrio(t)
+	c := newTrio(t, calm)
 	c.open(1)
 	old := c.leader()
 	conn, err := control.Dial(old.ControlAddr())
@@ -255,7 +255,7 @@ func TestWatchEndsWithTheReign(t *testing.T) {
 
 // TestRollingRestartChangesNoEpoch: elections alone are no reason for a new epoch; no member hears of them.
 func TestRollingRestartChangesNoEpoch(t *testing.T) {
-	c := newTrio(t)
+	c := newTrio(t, calm)
 	before := c.open(1)
 	for _, u := range c.units {
 		u.setHook(func(call string, e layout.Epoch) error {

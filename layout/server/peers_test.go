@@ -70,7 +70,7 @@ func TestServersOfAStoreAreFixed(t *testing.T) {
 
 // TestServersMayMove: addresses are those of the configuration, whatever they were when the store was made.
 func TestServersMayMove(t *testing.T) {
-	c := newTrio(t)
+	c := newTrio(t, mortal)
 	before := c.open(1)
 	for id := range c.servers {
 		c.stopServer(id)

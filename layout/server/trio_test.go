@@ -19,6 +19,11 @@ import (
 	"corfu/layout"
 )
 
+const (
+	mortal = 300 * time.Millisecond
+	calm   = 1500 * time.Millisecond
+)
+
 // trio is a cluster with three layout servers, whose Raft connections can be cut.
 type trio struct {
 	*cluster
@@ -28,7 +33,9 @@ type trio struct {
 	asked   *control.Layouts
 }
 
-func newTrio(t *testing.T) *trio {
+// newTrio starts three servers. Those whose leader is to die want a short election time-out; where one election too many, on a
+// machine that has no time for its heartbeats, would spoil what is shown, a long one.
+func newTrio(t *testing.T, election time.Duration) *trio {
 	c := &trio{cluster: newCluster(t), servers: map[uint16]*Server{}, net: &network{cut: map[uint16]bool{}, conns: map[net.Conn][2]uint16{}}}
 	var listeners [][2]net.Listener
 	for id := uint16(1); id <= 3; id++ {
@@ -36,7 +43,7 @@ func newTrio(t *testing.T) *trio {
 		listeners = append(listeners, l)
 		c.peers = append(c.peers, Peer{id, l[0].Addr().String(), l[1].Addr().String()})
 	}
-	c.net.peers = c.peers
+	c.net.peers, c.cfg.Election = c.peers, election
 	var addrs []string
 	conns := map[string]*grpc.ClientConn{}
 	for i, p := range c.peers {
