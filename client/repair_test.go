@@ -229,8 +229,8 @@ func TestDamageEverywhereIsReported(t *testing.T) {
 	c.spoil(2, 9)
 	c.scrub(1)
 	c.scrub(2)
-	until(t, "an unhealthy layout server", func() bool { return c.Layout.Health() != nil })
-	if err := c.Layout.Health(); !strings.Contains(err.Error(), "corrupt") {
+	until(t, "an unhealthy layout server", func() bool { return c.Layouts[0].Health() != nil })
+	if err := c.Layouts[0].Health(); !strings.Contains(err.Error(), "corrupt") {
 		t.Error(err)
 	}
 	if b, err := l.Read(within(t), 9); !errors.Is(err, client.ErrCorrupt) {
@@ -244,7 +244,7 @@ func TestDamageEverywhereIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.healed()
-	until(t, "a healthy layout server", func() bool { return c.Layout.Health() == nil })
+	until(t, "a healthy layout server", func() bool { return c.Layouts[0].Health() == nil })
 	if _, err := l.Read(within(t), 9); !errors.Is(err, client.ErrTrimmed) {
 		t.Fatal(err)
 	}

@@ -180,6 +180,23 @@ func TestElectedLeaderAnswersWithAllThatWasCommitted(t *testing.T) {
 	c.open(2)
 }
 
+// TestGetNeedsAMajority asks a leader that was cut off and does not know it yet.
+func TestGetNeedsAMajority(t *testing.T) {
+	c := newTrio(t, calm)
+	c.open(1)
+	old := c.leader()
+	c.net.isolate(old.cfg.ID)
+	if !old.store.elected() {
+		t.Skip("it knows already: the machine was too slow to show anything")
+	}
+	if l, err := old.grpcGet(); status.Code(err) != codes.Unavailable {
+		t.Errorf("%v, %v", l, err)
+	}
+	if c.leader(old.cfg.ID) == old {
+		t.Error("no other leads")
+	}
+}
+
 // grpcGet is Get without a connection.
 func (s *Server) grpcGet() (*pb.Layout, error) { return service{s: s}.Get(context.Background(), nil) }
 
