@@ -14,6 +14,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
@@ -21,7 +22,7 @@ import (
 	"corfu/layout"
 )
 
-// Config of a layout server. Dir is required.
+// Config of a layout server. Dir is required, unless Consensus is set.
 type Config struct {
 	ID      uint16 // of this server among the layout servers; default 1
 	Dir     string // Raft's log and snapshots; it is made if it is missing
@@ -36,10 +37,14 @@ type Config struct {
 	// of members with the same ids are taken over from it, so that members may move.
 	Bootstrap *layout.Layout
 
+	// Consensus puts the store's commands in order. Nil: Raft, in Dir. A simulation brings its own, whose leaders overlap when it wants.
+	Consensus func(raft.FSM) (Consensus, error)
+
 	Poll         time.Duration // how often the members are asked for their state; default 100 ms
 	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: at most 1 s
 	StallTimeout time.Duration // for a reconciliation to make any progress; default 60 s
 
+	Listener      net.Listener        // of the gRPC service, instead of one at Control; it is closed with the server
 	Insecure      bool                // allow the control plane in clear outside loopback
 	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
 	DialOptions   []grpc.DialOption   // credentials towards units and sequencer; none: in clear
@@ -65,7 +70,7 @@ func (c Config) stateTimeout() time.Duration { return min(c.CallTimeout, time.Se
 // Validate reports every bad field.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Dir == "" {
+	if c.Dir == "" && c.Consensus == nil {
 		errs = append(errs, errors.New("no directory for the store"))
 	}
 	if c.Raft != "" {

@@ -40,7 +40,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("layout server: %w", err)
 	}
-	l, err := control.Listen(cfg.Control, len(cfg.ServerOptions) > 0, cfg.Insecure)
+	l, err := control.ListenOr(cfg.Listener, cfg.Control, len(cfg.ServerOptions) > 0, cfg.Insecure)
 	if err != nil {
 		return nil, fmt.Errorf("layout server: %w", err)
 	}
@@ -62,7 +62,7 @@ func (s *Server) open() (err error) {
 	}
 	s.manager = newManager(s.cfg, s.store, s.metrics)
 	s.grpc = control.Serve(s.cfg.ServerOptions...)
-	pb.RegisterLayoutServiceServer(s.grpc, service{s: s})
+	pb.RegisterLayoutServiceServer(control.Registrar(s.grpc, s.control), service{s: s})
 	s.running.Go(func() { _ = s.grpc.Serve(s.control) })
 	s.running.Go(func() { s.manager.run(s.ctx) })
 	return nil

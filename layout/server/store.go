@@ -5,17 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
 	"corfu/layout"
 )
@@ -27,85 +20,41 @@ var errNotLeader = errors.New("not the leader of the layout servers")
 // anything is done on the strength of it.
 var errUnknown = errors.New("the outcome of the command is unknown")
 
-const (
-	enqueueTimeout   = 5 * time.Second
-	snapshotsKept    = 2
-	snapshotEvery    = 1024 // commands
-	trailingCommands = 256
-)
-
 // store is the replicated state machine.
 type store struct {
-	raft *raft.Raft
-	bolt *raftboltdb.BoltStore
+	raft Consensus
 	fsm  *fsm
 }
 
-// openStore opens or makes the store in cfg.Dir and, a new one, bootstraps it with this server as its only member.
+// openStore opens or makes the store: Raft in cfg.Dir, or what cfg.Consensus brings.
 func openStore(cfg Config) (*store, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
-		return nil, err
+	s := &store{fsm: newFSM()}
+	open := cfg.Consensus
+	if open == nil {
+		open = func(f raft.FSM) (Consensus, error) { return openRaft(cfg, f) }
 	}
-	// Below errors Raft tells of its elections, which are no news where there is one server.
-	logger := hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Error, DisableTime: true, Output: slogWriter{cfg.Logger}})
-	// Without the time-out a second process in the same directory would wait for ever.
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(cfg.Dir, "raft.db"),
-		BoltOptions: &bbolt.Options{Timeout: time.Second}})
-	if err != nil {
-		return nil, fmt.Errorf("open %s (is another layout server running there?): %w", filepath.Join(cfg.Dir, "raft.db"), err)
-	}
-	s := &store{bolt: bolt, fsm: newFSM()}
-	if err := s.start(cfg, logger); err != nil {
-		return nil, errors.Join(err, bolt.Close())
-	}
-	return s, nil
-}
-
-func (s *store) start(cfg Config, logger hclog.Logger) error {
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, snapshotsKept, logger)
-	if err != nil {
-		return err
-	}
-	// The name stands for the address too: Raft writes a member's address into its log, and a single server's may change with
-	// every start. Nobody ever dials it.
-	id := fmt.Sprintf("layout-%d", cfg.ID)
-	addr, transport := raft.NewInmemTransport(raft.ServerAddress(id))
-	c := raft.DefaultConfig()
-	c.LocalID, c.Logger, c.NoLegacyTelemetry = raft.ServerID(id), logger, true
-	c.SnapshotThreshold, c.TrailingLogs = snapshotEvery, trailingCommands
-	// Alone there is nobody whose silence could be mistaken: elect at once.
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
-	known, err := raft.HasExistingState(s.bolt, s.bolt, snaps)
-	if err != nil {
-		return err
-	}
-	if !known {
-		members := raft.Configuration{Servers: []raft.Server{{ID: c.LocalID, Address: addr}}}
-		if err := raft.BootstrapCluster(c, s.bolt, s.bolt, snaps, transport, members); err != nil {
-			return err
-		}
-	}
-	s.raft, err = raft.NewRaft(c, s.fsm, s.bolt, s.bolt, snaps, transport)
-	return err
+	var err error
+	s.raft, err = open(s.fsm)
+	return s, err
 }
 
 // apply commits a command and gives its result. It fails with what layout.State.Apply refuses, errNotLeader or errUnknown.
 func (s *store) apply(c layout.Command) (layout.Result, error) {
-	f := s.raft.Apply(layout.EncodeCommand(c), enqueueTimeout)
-	if err := f.Error(); err != nil {
+	a, err := s.raft.Apply(layout.EncodeCommand(c))
+	if err != nil {
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) {
 			return layout.Result{}, fmt.Errorf("%w: %w", errNotLeader, err)
 		}
 		return layout.Result{}, fmt.Errorf("%w: %w", errUnknown, err)
 	}
-	r := f.Response().(response)
+	r := a.(response)
 	return r.result, r.err
 }
 
 // verify fails with errNotLeader unless this server leads: what it reads of the state afterwards is then no older than the call.
 // (Commands that earlier leaders committed were applied before this one began to serve; see lead.)
 func (s *store) verify() error {
-	if err := s.raft.VerifyLeader().Error(); err != nil {
+	if err := s.raft.Verify(); err != nil {
 		return fmt.Errorf("%w: %w", errNotLeader, err)
 	}
 	return nil
@@ -117,9 +66,8 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		if s.elected() {
-			term = s.raft.CurrentTerm()
-			if err := s.raft.Barrier(enqueueTimeout).Error(); err == nil && s.raft.CurrentTerm() == term {
+		if term, ok := s.raft.Leader(); ok {
+			if err := s.raft.Barrier(); err == nil && s.leads(term) {
 				return term, nil
 			}
 		}
@@ -135,16 +83,18 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 const leadPoll = 5 * time.Millisecond
 
 // elected tells whether this server leads as Raft sees it; it need not have applied what earlier leaders committed.
-func (s *store) elected() bool { return s.raft.State() == raft.Leader }
+func (s *store) elected() bool {
+	_, ok := s.raft.Leader()
+	return ok
+}
 
 // leads tells whether this server still leads in the term.
 func (s *store) leads(term uint64) bool {
-	return s.elected() && s.raft.CurrentTerm() == term
+	now, ok := s.raft.Leader()
+	return ok && now == term
 }
 
-func (s *store) close() error {
-	return errors.Join(s.raft.Shutdown().Error(), s.bolt.Close())
-}
+func (s *store) close() error { return s.raft.Close() }
 
 // response is what a command gave.
 type response struct {
@@ -242,12 +192,4 @@ func (h *hub) set(l *layout.Layout) {
 	h.layout = l
 	close(h.changed)
 	h.changed = make(chan struct{})
-}
-
-// slogWriter turns Raft's lines, "[ERROR] raft: text: k=v", into records.
-type slogWriter struct{ log *slog.Logger }
-
-func (w slogWriter) Write(b []byte) (int, error) {
-	w.log.Error(strings.TrimSpace(strings.TrimPrefix(string(b), "[ERROR]")))
-	return len(b), nil
 }
