@@ -1,0 +1,40 @@
+package sim
+
+import (
+	"corfu/internal/wire"
+	"corfu/rdma"
+)
+
+// Mutant is a rule broken on purpose, to see that the checks find it.
+type Mutant string
+
+// Mutants below the programs: the fabric, the disk or the control plane breaks the rule for them.
+const (
+	Sound            Mutant = ""
+	EpochNotCompared Mutant = "epoch not in the compared value" // section 4, R8
+	CASBeforePayload Mutant = "R6: CAS before its payload"
+	VolatileFlash    Mutant = "R3: acknowledged before it is on flash"
+	NothingCopied    Mutant = "R17: members of the base are not completed"
+	MembersWiped     Mutant = "R17: a member of the base is wiped"
+)
+
+// swaps tells whether a CAS that compares with want changes the word old.
+func (f *Fabric) swaps(old, want uint64) bool {
+	a, b := wire.Word(old), wire.Word(want)
+	if f.weird.Broken == EpochNotCompared && a.State() == wire.Empty && b.State() == wire.Empty && a.Generation() == b.Generation() {
+		return true
+	}
+	return old == want
+}
+
+// order is that in which the operations of a batch travel.
+func (f *Fabric) order(b *rdma.Batch) []int {
+	list := make([]int, len(b.Ops))
+	for i := range list {
+		list[i] = i
+	}
+	if n := len(list); f.weird.Broken == CASBeforePayload && n > 1 && b.Ops[0].Kind == rdma.OpWrite && b.Ops[1].Kind == rdma.OpCompareSwap {
+		list = append(list[1:], 0)
+	}
+	return list
+}
