@@ -182,6 +182,7 @@ func (c *cluster) open(ctx context.Context, name string, o client.Options) (*cli
 func (c *cluster) crashUnit(id int, noisy bool) {
 	c.mu.Lock()
 	u := c.units[id-1]
+	c.units[id-1] = nil
 	c.mu.Unlock()
 	u.disk.die()
 	c.bury(u.host, u.end, noisy, u.srv.Close)
@@ -190,6 +191,7 @@ func (c *cluster) crashUnit(id int, noisy bool) {
 func (c *cluster) crashSeq(noisy bool) {
 	c.mu.Lock()
 	s := c.seq
+	c.seq = nil
 	c.mu.Unlock()
 	c.bury(s.host, s.end, noisy, s.srv.Close)
 }
@@ -213,8 +215,12 @@ func (c *cluster) close() {
 	for _, l := range c.layouts {
 		_ = l.Close()
 	}
-	_ = c.seq.srv.Close()
+	if c.seq != nil {
+		_ = c.seq.srv.Close()
+	}
 	for _, u := range c.units {
-		_ = u.srv.Close()
+		if u != nil {
+			_ = u.srv.Close()
+		}
 	}
 }

@@ -106,7 +106,7 @@ func (p *peer) Apply(command []byte) (any, error) {
 		c.mu.Unlock()
 		return nil, errLost
 	}
-	lost := c.rand.Float64() < c.f.weird.Lost
+	lost := c.rand.Float64() < c.f.loss()
 	if lost && c.rand.IntN(2) == 0 {
 		c.mu.Unlock()
 		return nil, errLost

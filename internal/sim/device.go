@@ -233,6 +233,9 @@ func (h *Host) Dial(ctx context.Context, addr string, private []byte, o rdma.Con
 	time.Sleep(d)
 	f.mu.Lock()
 	l := f.listens[addr]
+	if h.dead {
+		l = nil
+	}
 	cut := l != nil && (f.blocked[[2]string{h.name, l.host.name}] || f.blocked[[2]string{l.host.name, h.name}])
 	f.mu.Unlock()
 	if l == nil {

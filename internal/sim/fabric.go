@@ -111,10 +111,25 @@ func (f *Fabric) runs(host string) {
 	}
 }
 
-// Heal opens all ways and ends all pauses.
+// setLoss makes control calls get lost, or arrive twice.
+func (f *Fabric) setLoss(lost, double float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.weird.Lost, f.weird.Duplicate = lost, double
+}
+
+// loss is the share of what gets lost.
+func (f *Fabric) loss() float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.weird.Lost
+}
+
+// Heal opens all ways, ends all pauses and loses nothing more.
 func (f *Fabric) Heal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.weird.Lost = 0
 	clear(f.blocked)
 	for h, c := range f.paused {
 		close(c)

@@ -58,14 +58,28 @@ type run struct {
 	c    *cluster
 	h    *History
 	near atomic.Uint64 // a position close to the tail
+	dead []atomic.Bool // clients
+
+	mu  sync.Mutex
+	err error // of the run itself
 }
+
+func (x *run) fail(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.err = errors.Join(x.err, err)
+}
+
+func clientName(i int) string { return fmt.Sprintf("client%d", i) }
 
 // Execute does a run in dir. It must be called in a bubble of testing/synctest.
 func Execute(p Plan, dir string, log *slog.Logger) Result {
-	x := &run{Plan: p, h: newHistory()}
+	x := &run{Plan: p, h: newHistory(), dead: make([]atomic.Bool, p.Clients)}
 	res := Result{Plan: p, History: x.h}
 	began := time.Now()
-	f := NewFabric(p.Seed, p.Weird)
+	kind := p.Weird
+	kind.Lost, kind.Duplicate = 0, 0 // until everything is up
+	f := NewFabric(p.Seed, kind)
 	var err error
 	if x.c, err = start(f, dir, p.Shape, log); err != nil {
 		res.Err = err
@@ -74,10 +88,11 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	err = x.body()
 	x.c.close()
 	res.Took = time.Since(began)
+	time.Sleep(time.Minute) // what is still on its way ends
 	if err == nil {
 		err = x.c.compare()
 	}
-	res.Err = errors.Join(err, x.h.check(), x.c.alarms())
+	res.Err = errors.Join(err, x.err, x.h.check(), x.c.alarms())
 	return res
 }
 
@@ -88,7 +103,7 @@ func (x *run) body() error {
 	for i := range x.Clients {
 		r := x.c.f.chance(fmt.Sprintf("client %d", i))
 		bounded, cancel := context.WithTimeout(ctx, time.Minute)
-		l, err := x.c.open(bounded, fmt.Sprintf("client%d", i), client.Options{
+		l, err := x.c.open(bounded, clientName(i), client.Options{
 			HoleTimeout: time.Duration(1+r.IntN(20)) * time.Millisecond, OpTimeout: time.Duration(50+r.IntN(500)) * time.Millisecond})
 		cancel()
 		if err != nil {
@@ -101,22 +116,27 @@ func (x *run) body() error {
 	faults.Go(func() { x.inject(stop) })
 	for i, l := range logs {
 		for j := range x.Workers {
-			work.Go(func() { x.work(ctx, l, i*x.Workers+j) })
+			work.Go(func() { x.work(ctx, l, i, i*x.Workers+j) })
 		}
 	}
 	work.Wait()
 	close(stop)
 	faults.Wait()
 	x.c.f.Heal()
+	x.c.raft.elect(layoutName(1))
+	x.c.raft.depose()
 	x.h.note("healed")
 	return x.readAll(ctx)
 }
 
 // work is what one worker does.
-func (x *run) work(ctx context.Context, l *client.Log, id int) {
+func (x *run) work(ctx context.Context, l *client.Log, who, id int) {
 	r := x.c.f.chance(fmt.Sprintf("worker %d", id))
 	near := func() layout.Position { return layout.Position(max(0, int64(x.near.Load())+2-r.Int64N(8))) }
 	for n := range x.Ops {
+		if x.dead[who].Load() {
+			return
+		}
 		op, cancel := context.WithTimeout(ctx, patience)
 		switch k := r.IntN(20); {
 		case k < 9:
@@ -157,9 +177,6 @@ func (x *run) readAll(ctx context.Context) error {
 	}
 	return nil
 }
-
-// inject brings faults until stop is closed.
-func (x *run) inject(stop <-chan struct{}) {}
 
 // String is what one needs to know to look at a run again.
 func (r Result) String() string {

@@ -1,0 +1,25 @@
+package sim
+
+import (
+	"testing"
+	"time"
+)
+
+// Whatever faults the seeds bring, histories are linearizable and every invariant holds.
+func TestSeeds(t *testing.T) {
+	began := time.Now()
+	var simulated time.Duration
+	ops := 0
+	for i := range *runsFlag {
+		res := execute(t, NewPlan(*seedFlag+uint64(i)))
+		simulated += res.Took
+		ops += len(res.History.ops)
+		if *traceFlag || res.Err != nil {
+			t.Log(res)
+		}
+		if res.Err != nil {
+			t.Errorf("seed %d: %v\nagain: make sim SEED=%d RUNS=1", res.Seed, res.Err, res.Seed)
+		}
+	}
+	t.Logf("seeds %d to %d: %d operations, %v simulated in %v", *seedFlag, *seedFlag+uint64(*runsFlag)-1, ops, simulated, time.Since(began))
+}
