@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -157,8 +158,9 @@ func (c *conn) fireOut() {
 		return
 	}
 	x, to := head.what, c.peer
-	if to.err != nil || to.host.dead || f.blocked[[2]string{c.host.name, to.host.name}] {
-		if x.p == nil && (to.err != nil || to.host.dead) {
+	gone := to.host.dead || (to.err != nil && !f.weird.Broken.connectionsSurvive())
+	if gone || f.blocked[[2]string{c.host.name, to.host.name}] {
+		if x.p == nil && gone {
 			c.out.items = nil // the last of a dead connection: there is nobody any more
 			return
 		}
@@ -311,9 +313,14 @@ func (c *conn) breakLocked(err error, tell bool) {
 	}
 	c.open = nil
 	c.signal()
-	if tell {
-		c.tellPeer(c.f.latency(c.rand))
+	if !tell {
+		return
 	}
+	after := c.f.latency(c.rand)
+	if c.rand.IntN(2) == 0 { // the disconnect got lost as well
+		after += time.Duration(c.rand.Int64N(int64(30 * time.Millisecond)))
+	}
+	c.tellPeer(after)
 }
 
 func (c *conn) tellPeer(after time.Duration) {
@@ -414,6 +421,9 @@ func (f *Fabric) BreakOne(r *rand.Rand) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := f.sortedConns()
+	if r.IntN(4) > 0 { // where it hurts
+		list = slices.DeleteFunc(list, func(c *conn) bool { return len(c.open) == 0 })
+	}
 	if len(list) == 0 {
 		return false
 	}

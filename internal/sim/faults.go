@@ -30,7 +30,7 @@ var faults = []struct {
 	{"cut", (*injector).cut}, {"cut", (*injector).cut},
 	{"crash unit", (*injector).crashUnit}, {"crash unit", (*injector).crashUnit},
 	{"crash sequencer", (*injector).crashSeq},
-	{"power cut", (*injector).powerCut},
+	{"power cut", (*injector).powerCut}, {"power cut", (*injector).powerCut},
 	{"reconfigure", (*injector).reconfigure}, {"reconfigure", (*injector).reconfigure}, {"reconfigure", (*injector).reconfigure},
 	{"elect", (*injector).elect}, {"elect", (*injector).elect},
 	{"kill client", (*injector).killClient},
@@ -173,6 +173,7 @@ func (x *injector) crashSeq() {
 // powerCut crashes all units at once; each comes back in its own time.
 func (x *injector) powerCut() {
 	if x.Shape.Durability == layout.Memory {
+		x.crashUnit()
 		return
 	}
 	for u := range x.c.units {

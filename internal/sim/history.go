@@ -197,6 +197,17 @@ func (h *History) tail(ctx context.Context, l *client.Log, id int) (layout.Posit
 	return p, nil
 }
 
+// halfTrimmed are the positions whose trim failed, maybe after it had reached some of the replicas.
+func (h *History) halfTrimmed() map[layout.Position]bool {
+	m := map[layout.Position]bool{}
+	for _, op := range h.ops {
+		if in := op.Input.(call); in.kind == isTrim && op.Return == math.MaxInt64 {
+			m[in.p] = true
+		}
+	}
+	return m
+}
+
 // check gives everything that is wrong with the history.
 func (h *History) check() error {
 	errs := []error{h.checkPayloads(), h.checkTails()}

@@ -303,7 +303,7 @@ func (s *stream) send(ctx context.Context, h *half, from, to string, m any) erro
 		s.cut()
 		return io.EOF
 	}
-	return h.put(proto.Clone(m.(proto.Message)))
+	return h.put(s.p.h.f.mutate(proto.Clone(m.(proto.Message))))
 }
 
 func (s *stream) Context() context.Context { return s.ctx }

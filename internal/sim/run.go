@@ -21,9 +21,10 @@ type Plan struct {
 	Shape   Shape
 	Weird   Weird
 	Clients int
-	Workers int // of each client
-	Ops     int // of each worker
-	Faults  int // that are injected meanwhile
+	Workers int           // of each client
+	Ops     int           // of each worker
+	Faults  int           // that are injected meanwhile
+	Think   time.Duration // at most, between the operations of a worker
 }
 
 // NewPlan draws a plan.
@@ -31,7 +32,11 @@ func NewPlan(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := Plan{Seed: seed, Clients: 1 + r.IntN(3), Workers: 1 + r.IntN(2), Ops: 6 + r.IntN(8), Faults: r.IntN(6)}
 	p.Shape = Shape{Chains: 1 + r.IntN(2), Replicas: 2 + r.IntN(2), Layouts: 1 + r.IntN(2), Durability: layout.Durability(r.IntN(2))}
-	p.Weird = Weird{Late: time.Microsecond, Disk: 300 * time.Microsecond}
+	p.Think = []time.Duration{1, 100 * time.Microsecond, time.Millisecond, 5 * time.Millisecond}[r.IntN(4)]
+	if r.IntN(8) == 0 {
+		p.Ops *= 4 // the windows move
+	}
+	p.Weird = Weird{Late: time.Microsecond, Disk: []time.Duration{10 * time.Microsecond, 300 * time.Microsecond, 5 * time.Millisecond}[r.IntN(3)]}
 	if r.IntN(4) > 0 {
 		p.Weird.Slow, p.Weird.Late = r.Float64()*0.2, time.Duration(1+r.IntN(30))*time.Millisecond
 	}
@@ -90,7 +95,7 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	res.Took = time.Since(began)
 	time.Sleep(time.Minute) // what is still on its way ends
 	if err == nil {
-		err = x.c.compare()
+		err = x.c.compare(x.h.halfTrimmed())
 	}
 	res.Err = errors.Join(err, x.err, x.h.check(), x.c.alarms())
 	return res
@@ -153,7 +158,7 @@ func (x *run) work(ctx context.Context, l *client.Log, who, id int) {
 			}
 		}
 		cancel()
-		time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
+		time.Sleep(time.Duration(r.Int64N(int64(x.Think))))
 	}
 }
 

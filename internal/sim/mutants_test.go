@@ -1,0 +1,36 @@
+package sim
+
+import "testing"
+
+// hunt runs seeds until one finds something wrong, and gives how many it took; 0: none of them did.
+func hunt(t *testing.T, most int, b Mutant) (int, error) {
+	for i := range most {
+		p := NewPlan(*seedFlag + uint64(i))
+		p.Weird.Broken = b
+		if res := execute(t, p); res.Err != nil {
+			if *traceFlag {
+				t.Log(res)
+			}
+			return i + 1, res.Err
+		}
+	}
+	return 0, nil
+}
+
+// The checks find every rule that is broken below the programs.
+func TestFindsWhatIsBroken(t *testing.T) {
+	for _, m := range []struct {
+		mutant Mutant
+		most   int // seeds
+	}{
+		{EpochNotCompared, 300}, {CASBeforePayload, 300}, {VolatileFlash, 300}, {NothingCopied, 300}, {MembersWiped, 300},
+	} {
+		t.Run(string(m.mutant), func(t *testing.T) {
+			n, err := hunt(t, m.most, m.mutant)
+			if n == 0 {
+				t.Fatalf("not found in %d seeds", m.most)
+			}
+			t.Logf("found by seed %d of them: %.300v", n, err)
+		})
+	}
+}
