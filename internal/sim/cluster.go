@@ -30,6 +30,7 @@ type cluster struct {
 	f     *Fabric
 	dir   string
 	shape Shape
+	scan  time.Duration
 	log   *slog.Logger
 	raft  *consensus
 
@@ -67,13 +68,13 @@ const seqName = "seq1"
 var geometry = layout.Geometry{PageSize: 4096, Window: 64, SessionSlots: 8, MaxSessions: 12}
 
 // start starts everything; the log comes up by itself.
-func start(f *Fabric, dir string, s Shape, log *slog.Logger) (*cluster, error) {
+func start(f *Fabric, dir string, s Shape, scan time.Duration, log *slog.Logger) (*cluster, error) {
 	under := slog.DiscardHandler
 	if log != nil {
 		under = log.Handler()
 	}
 	raised := newAlarmLog(under)
-	c := &cluster{f: f, dir: dir, shape: s, raised: raised, log: slog.New(raised), raft: newConsensus(f)}
+	c := &cluster{f: f, dir: dir, shape: s, scan: scan, raised: raised, log: slog.New(raised), raft: newConsensus(f)}
 	for i := range s.Chains * s.Replicas {
 		c.units = append(c.units, nil)
 		if err := c.startUnit(i + 1); err != nil {
@@ -99,7 +100,7 @@ func (c *cluster) startUnit(id int) error {
 	u.end = h.Control(name+":control", true)
 	var err error
 	u.srv, err = unitserver.Start(context.Background(), unitserver.Config{
-		ID: layout.UnitID(id), Dir: c.unitDir(id), Device: h, Listener: u.end, ColdReaders: 1,
+		ID: layout.UnitID(id), Dir: c.unitDir(id), Device: h, Listener: u.end, ColdReaders: 1, ScanBusy: c.scan, ScanIdle: max(c.scan, 20*time.Millisecond),
 		Flash:      flash.Options{SegmentPages: 64, Workers: 1, NoSync: true, Wrap: u.disk.wrap},
 		Registerer: prometheus.NewRegistry(), Logger: c.log.With("unit", id),
 	})

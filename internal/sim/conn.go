@@ -119,6 +119,11 @@ func (c *conn) Post(_ context.Context, b *rdma.Batch) error {
 		at = c.out.items[len(c.out.items)-1].at.Add(time.Duration(1 + c.rand.IntN(2000)))
 	}
 	c.out.items[len(c.out.items)-1].what.last = true
+	if len(f.traps) > 0 && slices.ContainsFunc(b.Ops, func(o rdma.Op) bool { return o.Kind == rdma.OpCompareSwap }) {
+		spring := f.traps[0]
+		f.traps = f.traps[1:]
+		spring(c)
+	}
 	c.armOut()
 	return nil
 }
@@ -287,6 +292,9 @@ func (c *conn) fireBack() {
 	}
 }
 
+// strayMost is how late packets of a broken connection may arrive.
+const strayMost = 40 * time.Millisecond
+
 // breakLocked breaks this end: what is in flight completes with an unknown outcome, and some of it still takes effect. tell: the
 // peer hears of it soon, or once the way is open.
 func (c *conn) breakLocked(err error, tell bool) {
@@ -299,7 +307,13 @@ func (c *conn) breakLocked(err error, tell bool) {
 	if n := len(c.out.items); n > 0 {
 		c.out.items = c.out.items[:c.rand.IntN(n+1)]
 	}
-	for _, q := range c.out.items {
+	var held time.Duration // by a switch, while the rest of the network went on
+	if c.rand.IntN(2) == 0 {
+		held = time.Duration(c.rand.Int64N(int64(strayMost)))
+	}
+	for i := range c.out.items {
+		q := &c.out.items[i]
+		q.at = q.at.Add(held)
 		q.what.fetch()
 		q.what.p = nil
 	}
@@ -318,7 +332,7 @@ func (c *conn) breakLocked(err error, tell bool) {
 	}
 	after := c.f.latency(c.rand)
 	if c.rand.IntN(2) == 0 { // the disconnect got lost as well
-		after += time.Duration(c.rand.Int64N(int64(30 * time.Millisecond)))
+		after += time.Duration(c.rand.Int64N(int64(strayMost)))
 	}
 	c.tellPeer(after)
 }
@@ -414,6 +428,22 @@ func (c *conn) Close() error {
 	defer c.f.mu.Unlock()
 	c.breakLocked(fmt.Errorf("sim: connection: %w", rdma.ErrClosed), true)
 	return nil
+}
+
+// Trap calls spring, under the lock, with the connection on which the next CAS is posted: faults by chance seldom meet one.
+func (f *Fabric) Trap(spring func(*conn)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.traps = append(f.traps, spring)
+}
+
+// breakSoon breaks the end after a time. The fabric's lock is held.
+func (c *conn) breakSoon(after time.Duration) {
+	time.AfterFunc(after, func() {
+		c.f.mu.Lock()
+		defer c.f.mu.Unlock()
+		c.breakLocked(fmt.Errorf("sim: %w: the link failed", rdma.ErrBroken), true)
+	})
 }
 
 // BreakOne breaks a connection by chance, as seen from one of its ends. It reports whether there was one.

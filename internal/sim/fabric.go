@@ -21,6 +21,7 @@ type Fabric struct {
 	hosts    map[string]*Host     // living ones by name
 	conns    map[*conn]struct{}   // ends that stand
 	lastConn int
+	traps    []func(*conn)            // each is called, and gone, with a CAS that is posted
 	paused   map[string]chan struct{} // closed when the process goes on
 }
 
@@ -130,6 +131,7 @@ func (f *Fabric) Heal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.weird.Lost = 0
+	f.traps = nil
 	clear(f.blocked)
 	for h, c := range f.paused {
 		close(c)

@@ -26,6 +26,8 @@ var faults = []struct {
 	do   func(*injector)
 }{
 	{"break", (*injector).breaks}, {"break", (*injector).breaks}, {"break", (*injector).breaks},
+	{"break under a CAS", (*injector).breakUnderCAS}, {"break under a CAS", (*injector).breakUnderCAS}, {"break under a CAS", (*injector).breakUnderCAS},
+	{"crash under a CAS", (*injector).crashUnderCAS}, {"crash under a CAS", (*injector).crashUnderCAS},
 	{"pause", (*injector).pause}, {"pause", (*injector).pause},
 	{"cut", (*injector).cut}, {"cut", (*injector).cut},
 	{"crash unit", (*injector).crashUnit}, {"crash unit", (*injector).crashUnit},
@@ -42,7 +44,7 @@ func (x *run) inject(stop <-chan struct{}) {
 	defer in.wg.Wait()
 	x.c.f.setLoss(x.Weird.Lost, x.Weird.Duplicate)
 	for range x.Faults {
-		t := time.NewTimer(in.upTo(12 * time.Millisecond))
+		t := time.NewTimer(in.upTo(x.Gap))
 		select {
 		case <-t.C:
 		case <-stop:
@@ -77,6 +79,40 @@ func (x *injector) breaks() {
 		x.c.f.BreakOne(x.rand)
 		time.Sleep(x.upTo(time.Millisecond))
 	}
+}
+
+// breakUnderCAS breaks the connections of the next few CASes while they are on their way.
+func (x *injector) breakUnderCAS() {
+	for range 1 + x.rand.IntN(3) {
+		d := x.upTo(2 * latencyMax)
+		x.c.f.Trap(func(c *conn) {
+			x.h.note("fault: the connection from %s to %s breaks in %v, under a CAS", c.host.name, c.peer.host.name, d)
+			c.breakSoon(d)
+		})
+	}
+}
+
+// crashUnderCAS crashes the unit that the next CAS goes to.
+func (x *injector) crashUnderCAS() {
+	d, back, noisy := x.upTo(10*latencyMax), x.some(), x.rand.IntN(2) == 0
+	sprung := make(chan string, 1)
+	x.c.f.Trap(func(c *conn) { sprung <- c.peer.host.name })
+	x.wg.Go(func() {
+		var u int
+		select {
+		case name := <-sprung:
+			_, _ = fmt.Sscanf(name, "unit%d", &u)
+		case <-time.After(100 * time.Millisecond):
+			return
+		}
+		time.Sleep(d)
+		x.mu.Lock()
+		may := x.mayCrash(u)
+		x.mu.Unlock()
+		if may {
+			x.crash(u, back, noisy)
+		}
+	})
 }
 
 // anyHost names a host by chance.
@@ -128,7 +164,10 @@ func (x *injector) mayCrash(unit int) bool {
 
 func (x *injector) crashUnit() {
 	u := 1 + x.rand.IntN(len(x.c.units))
-	if x.mayCrash(u) {
+	x.mu.Lock()
+	may := x.mayCrash(u)
+	x.mu.Unlock()
+	if may {
 		x.crash(u, x.some(), x.rand.IntN(2) == 0)
 	}
 }

@@ -24,15 +24,19 @@ type Plan struct {
 	Workers int           // of each client
 	Ops     int           // of each worker
 	Faults  int           // that are injected meanwhile
+	Scan    time.Duration // between two looks of a unit that heard no doorbell
+	Gap     time.Duration // at most, between two faults
 	Think   time.Duration // at most, between the operations of a worker
 }
 
 // NewPlan draws a plan.
 func NewPlan(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 1))
-	p := Plan{Seed: seed, Clients: 1 + r.IntN(3), Workers: 1 + r.IntN(2), Ops: 6 + r.IntN(8), Faults: r.IntN(6)}
+	p := Plan{Seed: seed, Clients: 1 + r.IntN(3), Workers: 1 + r.IntN(2), Ops: 6 + r.IntN(8), Faults: r.IntN(9)}
 	p.Shape = Shape{Chains: 1 + r.IntN(2), Replicas: 2 + r.IntN(2), Layouts: 1 + r.IntN(2), Durability: layout.Durability(r.IntN(2))}
 	p.Think = []time.Duration{1, 100 * time.Microsecond, time.Millisecond, 5 * time.Millisecond}[r.IntN(4)]
+	p.Gap = []time.Duration{300 * time.Microsecond, 3 * time.Millisecond, 12 * time.Millisecond}[r.IntN(3)]
+	p.Scan = []time.Duration{2 * time.Millisecond, 30 * time.Millisecond}[r.IntN(2)]
 	if r.IntN(8) == 0 {
 		p.Ops *= 4 // the windows move
 	}
@@ -86,7 +90,7 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	kind.Lost, kind.Duplicate = 0, 0 // until everything is up
 	f := NewFabric(p.Seed, kind)
 	var err error
-	if x.c, err = start(f, dir, p.Shape, log); err != nil {
+	if x.c, err = start(f, dir, p.Shape, p.Scan, log); err != nil {
 		res.Err = err
 		return res
 	}

@@ -51,7 +51,7 @@ func execute(t *testing.T, p Plan) (res Result) {
 }
 
 func TestOneChainWithoutFaults(t *testing.T) {
-	p := Plan{Seed: *seedFlag, Clients: 1, Workers: 1, Ops: 20, Shape: Shape{Chains: 1, Replicas: 2, Layouts: 1, Durability: 1}, Weird: Weird{Late: time.Microsecond}}
+	p := Plan{Seed: *seedFlag, Clients: 1, Workers: 1, Ops: 20, Think: time.Millisecond, Scan: 2 * time.Millisecond, Shape: Shape{Chains: 1, Replicas: 2, Layouts: 1, Durability: 1}, Weird: Weird{Late: time.Microsecond}}
 	began := time.Now()
 	res := execute(t, p)
 	if res.Err != nil || *traceFlag {
