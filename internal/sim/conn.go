@@ -345,7 +345,8 @@ func (c *conn) tellPeer(after time.Duration) {
 		p := c.peer
 		switch {
 		case p.err != nil || p.host.dead:
-		case f.blocked[[2]string{c.host.name, p.host.name}] || f.paused[p.host.name] != nil:
+		case f.blocked[[2]string{c.host.name, p.host.name}] || f.paused[p.host.name] != nil,
+			time.Now().Before(f.muted[[2]string{c.host.name, p.host.name}]):
 			c.tellPeer(again)
 		default:
 			p.breakLocked(fmt.Errorf("sim: %w: closed by the peer", rdma.ErrBroken), false)
@@ -437,8 +438,12 @@ func (f *Fabric) Trap(spring func(*conn)) {
 	f.traps = append(f.traps, spring)
 }
 
-// breakSoon breaks the end after a time. The fabric's lock is held.
-func (c *conn) breakSoon(after time.Duration) {
+// breakSoon breaks the end after a time. If mute is positive, the peer's host hears nothing of it, and of the other connections that
+// this one ends for it, for that long. The fabric's lock is held.
+func (c *conn) breakSoon(after, mute time.Duration) {
+	if mute > 0 {
+		c.f.muted[[2]string{c.host.name, c.peer.host.name}] = time.Now().Add(mute)
+	}
 	time.AfterFunc(after, func() {
 		c.f.mu.Lock()
 		defer c.f.mu.Unlock()

@@ -16,10 +16,11 @@ type Fabric struct {
 	mu       sync.Mutex
 	names    map[string]int // how often a source of chance was asked for by a name
 	blocked  map[[2]string]bool
-	services map[string]*endpoint // control services by address
-	listens  map[string]*listener // fabric listeners by address
-	hosts    map[string]*Host     // living ones by name
-	conns    map[*conn]struct{}   // ends that stand
+	muted    map[[2]string]time.Time // until when no host hears of the other\'s ends of connections
+	services map[string]*endpoint    // control services by address
+	listens  map[string]*listener    // fabric listeners by address
+	hosts    map[string]*Host        // living ones by name
+	conns    map[*conn]struct{}      // ends that stand
 	lastConn int
 	traps    []func(*conn)            // each is called, and gone, with a CAS that is posted
 	paused   map[string]chan struct{} // closed when the process goes on
@@ -39,7 +40,7 @@ type Weird struct {
 
 // NewFabric makes a network without hosts.
 func NewFabric(seed uint64, w Weird) *Fabric {
-	return &Fabric{seed: seed, weird: w, names: map[string]int{}, blocked: map[[2]string]bool{}, services: map[string]*endpoint{},
+	return &Fabric{seed: seed, weird: w, names: map[string]int{}, blocked: map[[2]string]bool{}, muted: map[[2]string]time.Time{}, services: map[string]*endpoint{},
 		listens: map[string]*listener{}, hosts: map[string]*Host{}, conns: map[*conn]struct{}{}, paused: map[string]chan struct{}{}}
 }
 

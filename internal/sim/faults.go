@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,7 +52,17 @@ func (x *run) inject(stop <-chan struct{}) {
 			t.Stop()
 			return
 		}
-		faults[in.rand.IntN(len(faults))].do(in)
+		in.pick()(in)
+	}
+}
+
+// pick draws a fault.
+func (x *injector) pick() func(*injector) {
+	for {
+		f := faults[x.rand.IntN(len(faults))]
+		if len(x.Only) == 0 || slices.Contains(x.Only, f.name) {
+			return f.do
+		}
 	}
 }
 
@@ -84,10 +95,10 @@ func (x *injector) breaks() {
 // breakUnderCAS breaks the connections of the next few CASes while they are on their way.
 func (x *injector) breakUnderCAS() {
 	for range 1 + x.rand.IntN(3) {
-		d := x.upTo(2 * latencyMax)
+		d, mute := x.upTo(latencyMax), x.upTo(2*strayMost)-strayMost
 		x.c.f.Trap(func(c *conn) {
 			x.h.note("fault: the connection from %s to %s breaks in %v, under a CAS", c.host.name, c.peer.host.name, d)
-			c.breakSoon(d)
+			c.breakSoon(d, mute)
 		})
 	}
 }

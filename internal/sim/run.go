@@ -24,6 +24,7 @@ type Plan struct {
 	Workers int           // of each client
 	Ops     int           // of each worker
 	Faults  int           // that are injected meanwhile
+	Only    []string      // their names; none: all kinds
 	Scan    time.Duration // between two looks of a unit that heard no doorbell
 	Gap     time.Duration // at most, between two faults
 	Think   time.Duration // at most, between the operations of a worker
