@@ -34,7 +34,8 @@ func TestFindsBrokenRules(t *testing.T) {
 		}},
 		{"R15", &mutant.R15, 60, func(p *Plan) {
 			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
-			p.Faults, p.Only = 4, []string{"reconfigure"}
+			p.Faults, p.Only, p.Clients, p.Workers = 6, []string{"reconfigure"}, 3, 2
+			p.Weird.Slow, p.Weird.Late = 0.1, 5*time.Millisecond
 		}},
 	} {
 		t.Run(m.name, func(t *testing.T) {

@@ -54,7 +54,7 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 		return snap, firstError(e, err)
 	}
 	if mutant.R15 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
 		_, _ = s.mem.revoke(), s.endSessions()
 	}
 	if !again {
