@@ -163,7 +163,7 @@ func (c *conn) fireOut() {
 		return
 	}
 	x, to := head.what, c.peer
-	gone := to.host.dead || (to.err != nil && !f.weird.Broken.connectionsSurvive())
+	gone := to.host.dead || to.err != nil
 	if gone || f.blocked[[2]string{c.host.name, to.host.name}] {
 		if x.p == nil && gone {
 			c.out.items = nil // the last of a dead connection: there is nobody any more
@@ -177,12 +177,14 @@ func (c *conn) fireOut() {
 	}
 	c.out.items = c.out.items[1:]
 	err := to.execute(x)
+	if err != nil {
+		c.out.items = nil // what stands behind is flushed
+	}
 	if x.p == nil {
 		return
 	}
 	if err != nil {
 		x.p.err = err
-		c.out.items = nil // what stands behind is flushed
 		to.breakLocked(fmt.Errorf("sim: %w: refused the peer", rdma.ErrBroken), false)
 	}
 	if x.last || err != nil {
@@ -229,7 +231,7 @@ func (c *conn) execute(x *flight) error {
 		old := atomic.LoadUint64(w)
 		if op.Kind == rdma.OpFetchAdd {
 			atomic.StoreUint64(w, old+op.Swap)
-		} else if c.f.swaps(old, op.Compare) {
+		} else if old == op.Compare {
 			atomic.StoreUint64(w, op.Swap)
 		}
 		if x.p != nil {

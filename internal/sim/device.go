@@ -18,7 +18,7 @@ type Host struct {
 	rand  *rand.Rand
 
 	regions map[rdma.RKey]*region
-	freed   []rdma.RKey // the last first, as with mlx5
+	freed   map[int][]rdma.RKey // by size, the last first, as from the cache of mlx5: memory that is registered anew gets its old key
 	next    rdma.RKey
 }
 
@@ -28,7 +28,7 @@ var _ rdma.Device = (*Host)(nil)
 func (f *Fabric) NewHost(name string) *Host {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h := &Host{f: f, name: name, rand: f.chanceLocked("host " + name), regions: map[rdma.RKey]*region{}, next: 1}
+	h := &Host{f: f, name: name, rand: f.chanceLocked("host " + name), regions: map[rdma.RKey]*region{}, freed: map[int][]rdma.RKey{}, next: 1}
 	f.hosts[name] = h
 	return h
 }
@@ -90,8 +90,8 @@ func (h *Host) Register(m *rdma.Memory, off, n int, a rdma.Access) (rdma.Region,
 	h.f.mu.Lock()
 	defer h.f.mu.Unlock()
 	r := &region{h: h, mem: m, off: off, n: n, access: a}
-	if i := len(h.freed) - 1; i >= 0 {
-		r.key, h.freed = h.freed[i], h.freed[:i]
+	if i := len(h.freed[n]) - 1; i >= 0 {
+		r.key, h.freed[n] = h.freed[n][i], h.freed[n][:i]
 	} else {
 		r.key = h.next
 		h.next++
@@ -115,7 +115,7 @@ func (r *region) Close() error {
 	defer f.mu.Unlock()
 	if r.h.regions[r.key] == r {
 		delete(r.h.regions, r.key)
-		r.h.freed = append(r.h.freed, r.key)
+		r.h.freed[r.n] = append(r.h.freed[r.n], r.key)
 	}
 	return nil
 }
