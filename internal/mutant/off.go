@@ -5,12 +5,9 @@ package mutant
 // The rules that can be broken; on.go says how.
 const (
 	R2  = false
-	R3  = false
 	R6  = false
 	R9  = false
 	R10 = false
 	R11 = false
-	R12 = false
-	R14 = false
 	R15 = false
 )

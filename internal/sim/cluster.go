@@ -100,7 +100,7 @@ func (c *cluster) startUnit(id int) error {
 	u.end = h.Control(name+":control", true)
 	var err error
 	u.srv, err = unitserver.Start(context.Background(), unitserver.Config{
-		ID: layout.UnitID(id), Dir: c.unitDir(id), Device: h, Listener: u.end, ColdReaders: 1, ScanBusy: c.scan, ScanIdle: max(c.scan, 20*time.Millisecond),
+		ID: layout.UnitID(id), Dir: c.unitDir(id), Device: h, Listener: u.end, ColdReaders: 1, ScrubRate: -1, ScanBusy: c.scan, ScanIdle: max(c.scan, 20*time.Millisecond),
 		Flash:      flash.Options{SegmentPages: 64, Workers: 1, NoSync: true, Wrap: u.disk.wrap},
 		Registerer: prometheus.NewRegistry(), Logger: c.log.With("unit", id),
 	})

@@ -19,7 +19,6 @@ func TestFindsBrokenRules(t *testing.T) {
 		lead func(*Plan) // to where the rule matters; nil: any run will do
 	}{
 		{"R2", &mutant.R2, 20, nil},
-		{"R3", &mutant.R3, 20, nil},
 		{"R6", &mutant.R6, 60, func(p *Plan) {
 			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
 			p.Faults, p.Only = 6, []string{"pause"}
