@@ -59,6 +59,8 @@ func (h *Host) Control(addr string, alone bool) *endpoint {
 }
 
 func (e *endpoint) RegisterService(d *grpc.ServiceDesc, impl any) {
+	e.host.f.mu.Lock()
+	defer e.host.f.mu.Unlock()
 	for _, m := range d.Methods {
 		e.methods["/"+d.ServiceName+"/"+m.MethodName] = method{impl: impl, unary: m.Handler}
 	}
@@ -167,7 +169,7 @@ func (p *plane) find(cc *grpc.ClientConn, name string) (*endpoint, method, error
 	}
 	m, ok := e.methods[name]
 	if !ok {
-		return nil, m, status.Error(codes.Unimplemented, name)
+		return nil, m, errNobody // it is about to start
 	}
 	return e, m, nil
 }
