@@ -11,6 +11,9 @@ CMD ?=
 N ?= 20
 # 1: `make model` searches the large configurations, too.
 FULL ?=
+# The first seed of `make sim`, and how many.
+SEED ?= 1
+RUNS ?= 2000
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # As named in the heads of the generated files.
@@ -22,7 +25,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present
+.PHONY: help build demo test test-unit sim test-sim test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -33,10 +36,16 @@ build: go-present ## build bin/corfu
 demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
 	bin/corfu demo
 
-test: deps vet lint test-unit test-lab test-powercut ## everything: vet, lint, tests with the race detector, tests over verbs in the lab, two power cuts
+test: deps vet lint test-unit test-sim test-lab test-powercut ## everything: vet, lint, tests with the race detector, simulation, tests over verbs in the lab, two power cuts
 
 test-unit: go-present ## tests with the race detector, without the lab
 	$(GO) test -race ./...
+
+sim: go-present ## RUNS=2000 simulated clusters with faults from SEED=1 on; SEED=n RUNS=1 replays one
+	$(GO) test ./internal/sim -count=1 -timeout 30m -v -run '^TestSeeds$$' -args -sim.seed=$(SEED) -sim.runs=$(RUNS)
+
+test-sim: sim ## what CI simulates: 2000 seeds, and every broken rule is found
+	$(GO) test ./internal/sim -count=1 -timeout 10m -tags mutants -run '^TestFinds'
 
 test-lab: go-present ## the tests over verbs, on Soft-RoCE in the lab
 	deploy/lab/test.sh

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -233,11 +234,18 @@ func (a *attempt) write(ctx context.Context, v *view) (outcome, error) {
 			return outNothing, err
 		}
 	}
+	if mutant.R2 {
+		for i := len(reps) - 1; i > 0; i-- {
+			if err := a.publishNext(ctx, v, &reps[i]); err != nil {
+				return outUnknown, err
+			}
+		}
+	}
 	out, err := a.publishHead(ctx, v, &reps[0])
 	if out != outDone {
 		return out, err
 	}
-	for i := 1; i < len(reps); i++ {
+	for i := 1; i < len(reps) && !mutant.R2; i++ {
 		if err := a.publishNext(ctx, v, &reps[i]); err != nil {
 			return outUnknown, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/rdma"
@@ -47,7 +48,11 @@ func (l *Log) fillIn(ctx context.Context, v *view, p layout.Position) error {
 		return err
 	}
 	defer l.put(f)
-	head, err := v.unit(ctx, place.Chain.Head())
+	first := place.Chain.Head()
+	if mutant.R10 {
+		first = place.Chain.Tail()
+	}
+	head, err := v.unit(ctx, first)
 	if err != nil {
 		return err
 	}

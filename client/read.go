@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -83,7 +84,7 @@ func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 		if err != nil {
 			return entry{}, err
 		}
-		switch decided := e.durable || !v.flash(); {
+		switch decided := e.durable || !v.flash() || mutant.R11; {
 		case e.kind == entryPage && decided:
 			if e.frag.Count != 0 && e.header.Epoch == v.epoch() { // all its positions were taken at once
 				v.saw(e.frag.First(r.p) + layout.Position(e.frag.Count))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"corfu/internal/mutant"
 )
 
 // settle finds out what became of a try that ended with cause after its CAS at the head was posted (rule R9), and
@@ -64,6 +66,11 @@ func (a *attempt) settleSame(ctx context.Context, v *view) (bool, error) {
 		return false, err
 	}
 	at := spot{head, a.place.Address, a.pos}
+	if mutant.R9 {
+		if e, err := l.clear(ctx, v, at, f); err != nil || e.kind == entryNone {
+			return false, err
+		}
+	}
 	won, err := l.junkHead(ctx, v, at, f)
 	if err != nil {
 		return false, err

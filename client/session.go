@@ -2,10 +2,11 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -330,7 +331,10 @@ type backoff struct{ n int }
 func (b *backoff) step() time.Duration {
 	d := min(time.Millisecond<<b.n, 250*time.Millisecond)
 	b.n = min(b.n+1, 8)
-	return d/2 + rand.N(d)
+	// Not math/rand: tests can fix this source of chance alone (testing/cryptotest), and nothing is in a hurry here.
+	var x [8]byte
+	_, _ = rand.Read(x[:]) // never fails
+	return d/2 + time.Duration(binary.LittleEndian.Uint64(x[:])%uint64(d))
 }
 
 // sleep waits for d or until ctx ends.

@@ -37,6 +37,14 @@ func Listen(addr string, secured, trusted bool) (net.Listener, error) {
 	return net.Listen("tcp", addr)
 }
 
+// ListenOr is Listen, unless there is a listener already.
+func ListenOr(l net.Listener, addr string, secured, trusted bool) (net.Listener, error) {
+	if l != nil {
+		return l, nil
+	}
+	return Listen(addr, secured, trusted)
+}
+
 func loopback(host string) bool {
 	if host == "localhost" {
 		return true
@@ -49,6 +57,24 @@ func loopback(host string) bool {
 func Serve(options ...grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage)}, options...)...)
+}
+
+// Registrar is where a server registers its services: with gRPC, and with the listener as well if that takes services itself. A simulated
+// listener does, and calls them without a network in between.
+func Registrar(s *grpc.Server, l net.Listener) grpc.ServiceRegistrar {
+	if own, ok := l.(grpc.ServiceRegistrar); ok {
+		return both{s, own}
+	}
+	return s
+}
+
+type both [2]grpc.ServiceRegistrar
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (b both) RegisterService(d *grpc.ServiceDesc, impl any) {
+	for _, r := range b {
+		r.RegisterService(d, impl)
+	}
 }
 
 // Stop ends a server gracefully, and its connections after the grace period.

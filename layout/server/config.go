@@ -22,7 +22,7 @@ import (
 	"corfu/layout"
 )
 
-// Config of a layout server. Dir is required.
+// Config of a layout server. Dir is required, unless Consensus is set.
 type Config struct {
 	ID      uint16 // of this server among the layout servers; default 1
 	Dir     string // Raft's log and snapshots; it is made if it is missing
@@ -47,6 +47,9 @@ type Config struct {
 	// is made up if it is zero. Where the store has a log already that one stays, whatever Bootstrap says; only the control addresses
 	// of members with the same ids are taken over from it, so that members may move.
 	Bootstrap *layout.Layout
+
+	// Consensus puts the store's commands in order. Nil: Raft, in Dir. A simulation brings its own, whose leaders overlap when it wants.
+	Consensus func(raft.FSM) (Consensus, error)
 
 	Poll         time.Duration // how often the members are asked for their state; default 100 ms
 	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: at most 1 s
@@ -82,7 +85,7 @@ func (c Config) stateTimeout() time.Duration { return min(c.CallTimeout, time.Se
 // Validate reports every bad field.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Dir == "" {
+	if c.Dir == "" && c.Consensus == nil {
 		errs = append(errs, errors.New("no directory for the store"))
 	}
 	errs = append(errs, c.validateServers()...)

@@ -178,7 +178,7 @@ func TestR13RestartedServerKeepsItsRecords(t *testing.T) {
 func TestR13SnapshotsKeepTheRecords(t *testing.T) {
 	c := newCluster(t)
 	before := c.start().open(1)
-	if err := c.server.store.raft.Snapshot().Error(); err != nil {
+	if err := c.server.store.raft.(*raftLog).Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
 	c.stop()

@@ -4,11 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/raft"
 
 	"corfu/layout"
 )
@@ -29,98 +25,23 @@ func (s *store) notLeader() error { return &notLeaderError{s.leader()} }
 
 // leader is the server that this one takes for the leader; ID 0: none is known, or this one is, which does not know it yet or any more.
 func (s *store) leader() Peer {
-	_, id := s.raft.LeaderWithID()
+	id := s.raft.Standing().Leader
 	for _, p := range s.servers {
-		if serverID(p.ID) == id && p.ID != s.self {
+		if p.ID == id && p.ID != s.self {
 			return p
 		}
 	}
 	return Peer{}
 }
 
-// reigns knows when leadership begins or ends here, and in which term everything older was applied.
-type reigns struct {
-	caughtUp atomic.Uint64 // term
-
-	mu      sync.Mutex
-	change  chan struct{} // closed at the next beginning or end
-	done    chan struct{}
-	running sync.WaitGroup
-}
-
-// watch begins to follow who leads, and logs it.
-func (s *store) watch(log *slog.Logger) {
-	s.reigns.change, s.reigns.done = make(chan struct{}), make(chan struct{})
-	seen := make(chan raft.Observation, 64)
-	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
-		switch o.Data.(type) {
-		case raft.LeaderObservation, raft.FailedHeartbeatObservation, raft.ResumedHeartbeatObservation:
-			return true
-		}
-		return false
-	})
-	s.raft.RegisterObserver(observer)
-	s.reigns.running.Go(func() {
-		defer s.raft.DeregisterObserver(observer)
-		silent := map[raft.ServerID]bool{}
-		for {
-			select {
-			case <-s.reigns.done:
-				return
-			case <-s.raft.LeaderCh():
-				clear(silent)
-				s.reigns.next()
-			case o := <-seen:
-				s.report(log, o.Data, silent)
-			}
-		}
-	})
-}
-
-// report logs news of the other servers.
-func (s *store) report(log *slog.Logger, data any, silent map[raft.ServerID]bool) {
-	switch o := data.(type) {
-	case raft.LeaderObservation:
-		if p := s.leader(); p.ID != 0 {
-			log.Info("follows the leader of the layout servers", "leader", p.ID, "term", s.raft.CurrentTerm())
-		}
-	case raft.FailedHeartbeatObservation:
-		if !silent[o.PeerID] {
-			silent[o.PeerID] = true
-			log.Warn("a layout server does not answer", "server", o.PeerID)
-		}
-	case raft.ResumedHeartbeatObservation:
-		if silent[o.PeerID] {
-			delete(silent, o.PeerID)
-			log.Info("a layout server answers again", "server", o.PeerID)
-		}
-	}
-}
-
-func (r *reigns) next() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.change)
-	r.change = make(chan struct{})
-}
-
-func (r *reigns) close() {
-	close(r.done)
-	r.running.Wait()
-}
-
 // changes gives a channel that is closed when leadership begins or ends here after the call.
-func (s *store) changes() <-chan struct{} {
-	s.reigns.mu.Lock()
-	defer s.reigns.mu.Unlock()
-	return s.reigns.change
-}
+func (s *store) changes() <-chan struct{} { return s.raft.Changes() }
 
 // during gives a context that ends when this server no longer leads in the term: what a leader does for its term must not go on
 // under another. That it goes on for a moment is harmless (rules R13 to R17).
 func (s *store) during(ctx context.Context, term uint64) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	s.reigns.running.Go(func() {
+	s.reigning.Go(func() {
 		defer cancel()
 		for {
 			over := s.changes() // before the look, so that no change is missed
@@ -131,8 +52,6 @@ func (s *store) during(ctx context.Context, term uint64) (context.Context, conte
 			case <-over:
 			case <-ctx.Done():
 				return
-			case <-s.reigns.done:
-				return
 			}
 		}
 	})
@@ -141,24 +60,24 @@ func (s *store) during(ctx context.Context, term uint64) (context.Context, conte
 
 // catchUp waits until this server, the leader in the term, has applied everything that was committed before.
 func (s *store) catchUp(term uint64) error {
-	if err := s.raft.Barrier(enqueueTimeout).Error(); err != nil || !s.leads(term) {
+	if err := s.raft.Barrier(); err != nil || !s.leads(term) {
 		return s.notLeader()
 	}
-	s.reigns.caughtUp.Store(term)
+	s.caughtUp.Store(term)
 	return nil
 }
 
 // verify fails with errNotLeader unless this server leads and has applied all that any leader committed before the call. It gives the
 // term: what is read of the state afterwards is linearizable if leads(term) still holds after it was read.
 func (s *store) verify() (term uint64, err error) {
-	term = s.raft.CurrentTerm()
-	if !s.elected() {
+	term, leads := s.raft.Leader()
+	if !leads {
 		return 0, s.notLeader()
 	}
-	if s.reigns.caughtUp.Load() != term { // just elected: its state may be that of long ago
+	if s.caughtUp.Load() != term { // just elected: its state may be that of long ago
 		return term, s.catchUp(term)
 	}
-	if err := s.raft.VerifyLeader().Error(); err != nil || !s.leads(term) {
+	if err := s.raft.Verify(); err != nil || !s.leads(term) {
 		return 0, s.notLeader()
 	}
 	return term, nil
@@ -185,7 +104,7 @@ func (s *store) contact() time.Duration {
 	if s.elected() {
 		return 0
 	}
-	last := s.raft.LastContact()
+	last := s.raft.Standing().Heard
 	if last.IsZero() {
 		last = s.opened
 	}
@@ -197,7 +116,7 @@ func (s *store) handOver(log *slog.Logger) {
 	if len(s.servers) < 2 || !s.elected() {
 		return
 	}
-	if err := s.raft.LeadershipTransfer().Error(); err != nil {
+	if err := s.raft.HandOver(); err != nil {
 		log.Info("leadership was not handed over", "err", err)
 	}
 }

@@ -259,13 +259,13 @@ func TestWatchEndsWithTheReign(t *testing.T) {
 	if l, err := stream.Recv(); err != nil || l.Epoch != 1 {
 		t.Fatal(l, err)
 	}
-	if err := old.store.raft.LeadershipTransfer().Error(); err != nil {
+	if err := old.store.raft.HandOver(); err != nil {
 		t.Fatal(err)
 	}
 	if l, err := stream.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), errNotLeader.Error()) {
 		t.Errorf("%v, %v", l, err)
 	}
-	if heir := c.leader(old.cfg.ID); heir.store.raft.CurrentTerm() < 2 {
+	if heir := c.leader(old.cfg.ID); heir.store.raft.Standing().Term < 2 {
 		t.Error("the term did not rise")
 	}
 }

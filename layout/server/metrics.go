@@ -53,9 +53,9 @@ func (m *metrics) addRaft(st *store) {
 		}
 		return 0
 	})
-	m.GaugeFunc("raft_term", "Raft's current term: it rises with every election.", func() float64 { return float64(st.raft.CurrentTerm()) })
+	m.GaugeFunc("raft_term", "Raft's current term: it rises with every election.", func() float64 { return float64(st.raft.Standing().Term) })
 	m.GaugeFunc("raft_commit_index", "Index of the last entry of Raft's log that this server knows to be committed.",
-		func() float64 { return float64(st.raft.CommitIndex()) })
+		func() float64 { return float64(st.raft.Standing().Commit) })
 	m.GaugeFunc("raft_last_contact_seconds", "Time since the leader was last heard, or since the start; 0 at the leader.",
 		func() float64 { return st.contact().Seconds() })
 }

@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
 
 	"corfu/internal/control"
 )
@@ -19,15 +23,48 @@ import (
 // servers cannot be added or removed yet.
 var errServers = errors.New("the store is that of other layout servers")
 
-// raftConns is how many idle connections are kept to each other server.
-const raftConns = 3
+const (
+	enqueueTimeout   = 5 * time.Second
+	snapshotsKept    = 2
+	snapshotEvery    = 1024 // commands
+	trailingCommands = 256
+	raftConns        = 3 // idle connections that are kept to each other server
+)
 
 // serverID is the name of a layout server in Raft's configuration. It stands for the address, too: Raft writes a member's address
 // into its log, and those in the configuration file may change with every start.
 func serverID(id uint16) raft.ServerID { return raft.ServerID(fmt.Sprintf("layout-%d", id)) }
 
-// startRaft opens the transport, bootstraps a new store, and starts Raft.
-func (s *store) startRaft(cfg Config, logger hclog.Logger) error {
+// raftLog is Raft with its log in a file of its own.
+type raftLog struct {
+	*raft.Raft
+	bolt    *raftboltdb.BoltStore
+	reigns  reigns
+	self    uint16
+	servers []Peer
+}
+
+// openRaft opens or makes the log in cfg.Dir and, a new one, bootstraps it with the servers of the configuration.
+func openRaft(cfg Config, f raft.FSM) (*raftLog, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
+		return nil, err
+	}
+	// Without the time-out a second process in the same directory would wait for ever.
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(cfg.Dir, "raft.db"),
+		BoltOptions: &bbolt.Options{Timeout: time.Second}})
+	if err != nil {
+		return nil, fmt.Errorf("open %s (is another layout server running there?): %w", filepath.Join(cfg.Dir, "raft.db"), err)
+	}
+	s := &raftLog{bolt: bolt, self: cfg.ID, servers: cfg.peers()}
+	if err := s.start(cfg, f, newLogger(cfg.Logger)); err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	s.watch(cfg.Logger)
+	return s, nil
+}
+
+// start opens the transport, bootstraps a new store, and starts Raft.
+func (s *raftLog) start(cfg Config, f raft.FSM, logger hclog.Logger) error {
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, snapshotsKept, logger)
 	if err != nil {
 		return err
@@ -36,15 +73,15 @@ func (s *store) startRaft(cfg Config, logger hclog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if s.raft, err = s.newRaft(cfg, raftConfig(cfg, logger), snaps, transport); err != nil {
+	if s.Raft, err = s.newRaft(raftConfig(cfg, logger), f, snaps, transport); err != nil {
 		return errors.Join(err, transport.Close())
 	}
 	return nil
 }
 
-func (s *store) newRaft(cfg Config, c *raft.Config, snaps raft.SnapshotStore, transport raft.Transport) (*raft.Raft, error) {
+func (s *raftLog) newRaft(c *raft.Config, f raft.FSM, snaps raft.SnapshotStore, transport raft.Transport) (*raft.Raft, error) {
 	var wanted raft.Configuration
-	for _, p := range cfg.peers() {
+	for _, p := range s.servers {
 		wanted.Servers = append(wanted.Servers, raft.Server{ID: serverID(p.ID), Address: raft.ServerAddress(serverID(p.ID))})
 	}
 	known, err := raft.HasExistingState(s.bolt, s.bolt, snaps)
@@ -60,11 +97,11 @@ func (s *store) newRaft(cfg Config, c *raft.Config, snaps raft.SnapshotStore, tr
 	} else if err := s.checkServers(*c, snaps, transport, wanted); err != nil {
 		return nil, err
 	}
-	return raft.NewRaft(c, s.fsm, s.bolt, s.bolt, snaps, transport)
+	return raft.NewRaft(c, f, s.bolt, s.bolt, snaps, transport)
 }
 
 // checkServers refuses a store of other servers. c is a copy: GetConfiguration marks it.
-func (s *store) checkServers(c raft.Config, snaps raft.SnapshotStore, transport raft.Transport, wanted raft.Configuration) error {
+func (s *raftLog) checkServers(c raft.Config, snaps raft.SnapshotStore, transport raft.Transport, wanted raft.Configuration) error {
 	stored, err := raft.GetConfiguration(&c, newFSM(), s.bolt, s.bolt, snaps, transport)
 	if err != nil {
 		return err
@@ -102,7 +139,7 @@ func raftConfig(cfg Config, logger hclog.Logger) *raft.Config {
 	return c
 }
 
-// transport is what store needs of Raft's transports.
+// transport is what raftLog needs of Raft's transports.
 type transport interface {
 	raft.Transport
 	raft.WithClose
@@ -153,7 +190,7 @@ func (b addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 }
 
 // chatter is what Raft says of servers that are down, many times a second, or between two leaders. That a server is
-// silent, and who leads, store logs itself, once.
+// silent, and who leads, raftLog logs itself, once.
 var chatter = map[string]bool{
 	"failed to heartbeat to": true, "failed to appendEntries to": true, "failed to pipeline appendEntries": true,
 	"failed to start pipeline replication to": true, "failed to make requestVote RPC": true, "failed to flush response": true,

@@ -51,10 +51,8 @@ func (s *Server) open() (err error) {
 	if err := s.cfg.Validate(); err != nil {
 		return err
 	}
-	if s.control == nil {
-		if s.control, err = control.Listen(s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
-			return err
-		}
+	if s.control, err = control.ListenOr(s.control, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
+		return err
 	}
 	if s.cfg.alone() {
 		s.cfg.Control = s.ControlAddr() // which others are told
@@ -67,8 +65,9 @@ func (s *Server) open() (err error) {
 	}
 	s.manager = newManager(s.cfg, s.store, s.metrics)
 	s.grpc = control.Serve(s.cfg.ServerOptions...)
-	pb.RegisterLayoutServiceServer(s.grpc, service{s: s})
-	pb.RegisterLayoutServerServiceServer(s.grpc, stateService{s: s})
+	services := control.Registrar(s.grpc, s.control)
+	pb.RegisterLayoutServiceServer(services, service{s: s})
+	pb.RegisterLayoutServerServiceServer(services, stateService{s: s})
 	s.serving.Go(func() { _ = s.grpc.Serve(s.control) })
 	s.managing.Go(func() { s.manager.run(s.ctx) })
 	return nil

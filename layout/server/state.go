@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"strings"
 
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -16,8 +15,9 @@ type stateService struct {
 
 func (v stateService) State(context.Context, *pb.LayoutServerStateRequest) (*pb.LayoutServerState, error) {
 	st := v.s.store
-	m := &pb.LayoutServerState{Id: uint32(st.self), Role: strings.ToLower(st.raft.State().String()), Term: st.raft.CurrentTerm(),
-		Leader: uint32(st.leader().ID), CommitIndex: st.raft.CommitIndex(), LastContactMs: uint64(st.contact().Milliseconds())}
+	at := st.raft.Standing()
+	m := &pb.LayoutServerState{Id: uint32(st.self), Role: at.Role, Term: at.Term, Leader: uint32(at.Leader), CommitIndex: at.Commit,
+		LastContactMs: uint64(st.contact().Milliseconds())}
 	if st.elected() {
 		m.Leader = m.Id
 	}

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 
 	"corfu/layout"
 )
@@ -24,53 +21,42 @@ var errNotLeader = errors.New("not the leader of the layout servers")
 // anything is done on the strength of it.
 var errUnknown = errors.New("the outcome of the command is unknown")
 
-const (
-	enqueueTimeout   = 5 * time.Second
-	snapshotsKept    = 2
-	snapshotEvery    = 1024 // commands
-	trailingCommands = 256
-)
-
 // store is the replicated state machine.
 type store struct {
-	raft    *raft.Raft
-	bolt    *raftboltdb.BoltStore
+	raft    Consensus
 	fsm     *fsm
-	reigns  reigns
 	self    uint16
 	servers []Peer // by id
 	opened  time.Time
+
+	caughtUp atomic.Uint64  // the term in which everything older was applied
+	reigning sync.WaitGroup // who waits for the end of a term
 }
 
-// openStore opens or makes the store in cfg.Dir and, a new one, bootstraps it with the servers of the configuration.
+// openStore opens or makes the store: Raft in cfg.Dir, or what cfg.Consensus brings.
 func openStore(cfg Config) (*store, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
+	s := &store{fsm: newFSM(), self: cfg.ID, servers: cfg.peers(), opened: time.Now()}
+	open := cfg.Consensus
+	if open == nil {
+		open = func(f raft.FSM) (Consensus, error) { return openRaft(cfg, f) }
+	}
+	var err error
+	if s.raft, err = open(s.fsm); err != nil {
 		return nil, err
 	}
-	// Without the time-out a second process in the same directory would wait for ever.
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(cfg.Dir, "raft.db"),
-		BoltOptions: &bbolt.Options{Timeout: time.Second}})
-	if err != nil {
-		return nil, fmt.Errorf("open %s (is another layout server running there?): %w", filepath.Join(cfg.Dir, "raft.db"), err)
-	}
-	s := &store{bolt: bolt, fsm: newFSM(), self: cfg.ID, servers: cfg.peers(), opened: time.Now()}
-	if err := s.startRaft(cfg, newLogger(cfg.Logger)); err != nil {
-		return nil, errors.Join(err, bolt.Close())
-	}
-	s.watch(cfg.Logger)
 	return s, nil
 }
 
 // apply commits a command and gives its result. It fails with what layout.State.Apply refuses, errNotLeader or errUnknown.
 func (s *store) apply(c layout.Command) (layout.Result, error) {
-	f := s.raft.Apply(layout.EncodeCommand(c), enqueueTimeout)
-	if err := f.Error(); err != nil {
+	a, err := s.raft.Apply(layout.EncodeCommand(c))
+	if err != nil {
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			return layout.Result{}, s.notLeader()
 		}
 		return layout.Result{}, fmt.Errorf("%w: %w", errUnknown, err)
 	}
-	r := f.Response().(response)
+	r := a.(response)
 	return r.result, r.err
 }
 
@@ -80,11 +66,8 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
 		}
-		if s.elected() {
-			term = s.raft.CurrentTerm()
-			if s.catchUp(term) == nil {
-				return term, nil
-			}
+		if term, ok := s.raft.Leader(); ok && s.catchUp(term) == nil {
+			return term, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -98,17 +81,21 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 const leadPoll = 5 * time.Millisecond
 
 // elected tells whether this server leads as Raft sees it; it need not have applied what earlier leaders committed.
-func (s *store) elected() bool { return s.raft.State() == raft.Leader }
+func (s *store) elected() bool {
+	_, ok := s.raft.Leader()
+	return ok
+}
 
 // leads tells whether this server still leads in the term.
 func (s *store) leads(term uint64) bool {
-	return s.elected() && s.raft.CurrentTerm() == term
+	now, ok := s.raft.Leader()
+	return ok && now == term
 }
 
 func (s *store) close() error {
-	err := s.raft.Shutdown().Error()
-	s.reigns.close()
-	return errors.Join(err, s.bolt.Close())
+	err := s.raft.Close()
+	s.reigning.Wait()
+	return err
 }
 
 // response is what a command gave.

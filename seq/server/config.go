@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type Config struct {
 	TokenLife   time.Duration // how long a session's token is good for; default 10 s
 	MaxSessions int           // connections and unused tokens at a time; default 8192
 
+	Listener      net.Listener        // of the gRPC service, instead of one at Control; it is closed with the server
 	Insecure      bool                // allow the control plane in clear outside loopback
 	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
 

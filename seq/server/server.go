@@ -78,12 +78,12 @@ func (s *Server) open() (err error) {
 	if s.metrics, err = newMetrics(s); err != nil {
 		return err
 	}
-	s.control, err = control.Listen(s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure)
+	s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure)
 	if err != nil {
 		return err
 	}
 	s.grpc = control.Serve(s.cfg.ServerOptions...)
-	pb.RegisterSequencerServiceServer(s.grpc, service{s: s})
+	pb.RegisterSequencerServiceServer(control.Registrar(s.grpc, s.control), service{s: s})
 	s.running.Go(func() { _ = s.grpc.Serve(s.control) })
 	s.running.Go(s.accept)
 	s.running.Go(s.watch)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +44,7 @@ type Config struct {
 	ScrubRate  int64
 	ScrubEvery time.Duration
 
+	Listener      net.Listener        // of the gRPC service, instead of one at Control; it is closed with the server
 	Insecure      bool                // allow the control plane in clear outside loopback
 	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/unit"
@@ -30,11 +31,13 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 			return snap, err
 		}
 	}
-	if err := s.mem.revoke(); err != nil {
-		return snap, err
-	}
-	if err := s.endSessions(); err != nil {
-		return snap, err
+	if !mutant.R15 {
+		if err := s.mem.revoke(); err != nil {
+			return snap, err
+		}
+		if err := s.endSessions(); err != nil {
+			return snap, err
+		}
 	}
 	if s.mem != nil {
 		if err := s.waitFlushed(); err != nil {
@@ -49,6 +52,10 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 	}
 	if e := s.do(func(u *unit.Unit) { snap, err = u.EndSeal(n) }); e != nil || err != nil {
 		return snap, firstError(e, err)
+	}
+	if mutant.R15 {
+		time.Sleep(5 * time.Millisecond)
+		_, _ = s.mem.revoke(), s.endSessions()
 	}
 	if !again {
 		s.m.seals.Inc()

@@ -123,7 +123,7 @@ func (s *Server) start() (err error) {
 	}
 	s.m.recoverySeconds.Set(recovered.Seconds())
 	s.m.recoveryBytes.Set(float64(scanned))
-	if s.control, err = control.Listen(s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
+	if s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
 		return err
 	}
 	if s.listener, err = s.cfg.Device.Listen(s.cfg.Fabric); err != nil {
@@ -143,7 +143,7 @@ func (s *Server) start() (err error) {
 		go s.coldReader(i)
 	}
 	s.grpc = control.Serve(s.cfg.ServerOptions...)
-	pb.RegisterUnitServiceServer(s.grpc, &service{s: s})
+	pb.RegisterUnitServiceServer(control.Registrar(s.grpc, s.control), &service{s: s})
 	go func() { _ = s.grpc.Serve(s.control) }()
 	ctx, end := context.WithCancel(context.Background())
 	s.scrubEnd = end

@@ -1,0 +1,6 @@
+//go:build race
+
+package sim
+
+// raceDetector: its scheduler takes goroutines in random order.
+const raceDetector = true

@@ -1,0 +1,50 @@
+//go:build mutants
+
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"corfu/internal/mutant"
+	"corfu/layout"
+)
+
+// The checks find every rule that is broken in the programs.
+func TestFindsBrokenRules(t *testing.T) {
+	for _, m := range []struct {
+		name string
+		rule *bool
+		most int         // seeds
+		lead func(*Plan) // to where the rule matters; nil: any run will do
+	}{
+		{"R2", &mutant.R2, 20, nil},
+		{"R6", &mutant.R6, 60, func(p *Plan) {
+			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
+			p.Faults, p.Only = 6, []string{"pause"}
+		}},
+		{"R9", &mutant.R9, 60, func(p *Plan) {
+			p.Think, p.Ops, p.Faults, p.Gap, p.Only = time.Millisecond, 25, 20, 2*time.Millisecond, []string{"break under a CAS"}
+		}},
+		{"R10", &mutant.R10, 20, nil},
+		{"R11", &mutant.R11, 100, func(p *Plan) {
+			p.Shape.Durability, p.Weird.Disk, p.Think, p.Workers = layout.Flash, 5*time.Millisecond, 100*time.Microsecond, 2
+			p.Faults, p.Only = 3, []string{"power cut"}
+		}},
+		{"R15", &mutant.R15, 60, func(p *Plan) {
+			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
+			p.Faults, p.Only, p.Clients, p.Workers = 6, []string{"reconfigure"}, 3, 2
+			p.Weird.Slow, p.Weird.Late = 0.1, 5*time.Millisecond
+		}},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			*m.rule = true
+			defer func() { *m.rule = false }()
+			n, err := hunt(t, m.most, Sound, m.lead)
+			if n == 0 {
+				t.Fatalf("not found in %d seeds", m.most)
+			}
+			t.Logf("found by seed %d of them: %.300v", n, err)
+		})
+	}
+}
