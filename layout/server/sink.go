@@ -23,27 +23,10 @@ type sink struct {
 func (s *sink) header(r *reconfiguration) error {
 	h := &pb.ReconcileHeader{
 		Layout:       pbconv.Layout(r.layout),
-		Wipe:         !isMember(r.base, s.member.unit),
-		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, s.member.unit, r.seals)),
+		Wipe:         !r.base.IsMember(s.member.unit),
+		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, r.layout, s.member.unit, r.seals)),
 	}
 	return s.send(&pb.ReconcileRequest{Header: h})
-}
-
-// isMember tells whether a chain of the base names the unit. Nobody is a member of epoch 0.
-func isMember(base *layout.Layout, u layout.UnitID) bool {
-	if base == nil {
-		return false
-	}
-	for _, s := range base.Segments {
-		for _, c := range s.Chains {
-			for _, v := range c.Units {
-				if v == u {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }
 
 // add sends e with the next message.
