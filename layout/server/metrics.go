@@ -19,6 +19,7 @@ type metrics struct {
 	repaired, repairErrors prometheus.Counter
 	lost                   prometheus.Gauge
 	up                     *prometheus.GaugeVec
+	deficit                *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
@@ -30,7 +31,9 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 		Help: "Reconfigurations ended, by result: active or aborted."}, []string{"result"})
 	m.up = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_member_up",
 		Help: "1 if the member answered when it was last asked; at the leader only."}, []string{"member"})
-	m.Add(m.phases, m.results, m.up)
+	m.deficit = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_replication_deficit",
+		Help: "Replicas that chains lack, of the positions that take new entries (open) and of older ones (older); at the leader only."}, []string{"positions"})
+	m.Add(m.phases, m.results, m.up, m.deficit)
 	m.copied = m.Counter("entries_copied_total", "Entries sent to units that lacked them, in reconciliations.")
 	m.clients = m.Counter("client_ids_total", "Client ids handed out since the start of the process.")
 	m.alarms = m.Counter("alarms_total", "Reconfigurations that found two different entries at one position: a safety rule was broken.")

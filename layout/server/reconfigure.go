@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type reconfiguration struct {
 	store   *store
 	metrics *metrics
 	members *members
+	change  layout.Change
+	copied  []copied
 	owner   layout.Owner
 	enter   func(layout.Epoch, phase) // tells Status
 
@@ -41,12 +44,18 @@ type reconfiguration struct {
 	epoch  layout.Epoch
 	seals  layout.Seals
 	layout *layout.Layout // what is proposed
+
+	parts   []*member // have to be sealed: the units that stay and those that join, and the sequencer that goes on
+	leaving []*member // are sealed if they answer: units that are sources still, the sequencer before
 }
 
 // run goes through all phases. It returns the layout once its verdict is ACTIVE; members that could not be activated then
 // are left to the manager. On failure the epoch is ABORTED, unless another verdict came first.
 func (r *reconfiguration) run(ctx context.Context) (*layout.Layout, error) {
 	if err := r.pick(); err != nil {
+		return nil, err
+	}
+	if err := r.cast(); err != nil {
 		return nil, err
 	}
 	begin := time.Now()
@@ -104,6 +113,33 @@ func (r *reconfiguration) pick() error {
 	return nil
 }
 
+// cast sorts the members.
+func (r *reconfiguration) cast() error {
+	seq := r.shape.Sequencer.ID
+	if r.change.Sequencer != 0 {
+		seq = r.change.Sequencer
+	}
+	for _, m := range r.members.list {
+		switch {
+		case m.unit == 0 && m.seq == seq:
+			r.parts = append(r.parts, m)
+		case m.unit == 0 && m.seq == r.shape.Sequencer.ID:
+			r.leaving = append(r.leaving, m)
+		case m.unit == 0:
+		case contains(r.change.Lost, m.unit):
+			if !m.pulse.failed {
+				r.leaving = append(r.leaving, m)
+			}
+		case !m.standby || contains(r.change.Join, m.unit):
+			r.parts = append(r.parts, m)
+		}
+	}
+	if len(r.parts) != len(r.shape.Units)-len(r.change.Lost)+len(r.change.Join)+1 {
+		return fmt.Errorf("a change that does not fit the members: %+v", r.change)
+	}
+	return nil
+}
+
 // seal aborts what is undecided below the epoch, then seals all members at once, and checks that they are enough.
 func (r *reconfiguration) seal(ctx context.Context) error {
 	if _, err := r.store.apply(layout.AbortBelow{Epoch: r.epoch}); err != nil {
@@ -114,17 +150,19 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	var mu sync.Mutex
 	var errs []error
 	r.seals = layout.Seals{}
-	r.members.each(func(m *member) {
+	each(slices.Concat(r.parts, r.leaving), func(m *member) {
 		s, err := r.sealMember(ctx, m)
 		mu.Lock()
 		defer mu.Unlock()
-		if err != nil {
+		if err != nil && !slices.Contains(r.parts, m) {
+			r.log.Info("not sealed, and not needed", "member", m.name, "err", err)
+		} else if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		} else if m.unit != 0 {
 			r.seals[m.unit] = s
 		}
 	})
-	// Every member of this epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks for less.
+	// Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks for less.
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
@@ -151,9 +189,25 @@ func (r *reconfiguration) propose(context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.layout = r.shape.Next(r.epoch, start)
+	r.settle()
+	if r.layout, err = r.shape.With(r.change, r.epoch, start); err != nil {
+		return err
+	}
 	_, err = r.store.apply(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout})
 	return err
+}
+
+// settle leaves out what the seals do not allow: a unit that takes over a range with holes must be able to hold the first of
+// them and its own last entry in one window (rule R4). Clients fill the holes sooner or later, since the chain needs its windows, too.
+func (r *reconfiguration) settle() {
+	r.change.Adopt = slices.DeleteFunc(r.change.Adopt, func(x layout.Range) bool {
+		i := slices.IndexFunc(r.copied, func(c copied) bool { return c.Range == x })
+		if i < 0 {
+			return true
+		}
+		below := r.copied[i].below
+		return below < x.To && r.seals[x.Unit].End > below+layout.Address(r.shape.Geometry.Window)/2
+	})
 }
 
 // baseEpoch is 0 at bootstrap.
@@ -181,7 +235,7 @@ func (r *reconfiguration) activate(ctx context.Context) error {
 	var mu sync.Mutex
 	var errs []error
 	open := func(wanted bool) {
-		r.members.each(func(m *member) {
+		each(r.parts, func(m *member) {
 			if (m.unit == 0) != wanted {
 				return
 			}

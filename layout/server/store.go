@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -39,6 +40,8 @@ type store struct {
 	raft *raft.Raft
 	bolt *raftboltdb.BoltStore
 	fsm  *fsm
+
+	trouble atomic.Pointer[string] // what the manager cannot mend; "" or nil: nothing
 }
 
 // openStore opens or makes the store in cfg.Dir and, a new one, bootstraps it with this server as its only member.

@@ -180,10 +180,9 @@ type ReconfigureRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	Failover      bool                   `protobuf:"varint,2,opt,name=failover,proto3" json:"failover,omitempty"`           // a standby becomes the sequencer
-	Drain         []uint32               `protobuf:"varint,3,rep,packed,name=drain,proto3" json:"drain,omitempty"`          // units that leave the chains, and become spares
-	Remove        []uint32               `protobuf:"varint,4,rep,packed,name=remove,proto3" json:"remove,omitempty"`        // the same, and are forgotten
-	Add           []*Unit                `protobuf:"bytes,5,rep,name=add,proto3" json:"add,omitempty"`                      // new spares
-	DryRun        bool                   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // nothing is changed: the answer is the layout that would come about
+	Remove        []uint32               `protobuf:"varint,3,rep,packed,name=remove,proto3" json:"remove,omitempty"`        // units that leave the chains, or the spares, and are forgotten
+	Add           []*Unit                `protobuf:"bytes,4,rep,name=add,proto3" json:"add,omitempty"`                      // new spares
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // nothing is changed: the answer is the layout that would come about
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,13 +229,6 @@ func (x *ReconfigureRequest) GetFailover() bool {
 		return x.Failover
 	}
 	return false
-}
-
-func (x *ReconfigureRequest) GetDrain() []uint32 {
-	if x != nil {
-		return x.Drain
-	}
-	return nil
 }
 
 func (x *ReconfigureRequest) GetRemove() []uint32 {
@@ -1335,6 +1327,7 @@ type EntriesRequest struct {
 	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	Pages         bool                   `protobuf:"varint,4,opt,name=pages,proto3" json:"pages,omitempty"`
+	Trims         bool                   `protobuf:"varint,5,opt,name=trims,proto3" json:"trims,omitempty"` // only those that were trimmed, one by one, since the unit was opened last. OUT_OF_RANGE: it does not know them all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1393,6 +1386,13 @@ func (x *EntriesRequest) GetTo() uint64 {
 func (x *EntriesRequest) GetPages() bool {
 	if x != nil {
 		return x.Pages
+	}
+	return false
+}
+
+func (x *EntriesRequest) GetTrims() bool {
+	if x != nil {
+		return x.Trims
 	}
 	return false
 }
@@ -1566,8 +1566,8 @@ type ReconcileHeader struct {
 	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`                                  // of the new epoch: the unit maps addresses to positions by it
 	Wipe          bool                   `protobuf:"varint,2,opt,name=wipe,proto3" json:"wipe,omitempty"`                                     // the unit was not a member of the base: forget everything first
 	TrimmedBelow  uint64                 `protobuf:"varint,3,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"` // addresses below were trimmed at a base member
-	CopiedFrom    uint64                 `protobuf:"varint,4,opt,name=copied_from,json=copiedFrom,proto3" json:"copied_from,omitempty"`       // with copied_below: addresses from..below-1, of which the unit was no member of the base, were copied to it
-	CopiedBelow   uint64                 `protobuf:"varint,5,opt,name=copied_below,json=copiedBelow,proto3" json:"copied_below,omitempty"`    //   beforehand (Backfill); what it holds from there on is to be searched anew
+	Adopts        bool                   `protobuf:"varint,4,opt,name=adopts,proto3" json:"adopts,omitempty"`                                 // the layout maps addresses at the unit that the base did not: they were copied beforehand (Backfill)
+	SettledBelow  uint64                 `protobuf:"varint,5,opt,name=settled_below,json=settledBelow,proto3" json:"settled_below,omitempty"` // with adopts: as far as this; what the unit holds from there on is to be searched anew
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1623,16 +1623,16 @@ func (x *ReconcileHeader) GetTrimmedBelow() uint64 {
 	return 0
 }
 
-func (x *ReconcileHeader) GetCopiedFrom() uint64 {
+func (x *ReconcileHeader) GetAdopts() bool {
 	if x != nil {
-		return x.CopiedFrom
+		return x.Adopts
 	}
-	return 0
+	return false
 }
 
-func (x *ReconcileHeader) GetCopiedBelow() uint64 {
+func (x *ReconcileHeader) GetSettledBelow() uint64 {
 	if x != nil {
-		return x.CopiedBelow
+		return x.SettledBelow
 	}
 	return 0
 }
@@ -2628,14 +2628,13 @@ const file_corfu_proto_rawDesc = "" +
 	"\fWatchRequest\"\x14\n" +
 	"\x12NewClientIDRequest\"*\n" +
 	"\x10NewClientIDReply\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\rR\x06client\"\xb1\x01\n" +
+	"\x06client\x18\x01 \x01(\rR\x06client\"\x9b\x01\n" +
 	"\x12ReconfigureRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1a\n" +
-	"\bfailover\x18\x02 \x01(\bR\bfailover\x12\x14\n" +
-	"\x05drain\x18\x03 \x03(\rR\x05drain\x12\x16\n" +
-	"\x06remove\x18\x04 \x03(\rR\x06remove\x12 \n" +
-	"\x03add\x18\x05 \x03(\v2\x0e.corfu.v1.UnitR\x03add\x12\x17\n" +
-	"\adry_run\x18\x06 \x01(\bR\x06dryRun\"\x0f\n" +
+	"\bfailover\x18\x02 \x01(\bR\bfailover\x12\x16\n" +
+	"\x06remove\x18\x03 \x03(\rR\x06remove\x12 \n" +
+	"\x03add\x18\x04 \x03(\v2\x0e.corfu.v1.UnitR\x03add\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\x0f\n" +
 	"\rStatusRequest\"\xfa\x01\n" +
 	"\vStatusReply\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12*\n" +
@@ -2724,12 +2723,13 @@ const file_corfu_proto_rawDesc = "" +
 	"\fintact_epoch\x18\x01 \x01(\x04R\vintactEpoch\x12\x1c\n" +
 	"\twatermark\x18\x02 \x01(\x04R\twatermark\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x04R\x03end\x12#\n" +
-	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\"`\n" +
+	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\"v\n" +
 	"\x0eEntriesRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x14\n" +
-	"\x05pages\x18\x04 \x01(\bR\x05pages\"9\n" +
+	"\x05pages\x18\x04 \x01(\bR\x05pages\x12\x14\n" +
+	"\x05trims\x18\x05 \x01(\bR\x05trims\"9\n" +
 	"\fEntriesReply\x12)\n" +
 	"\aentries\x18\x01 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"e\n" +
 	"\x05Entry\x12\x18\n" +
@@ -2739,14 +2739,13 @@ const file_corfu_proto_rawDesc = "" +
 	"\x04page\x18\x04 \x01(\fR\x04page\"p\n" +
 	"\x10ReconcileRequest\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.corfu.v1.ReconcileHeaderR\x06header\x12)\n" +
-	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xb8\x01\n" +
+	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xb1\x01\n" +
 	"\x0fReconcileHeader\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12\x12\n" +
 	"\x04wipe\x18\x02 \x01(\bR\x04wipe\x12#\n" +
-	"\rtrimmed_below\x18\x03 \x01(\x04R\ftrimmedBelow\x12\x1f\n" +
-	"\vcopied_from\x18\x04 \x01(\x04R\n" +
-	"copiedFrom\x12!\n" +
-	"\fcopied_below\x18\x05 \x01(\x04R\vcopiedBelow\"*\n" +
+	"\rtrimmed_below\x18\x03 \x01(\x04R\ftrimmedBelow\x12\x16\n" +
+	"\x06adopts\x18\x04 \x01(\bR\x06adopts\x12#\n" +
+	"\rsettled_below\x18\x05 \x01(\x04R\fsettledBelow\"*\n" +
 	"\x0eReconcileReply\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\"'\n" +
 	"\x0fActivateRequest\x12\x14\n" +

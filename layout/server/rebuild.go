@@ -1,0 +1,7 @@
+package server
+
+import "corfu/layout"
+
+type rebuilder struct{}
+
+func (r *rebuilder) copied(active *layout.Layout) []copied { return nil }
