@@ -24,6 +24,7 @@ type Log struct {
 	ownsDev bool
 	control control
 	view    atomic.Pointer[view]
+	trouble atomic.Pointer[string] // what the layout service cannot mend, when it was asked last; nil or "": nothing
 
 	ids atomic.Pointer[ids]
 
