@@ -169,7 +169,7 @@ func (c *copier) copyRange(ctx context.Context, units, fresh []layout.UnitID, fr
 func (c *copier) trims(ctx context.Context, units, fresh []layout.UnitID, from, to layout.Address) (known bool, err error) {
 	trimmed := map[layout.Address]bool{}
 	for _, u := range units {
-		q := &pb.EntriesRequest{From: uint64(from), To: uint64(to), Trims: true}
+		q := &pb.EntriesRequest{From: uint64(from), To: uint64(to), TrimsSince: uint64(c.base.Epoch)}
 		err := c.entries(ctx, u, q, func(e *pb.Entry) error {
 			trimmed[layout.Address(e.Address)] = true
 			return nil

@@ -127,7 +127,9 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 		}
 	}
 	for _, r := range s.copied {
-		c.Adopt = append(c.Adopt, r.Range)
+		if m := s.members.unit(r.Unit); m != nil && fits(r, m.report.end, s.shape.Geometry) {
+			c.Adopt = append(c.Adopt, r.Range)
+		}
 	}
 	// A first look: who joins depends on what is missing then.
 	without, err := s.shape.With(c, s.active.Epoch+1, s.active.Start)
@@ -149,6 +151,12 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 		return c, fmt.Errorf("a chain would have %d units, min_replicas is %d and no spare answers", n, s.min())
 	}
 	return c, layout.SealedEnough(s.active, s.foresee(c.Lost))
+}
+
+// fits tells whether a unit whose entries end at end may take over a range: one with holes only if the first of them and
+// its own last entry stand in one window (rule R4). Clients fill the holes sooner or later, since the chain needs its windows, too.
+func fits(r copied, end layout.Address, g layout.Geometry) bool {
+	return r.below == r.To || end <= r.below+layout.Address(g.Window)/2
 }
 
 func (s *scene) min() int {

@@ -75,7 +75,7 @@ type shownMember struct {
 }
 
 func newManager(cfg Config, st *store, m *metrics) *manager {
-	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{},
+	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
 		members: members{options: cfg.DialOptions}, repairer: newRepairer(cfg, m)}
 }
 
@@ -110,6 +110,7 @@ func (m *manager) lead(ctx context.Context, term uint64) {
 	tick := time.NewTicker(m.cfg.Poll)
 	defer tick.Stop()
 	defer m.repairer.lead(ctx)()
+	defer m.rebuilder.end()
 	for m.store.leads(term) {
 		if err := m.round(ctx, owner); err != nil && ctx.Err() == nil {
 			m.log.Warn("layout manager", "err", err)
@@ -144,6 +145,7 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	}
 	active, _ := m.store.fsm.active.get()
 	m.collect()
+	m.rebuilder.follow(ctx, active, &m.members)
 	sc := m.scene(active, shape)
 	j := sc.judge()
 	if len(j.activate) > 0 {

@@ -20,6 +20,8 @@ type metrics struct {
 	lost                   prometheus.Gauge
 	up                     *prometheus.GaugeVec
 	deficit                *prometheus.GaugeVec
+	rebuilt                prometheus.Counter
+	rebuildLeft            prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
@@ -35,6 +37,10 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 		Help: "Replicas that chains lack, of the positions that take new entries (open) and of older ones (older); at the leader only."}, []string{"positions"})
 	m.Add(m.phases, m.results, m.up, m.deficit)
 	m.copied = m.Counter("entries_copied_total", "Entries sent to units that lacked them, in reconciliations.")
+	m.rebuilt = m.Counter("rebuild_copied_bytes_total", "Bytes of older pages sent to units that joined a chain.")
+	m.rebuildLeft = prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_layout_rebuild_remaining_pages",
+		Help: "Addresses of older positions that units which joined a chain still lack; at the leader only."})
+	m.Add(m.rebuildLeft)
 	m.clients = m.Counter("client_ids_total", "Client ids handed out since the start of the process.")
 	m.alarms = m.Counter("alarms_total", "Reconfigurations that found two different entries at one position: a safety rule was broken.")
 	m.repaired = m.Counter("repairs_total", "Corrupt copies that units were sent anew.")

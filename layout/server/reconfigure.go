@@ -197,16 +197,11 @@ func (r *reconfiguration) propose(context.Context) error {
 	return err
 }
 
-// settle leaves out what the seals do not allow: a unit that takes over a range with holes must be able to hold the first of
-// them and its own last entry in one window (rule R4). Clients fill the holes sooner or later, since the chain needs its windows, too.
+// settle leaves out what the seals do not allow.
 func (r *reconfiguration) settle() {
-	r.change.Adopt = slices.DeleteFunc(r.change.Adopt, func(x layout.Range) bool {
+	r.change.Adopt = slices.DeleteFunc(slices.Clone(r.change.Adopt), func(x layout.Range) bool {
 		i := slices.IndexFunc(r.copied, func(c copied) bool { return c.Range == x })
-		if i < 0 {
-			return true
-		}
-		below := r.copied[i].below
-		return below < x.To && r.seals[x.Unit].End > below+layout.Address(r.shape.Geometry.Window)/2
+		return i < 0 || !fits(r.copied[i], r.seals[x.Unit].End, r.shape.Geometry)
 	})
 }
 

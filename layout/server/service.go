@@ -97,6 +97,9 @@ func (v service) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, er
 		m.Layout = pbconv.Layout(l)
 	}
 	m.Deficit = uint32(show.deficit)
+	for _, x := range v.s.manager.rebuilder.progress() {
+		m.Rebuilds = append(m.Rebuilds, &pb.RebuildStatus{Unit: uint32(x.Unit), From: uint64(x.From), To: uint64(x.To), Copied: uint64(x.below)})
+	}
 	for _, x := range show.members {
 		m.Members = append(m.Members, &pb.MemberStatus{Name: x.name, Control: x.control, State: x.report.state,
 			Epoch: uint64(x.report.promise), Error: x.report.err, Store: x.report.store, MaxAddress: uint64(x.report.end),

@@ -1327,7 +1327,7 @@ type EntriesRequest struct {
 	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	Pages         bool                   `protobuf:"varint,4,opt,name=pages,proto3" json:"pages,omitempty"`
-	Trims         bool                   `protobuf:"varint,5,opt,name=trims,proto3" json:"trims,omitempty"` // only those that were trimmed, one by one, since the unit was opened last. OUT_OF_RANGE: it does not know them all
+	TrimsSince    uint64                 `protobuf:"varint,5,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"` // not 0: only those that were trimmed, one by one, since the unit was opened in this epoch. OUT_OF_RANGE: it does not know them all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1390,11 +1390,11 @@ func (x *EntriesRequest) GetPages() bool {
 	return false
 }
 
-func (x *EntriesRequest) GetTrims() bool {
+func (x *EntriesRequest) GetTrimsSince() uint64 {
 	if x != nil {
-		return x.Trims
+		return x.TrimsSince
 	}
-	return false
+	return 0
 }
 
 type EntriesReply struct {
@@ -2723,13 +2723,14 @@ const file_corfu_proto_rawDesc = "" +
 	"\fintact_epoch\x18\x01 \x01(\x04R\vintactEpoch\x12\x1c\n" +
 	"\twatermark\x18\x02 \x01(\x04R\twatermark\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x04R\x03end\x12#\n" +
-	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\"v\n" +
+	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\"\x81\x01\n" +
 	"\x0eEntriesRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x14\n" +
-	"\x05pages\x18\x04 \x01(\bR\x05pages\x12\x14\n" +
-	"\x05trims\x18\x05 \x01(\bR\x05trims\"9\n" +
+	"\x05pages\x18\x04 \x01(\bR\x05pages\x12\x1f\n" +
+	"\vtrims_since\x18\x05 \x01(\x04R\n" +
+	"trimsSince\"9\n" +
 	"\fEntriesReply\x12)\n" +
 	"\aentries\x18\x01 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"e\n" +
 	"\x05Entry\x12\x18\n" +
