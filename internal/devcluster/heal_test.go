@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -14,8 +15,10 @@ import (
 
 	"corfu/client"
 	"corfu/internal/devcluster"
+	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/rdma"
+	"corfu/unit/flash"
 )
 
 // failAfter is the detection time of these tests: long enough that a busy machine fails nobody.
@@ -28,17 +31,19 @@ type load struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	mu    sync.Mutex
-	known map[layout.Position]string // acknowledged or read; junk is "junk"
-	acked int
-	end   layout.Position
-	last  time.Time     // of an acknowledgement
-	pause time.Duration // the longest between two
+	mu      sync.Mutex
+	known   map[layout.Position]string // acknowledged or read; junk is "junk"
+	trimmed map[layout.Position]bool
+	acked   int
+	end     layout.Position
+	last    time.Time // of an acknowledgement
+	stopped time.Time
+	pause   time.Duration // the longest between two
 }
 
 func startLoad(t *testing.T, ctx context.Context, log *client.Log) *load {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &load{t: t, log: log, stop: cancel, known: map[layout.Position]string{}, last: time.Now()}
+	l := &load{t: t, log: log, stop: cancel, known: map[layout.Position]string{}, trimmed: map[layout.Position]bool{}, last: time.Now()}
 	for i := range 4 {
 		l.wg.Go(func() { l.append(ctx, i) })
 	}
@@ -88,6 +93,8 @@ func (l *load) readAt(ctx context.Context, p layout.Position) {
 		l.saw(p, string(b))
 	case errors.Is(err, client.ErrJunk):
 		l.saw(p, "junk")
+	case errors.Is(err, client.ErrTrimmed):
+		l.saw(p, "trimmed")
 	case ctx.Err() == nil:
 		l.t.Errorf("read %d: %v", p, err)
 	}
@@ -97,6 +104,12 @@ func (l *load) readAt(ctx context.Context, p layout.Position) {
 func (l *load) saw(p layout.Position, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.trimmed[p] {
+		if !l.stopped.IsZero() && text != "trimmed" {
+			l.t.Errorf("position %d was trimmed, is %q", p, text)
+		}
+		return
+	}
 	if was, ok := l.known[p]; ok && was != text {
 		l.t.Errorf("position %d was %q, is %q", p, was, text)
 	}
@@ -124,6 +137,9 @@ func (l *load) finish(ctx context.Context) {
 	l.t.Helper()
 	l.stop()
 	l.wg.Wait()
+	l.mu.Lock()
+	l.stopped = time.Now()
+	l.mu.Unlock()
 	for p := range l.end {
 		l.readAt(ctx, p)
 	}
@@ -176,21 +192,89 @@ func awaitLayout(t *testing.T, log *client.Log, what string, ok func(*layout.Lay
 	return log.Layout()
 }
 
-// TestKilledUnitIsReplaced kills the head, then the tail of a chain under load: appends go on with a spare in its place.
-func TestKilledUnitIsReplaced(t *testing.T) {
+// rebuilt: all chains are whole again, from position 0 on.
+func rebuilt(l *layout.Layout) bool {
+	open, older := l.Deficit(2)
+	return open+older == 0 && len(l.Segments) == 1
+}
+
+// TestR17KilledUnitIsReplaced kills the head, then the tail of a chain under load: appends go on with a spare in its place, which gets
+// the older positions behind that, what was trimmed meanwhile included. Then the other unit of the chain is killed, so that the spare
+// alone has to know everything.
+func TestR17KilledUnitIsReplaced(t *testing.T) {
 	for _, dead := range []layout.UnitID{1, 2} {
 		t.Run(fmt.Sprint("unit ", dead), func(t *testing.T) {
 			ctx, dev := testContext(t), openDevice(t)
-			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 2, Spares: 1})
+			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 2, Spares: 1, RebuildRate: 30_000})
 			l := startLoad(t, ctx, log)
-			l.more(600)
+			l.more(900) // more than a window
 			if err := c.KillUnit(dead); err != nil {
 				t.Fatal(err)
 			}
-			awaitLayout(t, log, "the spare joins", func(l *layout.Layout) bool { return l.IsMember(5) })
-			l.more(600)
+			joined := awaitLayout(t, log, "the spare joins", func(l *layout.Layout) bool { return l.IsMember(5) })
+			if len(joined.Segments) != 2 || joined.Segments[1].Start != joined.Start {
+				t.Errorf("the spare joins in %+v", joined)
+			}
+			for p := layout.Position(100); p < 120; p++ {
+				l.trim(ctx, p)
+			}
+			l.more(300)
+			awaitLayout(t, log, "the older positions are copied", rebuilt)
+			l.more(300)
+			if err := c.KillUnit(3 - dead); err != nil {
+				t.Fatal(err)
+			}
+			awaitLayout(t, log, "the spare alone", func(l *layout.Layout) bool { return !l.IsMember(3 - dead) })
+			l.more(300)
 			l.finish(ctx)
+			if err := errors.Join(log.Close(), c.Close()); err != nil {
+				t.Error(err)
+			}
+			compareFlash(t, c.UnitDir(3-dead), c.UnitDir(5), layout.Address(joined.Start/2))
+			c.Units, c.Seqs, c.Layout = nil, nil, nil
 		})
+	}
+}
+
+// trim gives up p, which was read or acknowledged.
+func (l *load) trim(ctx context.Context, p layout.Position) {
+	l.mu.Lock()
+	l.trimmed[p] = true // from now on readers may find it
+	l.mu.Unlock()
+	if err := l.log.Trim(ctx, p); err != nil {
+		l.t.Errorf("trim %d: %v", p, err)
+	}
+}
+
+// compareFlash wants the same pages at two units, up to an address.
+func compareFlash(t *testing.T, a, b string, to layout.Address) {
+	t.Helper()
+	read := func(dir string) map[layout.Address]string {
+		in, err := flash.OpenInspector(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		pages := map[layout.Address]string{}
+		err = in.Scan(0, to, func(f flash.Found) error {
+			switch {
+			case f.Problem != "":
+				t.Errorf("%s: address %d: %s", dir, f.Address, f.Problem)
+			case f.State == wire.Durable:
+				pages[f.Address] = string(f.Page)
+			case f.State != wire.Empty:
+				pages[f.Address] = f.State.String()
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pages
+	}
+	one, two := read(a), read(b)
+	if len(one) < int(to)/2 || !maps.Equal(one, two) {
+		t.Errorf("%d pages and %d, not the same", len(one), len(two))
 	}
 }
 
