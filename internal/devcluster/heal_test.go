@@ -205,7 +205,7 @@ func TestR17KilledUnitIsReplaced(t *testing.T) {
 	for _, dead := range []layout.UnitID{1, 2} {
 		t.Run(fmt.Sprint("unit ", dead), func(t *testing.T) {
 			ctx, dev := testContext(t), openDevice(t)
-			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 2, Spares: 1, RebuildRate: 30_000})
+			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 2, Spares: 1, RebuildRate: 10_000})
 			l := startLoad(t, ctx, log)
 			l.more(900) // more than a window
 			if err := c.KillUnit(dead); err != nil {
@@ -215,10 +215,10 @@ func TestR17KilledUnitIsReplaced(t *testing.T) {
 			if len(joined.Segments) != 2 || joined.Segments[1].Start != joined.Start {
 				t.Errorf("the spare joins in %+v", joined)
 			}
+			l.more(50) // by now the one chunk is copied, and waits for its rate: the next seal has to tell of the trims
 			for p := layout.Position(100); p < 120; p++ {
 				l.trim(ctx, p)
 			}
-			l.more(300)
 			awaitLayout(t, log, "the older positions are copied", rebuilt)
 			l.more(300)
 			if err := c.KillUnit(3 - dead); err != nil {

@@ -142,7 +142,7 @@ func (u *fakeUnit) State(context.Context, *pb.UnitStateRequest) (*pb.UnitStateRe
 		return nil, err
 	}
 	defer u.mu.Unlock()
-	return &pb.UnitStateReply{Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled,
+	return &pb.UnitStateReply{Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
 		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt()))}, nil
 }
 

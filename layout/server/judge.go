@@ -184,9 +184,9 @@ func (s *scene) foresee(lost []layout.UnitID) layout.Seals {
 		if m.unit == 0 || m.standby || m.pulse.failed || (contains(lost, m.unit) && m.report.state == stateUnreachable) {
 			continue
 		}
-		intact := s.active.Epoch
-		if m.report.state == stateClosed && m.report.promise <= s.active.Epoch { // else a seal may be under way
-			intact = 0
+		intact := m.report.intact
+		if m.report.reconciled && m.report.promise == s.active.Epoch {
+			intact = s.active.Epoch // it missed the activation
 		}
 		seals[m.unit] = layout.Seal{Unit: m.unit, Intact: intact}
 	}

@@ -14,7 +14,7 @@ func TestJudge(t *testing.T) {
 	active := &layout.Layout{Log: layout.LogID{1}, Epoch: 5, Geometry: layout.DefaultGeometry(), Sequencer: layout.Sequencer{ID: 1, Control: "s:1"},
 		Units:    []layout.Unit{{ID: 1, Control: "u:1"}, {ID: 2, Control: "v:1"}},
 		Segments: []layout.Segment{{Chains: []layout.Chain{{Units: []layout.UnitID{1, 2}}}}}}
-	open := report{state: stateOpen, promise: 5}
+	open := report{state: stateOpen, promise: 5, intact: 5}
 	missed := report{state: stateSealed, promise: 5, reconciled: true}
 	silent := report{state: stateUnreachable, err: "gone"}
 	closed := report{state: stateClosed, promise: 5}
@@ -110,7 +110,7 @@ func TestJudgeMends(t *testing.T) {
 			for id := layout.UnitID(1); id <= 6; id++ {
 				u := layout.Unit{ID: id, Control: "u"}
 				m := &member{name: fmt.Sprint("unit ", id), unit: id, standby: id > 4, pulse: pulse{heard: true, falls: c.falls[id]},
-					report: report{state: stateOpen, promise: 5}}
+					report: report{state: stateOpen, promise: 5, intact: 5}}
 				if m.standby {
 					l.Spares, m.report = append(l.Spares, u), report{state: stateClosed}
 				} else {
@@ -120,7 +120,7 @@ func TestJudgeMends(t *testing.T) {
 					m.pulse.failed, m.report = true, report{state: stateUnreachable, err: "gone"}
 				}
 				if contains(c.closed, id) {
-					m.report.state = stateClosed
+					m.report.state, m.report.intact = stateClosed, 0
 				}
 				if contains(c.silent, id) {
 					m.pulse.missed = 1

@@ -30,7 +30,8 @@ type report struct {
 	err        string
 	store      string
 	end        layout.Address
-	corrupt    int // copies there that are known to be CORRUPT
+	intact     layout.Epoch // units: rule R16
+	corrupt    int          // copies there that are known to be CORRUPT
 }
 
 // member is a unit or a sequencer. Its report belongs to the manager.
@@ -166,7 +167,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID) (report, error)
 		return report{}, fmt.Errorf("it holds another log, %v: wipe its directory if that is to go", held)
 	}
 	return report{state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
-		end: layout.Address(a.End), corrupt: int(a.Corrupt)}, nil
+		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch)}, nil
 }
 
 func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (report, error) {

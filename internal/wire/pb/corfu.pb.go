@@ -1811,6 +1811,7 @@ type UnitStateReply struct {
 	Sessions      uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
 	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1927,6 +1928,13 @@ func (x *UnitStateReply) GetScrub() *ScrubStatus {
 		return x.Scrub
 	}
 	return nil
+}
+
+func (x *UnitStateReply) GetIntactEpoch() uint64 {
+	if x != nil {
+		return x.IntactEpoch
+	}
+	return 0
 }
 
 type CorruptRequest struct {
@@ -2752,7 +2760,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x0fActivateRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
 	"\rActivateReply\"\x12\n" +
-	"\x10UnitStateRequest\"\xd0\x02\n" +
+	"\x10UnitStateRequest\"\xf3\x02\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -2768,7 +2776,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\bsessions\x18\n" +
 	" \x01(\rR\bsessions\x12\x18\n" +
 	"\acorrupt\x18\v \x01(\rR\acorrupt\x12+\n" +
-	"\x05scrub\x18\f \x01(\v2\x15.corfu.v1.ScrubStatusR\x05scrub\"6\n" +
+	"\x05scrub\x18\f \x01(\v2\x15.corfu.v1.ScrubStatusR\x05scrub\x12!\n" +
+	"\fintact_epoch\x18\r \x01(\x04R\vintactEpoch\"6\n" +
 	"\x0eCorruptRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\",\n" +
