@@ -325,14 +325,13 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 		return fmt.Errorf("reconfiguration: %w", err)
 	}
 	m.backoff = 0
-	m.answer(outcome{layout: l})
 	m.deficit(l, sc.replicas)
-	if err := m.members.follow(l); err != nil {
-		return err
+	if err = m.members.follow(l); err == nil {
+		m.poll(ctx, l)
 	}
-	m.poll(ctx, l)
 	m.set(func(s *shown) { s.epoch, s.phase = 0, "" })
-	return nil
+	m.answer(outcome{layout: l}) // now that Status shows it, too
+	return err
 }
 
 // collect takes the requests that came meanwhile.
