@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,5 +219,36 @@ func TestOperatorChangesMembers(t *testing.T) {
 	}
 	if _, err := c.client().Reconfigure(context.Background(), &pb.ReconfigureRequest{Remove: []uint32{1, 5}}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("all units of a chain removed: %v", err)
+	}
+}
+
+// TestMemberThatHangsInAnyPhaseIsLeftOut lets unit 1 stop to answer in the middle of a reconfiguration.
+func TestMemberThatHangsInAnyPhaseIsLeftOut(t *testing.T) {
+	for _, phase := range []string{"seal", "reconcile", "activate"} {
+		t.Run(phase, func(t *testing.T) {
+			c := withSpare(t)
+			c.template.Spares = nil
+			l := c.start().open(1)
+			c.put(l, 0, wire.Durable, 100, 1, 2)
+			var hangs atomic.Bool
+			free := make(chan struct{})
+			defer close(free)
+			c.units[1].setHook(func(call string, _ layout.Epoch) error {
+				if call == phase || hangs.Load() {
+					hangs.Store(true)
+					<-free
+				}
+				return nil
+			})
+			began := time.Now()
+			go func() { _, _ = c.reconfigure() }()
+			got := c.active("without unit 1", func(l *layout.Layout) bool { return !l.IsMember(1) })
+			if h := c.held(2); !reflect.DeepEqual(h, map[uint64]string{0: "entry 100"}) {
+				t.Errorf("unit 2 holds %v", h)
+			}
+			if took := time.Since(began); took > c.cfg.CallTimeout {
+				t.Errorf("epoch %d after %v", got.Epoch, took)
+			}
+		})
 	}
 }

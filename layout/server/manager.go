@@ -269,7 +269,7 @@ func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
 
 // activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
 func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*member) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(m.cfg.CallTimeout, hangFactor*m.cfg.FailAfter))
 	defer cancel()
 	for _, x := range list {
 		if err := x.activate(ctx, active); err != nil {

@@ -59,7 +59,7 @@ func (r *reconfiguration) run(ctx context.Context) (*layout.Layout, error) {
 		return nil, err
 	}
 	begin := time.Now()
-	err := r.steps(ctx)
+	err := r.guarded(ctx)
 	if err != nil {
 		err = fmt.Errorf("epoch %d: %w", r.epoch, err)
 		if r.verdict() != layout.Active {
@@ -75,6 +75,37 @@ func (r *reconfiguration) run(ctx context.Context) (*layout.Layout, error) {
 	r.log.Info("epoch is active", "epoch", uint64(r.epoch), "start", uint64(r.layout.Start), "took", time.Since(begin))
 	return r.layout, nil
 }
+
+// guarded runs the steps while every member that has to take part answers: one that hangs must not hold up the others for the time that
+// an honest call may take.
+func (r *reconfiguration) guarded(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var guards sync.WaitGroup
+	for _, m := range r.parts {
+		guards.Go(func() {
+			for heard := time.Now(); sleep(ctx, r.cfg.Poll); {
+				bounded, done := context.WithTimeout(ctx, r.cfg.stateTimeout())
+				answer := m.poll(bounded, r.shape)
+				done()
+				if answer.state != stateUnreachable {
+					heard = time.Now()
+				} else if silent := time.Since(heard); silent > hangFactor*r.cfg.FailAfter && ctx.Err() == nil {
+					cancel(fmt.Errorf("%s: no answer for %v: %s", m.name, silent, answer.err))
+				}
+			}
+		})
+	}
+	err := r.steps(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = errors.Join(err, cause)
+	}
+	cancel(nil)
+	guards.Wait()
+	return err
+}
+
+// hangFactor is by how much longer than FailAfter a member may be silent that is being sealed or reconciled: it has much to do.
+const hangFactor = 4
 
 // steps are the phases up to the ACTIVE verdict.
 func (r *reconfiguration) steps(ctx context.Context) error {
@@ -225,7 +256,8 @@ func (r *reconfiguration) decide(ctx context.Context) error {
 // activate opens the epoch everywhere, now that it is ACTIVE (rule R18): units before the sequencer, so that the first token
 // finds units that serve it.
 func (r *reconfiguration) activate(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	// One that hangs is left to the manager: the others wait for the sequencer.
+	ctx, cancel := context.WithTimeout(ctx, min(r.cfg.CallTimeout, hangFactor*r.cfg.FailAfter))
 	defer cancel()
 	var mu sync.Mutex
 	var errs []error
