@@ -138,6 +138,9 @@ func (r *reconfiguration) pick() error {
 	for _, m := range r.members.list {
 		r.epoch = max(r.epoch, m.report.promise+1)
 	}
+	if base := r.baseEpoch(); base != r.shape.Epoch {
+		return fmt.Errorf("the change is one of epoch %d, and %d is active", r.shape.Epoch, base)
+	}
 	if r.epoch > layout.MaxEpoch {
 		return fmt.Errorf("no epoch is left above %d", r.epoch-1)
 	}

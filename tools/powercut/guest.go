@@ -141,7 +141,7 @@ func (g *guest) start(ctx context.Context) (*devcluster.Cluster, error) {
 	}
 	return devcluster.Start(ctx, devcluster.Options{
 		FailAfter: time.Minute, // all lose power at once: nobody is to be dropped because the machine is slow
-		Provider: g.provider, Dir: g.dir, Geometry: geometry, Ready: 2 * time.Minute,
+		Provider:  g.provider, Dir: g.dir, Geometry: geometry, Ready: 2 * time.Minute,
 		Flash:  flash.Options{SegmentPages: segmentPages, NoSync: g.noSync},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
