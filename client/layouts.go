@@ -26,6 +26,7 @@ func (l *Log) getLayout(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
+		l.trouble.Store(&m.Trouble)
 		return pbconv.ToLayout(m)
 	})
 	if err != nil {

@@ -25,6 +25,7 @@ type Log struct {
 	control control
 	layouts *grpcend.Layouts
 	view    atomic.Pointer[view]
+	trouble atomic.Pointer[string] // what the layout service cannot mend, when it was asked last; nil or "": nothing
 
 	ids atomic.Pointer[ids]
 

@@ -191,6 +191,9 @@ func (l *Log) retry(ctx context.Context, v *view, err error, b *backoff) error {
 		return ErrClosed
 	}
 	if !transient(err) {
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+			return l.because(err)
+		}
 		return err
 	}
 	l.m.retries.Inc()
@@ -210,9 +213,18 @@ func (l *Log) retry(ctx context.Context, v *view, err error, b *backoff) error {
 		if rerr != nil && ctx.Err() != rerr {
 			err = errors.Join(err, rerr)
 		}
-		return fmt.Errorf("%w: %w (last: %w)", ErrUnavailable, ctx.Err(), err)
+		return l.because(fmt.Errorf("%w: %w (last: %w)", ErrUnavailable, ctx.Err(), err))
 	}
 	return nil
+}
+
+// because adds to the error of an operation whose time is over what is wrong with the cluster, if the layout service knows that
+// it cannot be mended: ErrUnavailable then, and why.
+func (l *Log) because(err error) error {
+	if why := l.trouble.Load(); why != nil && *why != "" {
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, *why, err)
+	}
+	return err
 }
 
 // try runs fn with the current view, and again with a fresh one, until it succeeds or fails for good.

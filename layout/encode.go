@@ -19,9 +19,10 @@ import (
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout]
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
-//	               sequencer u32 string, units n × (u32 string), segments n × (start u64, chains n × (base u64, units n × u32))
+//	               sequencer u32 string, units n × (u32 string), segments n × (start u64, chains n × (base u64, units n × u32)),
+//	               spares n × (u32 string), standbys n × (u32 string); version 1 ends with the segments
 const (
-	formatVersion = 1
+	formatVersion = 2
 
 	codeFound = iota
 	codePropose
@@ -152,13 +153,22 @@ func appendLayout(b []byte, l *Layout) []byte {
 			}
 		}
 	}
+	b = le.AppendUint32(b, uint32(len(l.Spares)))
+	for _, u := range l.Spares {
+		b = appendString(le.AppendUint32(b, uint32(u.ID)), u.Control)
+	}
+	b = le.AppendUint32(b, uint32(len(l.Standbys)))
+	for _, s := range l.Standbys {
+		b = appendString(le.AppendUint32(b, uint32(s.ID)), s.Control)
+	}
 	return b
 }
 
 // decoder takes fields off b. Once something is missing it gives zeros, and end says so.
 type decoder struct {
-	b   []byte
-	bad bool
+	b       []byte
+	version byte
+	bad     bool
 }
 
 func (d *decoder) take(n int) []byte {
@@ -194,7 +204,7 @@ func (d *decoder) string() string {
 }
 
 func (d *decoder) start() byte {
-	if d.u8() != formatVersion {
+	if d.version = d.u8(); d.version < 1 || d.version > formatVersion {
 		d.bad = true
 	}
 	return d.u8()
@@ -238,6 +248,15 @@ func (d *decoder) layout() *Layout {
 			s.Chains = append(s.Chains, c)
 		}
 		l.Segments = append(l.Segments, s)
+	}
+	if d.version < 2 {
+		return l
+	}
+	for range d.count() {
+		l.Spares = append(l.Spares, Unit{ID: UnitID(d.u32()), Control: d.string()})
+	}
+	for range d.count() {
+		l.Standbys = append(l.Standbys, Sequencer{ID: SequencerID(d.u32()), Control: d.string()})
 	}
 	return l
 }

@@ -2,7 +2,9 @@ package layout
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -51,6 +53,24 @@ func TestGoldenCommandsAndSnapshot(t *testing.T) {
 	golden.Equal(t, "snapshot", s.Snapshot())
 	if got, err := Restore(s.Snapshot()); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("restored to %+v, %v; want %+v", got, err, s)
+	}
+}
+
+// TestVersion1IsRead reads what was written before layouts had spares.
+func TestVersion1IsRead(t *testing.T) {
+	text, err := os.ReadFile("testdata/propose-1.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := sample()
+	l.Spares, l.Standbys = nil, nil
+	want := Propose{Owner: 0x1122334455667788, Base: 6, Layout: l}
+	if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("decoded to %+v, %v; want %+v", got, err, want)
 	}
 }
 

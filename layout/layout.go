@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 )
 
@@ -48,6 +49,10 @@ type Layout struct {
 	Start      Position // the sequencer's first position in this epoch (rule R20)
 	Units      []Unit   // every unit that a chain names
 	Segments   []Segment
+
+	// What stands by. No client needs it.
+	Spares   []Unit      // hold nothing of the log; wiped before they join a chain (rule R17). Units that were lost end here
+	Standbys []Sequencer // one of them goes on when the sequencer is lost
 }
 
 // ErrBeyond: no segment holds the position, or it has no address at the chain's units.
@@ -97,6 +102,23 @@ func (l *Layout) PositionAt(u UnitID, a Address) (Position, bool) {
 	return 0, false
 }
 
+// First is the lowest address of unit u; 0 if no chain names it.
+func (l *Layout) First(u UnitID) Address {
+	none := l.Geometry.MaxAddress() + 1
+	first := none
+	for i, s := range l.Segments {
+		for j, c := range s.Chains {
+			if contains(c.Units, u) && c.Base < l.limit(i, j) {
+				first = min(first, c.Base)
+			}
+		}
+	}
+	if first == none {
+		return 0
+	}
+	return first
+}
+
 // Unit gives the endpoint of a unit.
 func (l *Layout) Unit(id UnitID) (Unit, bool) {
 	for _, u := range l.Units {
@@ -131,9 +153,6 @@ func (l *Layout) Validate() error {
 	if l.Durability > Memory {
 		p.add("unknown durability %d", l.Durability)
 	}
-	if l.Sequencer.ID == 0 || l.Sequencer.Control == "" {
-		p.add("no sequencer")
-	}
 	if l.Start > MaxPosition {
 		p.add("sequencer start %d: must be at most %d", l.Start, MaxPosition)
 	}
@@ -144,7 +163,7 @@ func (l *Layout) Validate() error {
 
 func (l *Layout) validateUnits(p *problems) {
 	seen := map[UnitID]bool{}
-	for _, u := range l.Units {
+	for _, u := range slices.Concat(l.Units, l.Spares) {
 		if u.ID == 0 || u.Control == "" {
 			p.add("unit %d has no id or no control address", u.ID)
 		}
@@ -152,6 +171,16 @@ func (l *Layout) validateUnits(p *problems) {
 			p.add("unit %d is listed twice", u.ID)
 		}
 		seen[u.ID] = true
+	}
+	sequencers := map[SequencerID]bool{}
+	for _, s := range slices.Concat([]Sequencer{l.Sequencer}, l.Standbys) {
+		if s.ID == 0 || s.Control == "" {
+			p.add("sequencer %d has no id or no control address", s.ID)
+		}
+		if sequencers[s.ID] {
+			p.add("sequencer %d is listed twice", s.ID)
+		}
+		sequencers[s.ID] = true
 	}
 }
 

@@ -20,6 +20,7 @@ func sample() *Layout {
 	for id := UnitID(1); id <= 6; id++ {
 		l.Units = append(l.Units, Unit{ID: id, Control: "unit:1"})
 	}
+	l.Spares, l.Standbys = []Unit{{7, "unit:7"}}, []Sequencer{{2, "seq:2"}}
 	return l
 }
 
@@ -166,7 +167,9 @@ func TestValidate(t *testing.T) {
 		{"slots", func(l *Layout) { l.Geometry.SessionSlots = 0 }, "session slots is 0"},
 		{"sessions", func(l *Layout) { l.Geometry.MaxSessions = 5000 }, "max sessions is 5000"},
 		{"durability", func(l *Layout) { l.Durability = 2 }, "unknown durability 2"},
-		{"no sequencer", func(l *Layout) { l.Sequencer = Sequencer{} }, "no sequencer"},
+		{"no sequencer", func(l *Layout) { l.Sequencer = Sequencer{} }, "sequencer 0 has no id"},
+		{"a spare that serves", func(l *Layout) { l.Spares[0].ID = 3 }, "unit 3 is listed twice"},
+		{"the sequencer stands by", func(l *Layout) { l.Standbys[0].ID = 1 }, "sequencer 1 is listed twice"},
 		{"start", func(l *Layout) { l.Start = MaxPosition + 1 }, "sequencer start"},
 		{"unit 0", func(l *Layout) { l.Units[0].ID = 0 }, "unit 0 has no id"},
 		{"unit without address", func(l *Layout) { l.Units[0].Control = "" }, "unit 1 has no id or no control address"},

@@ -3,7 +3,7 @@ package layout
 import "slices"
 
 // Next is the layout of epoch e with the members of l, its sequencer starting at start. Reconfigurations that change
-// the membership will start from it.
+// the membership go on from it with a Change.
 func (l *Layout) Next(e Epoch, start Position) *Layout {
 	n := l.clone()
 	n.Epoch, n.Start = e, start
@@ -12,7 +12,7 @@ func (l *Layout) Next(e Epoch, start Position) *Layout {
 
 func (l *Layout) clone() *Layout {
 	n := *l
-	n.Units = slices.Clone(l.Units)
+	n.Units, n.Spares, n.Standbys = slices.Clone(l.Units), slices.Clone(l.Spares), slices.Clone(l.Standbys)
 	n.Segments = slices.Clone(l.Segments)
 	for i := range n.Segments {
 		n.Segments[i].Chains = slices.Clone(n.Segments[i].Chains)

@@ -104,16 +104,21 @@ func Doubt(base *Layout, segment, stripe int, seals Seals) (from, to Address) {
 	return from, max(from, to)
 }
 
-// TrimmedBelow is below which address unit u must count everything as trimmed, since a member of one of its chains
-// in the base does.
-func TrimmedBelow(base *Layout, u UnitID, seals Seals) Address {
-	t := seals[u].TrimmedBelow
+// TrimmedBelow is below which address unit u must count everything as trimmed in the next layout, since a member of the base
+// does that has positions which are u's in the next one. What u trimmed itself counts if it is a member of the base; else it is wiped.
+func TrimmedBelow(base, next *Layout, u UnitID, seals Seals) Address {
 	if base == nil {
 		return 0
 	}
+	var t Address
+	if base.IsMember(u) {
+		t = seals[u].TrimmedBelow
+	}
 	for i, s := range base.Segments {
 		for j, c := range s.Chains {
-			if !contains(c.Units, u) {
+			// Where the chain's first position is u's, all of this segment is.
+			p, err := next.Locate(s.Start + Position(j))
+			if err != nil || !contains(p.Chain.Units, u) || base.limit(i, j) == c.Base {
 				continue
 			}
 			for _, v := range c.Units {

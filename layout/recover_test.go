@@ -142,12 +142,29 @@ func TestR17TrimmedAnywhereIsTrimmedAtAll(t *testing.T) {
 		{"another chain's is none of its business", 1, sealed(Seal{Unit: 1}, Seal{Unit: 5, TrimmedBelow: 9}), 0},
 		{"into the newer segment", 3, sealed(Seal{Unit: 3}, Seal{Unit: 4, TrimmedBelow: 13}), 13},
 	} {
-		if got := TrimmedBelow(l, c.u, c.seals); got != c.want {
+		if got := TrimmedBelow(l, l.Next(8, 25), c.u, c.seals); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
-	if got := TrimmedBelow(nil, 1, sealed(Seal{Unit: 1, TrimmedBelow: 4})); got != 0 {
+	if got := TrimmedBelow(nil, l, 1, sealed(Seal{Unit: 1, TrimmedBelow: 4})); got != 0 {
 		t.Errorf("a unit of another life keeps nothing: %d", got)
+	}
+	// A spare of another life that joins, and then takes over what is older.
+	h := healing(1)
+	seals := sealed(Seal{Unit: 1, TrimmedBelow: 4}, Seal{Unit: 3, TrimmedBelow: 99})
+	joined, err := h.With(Change{Lost: []UnitID{2}, Join: []UnitID{3}, Replicas: 2}, 2, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := TrimmedBelow(h, joined, 3, seals); got != 0 {
+		t.Errorf("a spare that joins counts %d as trimmed", got)
+	}
+	whole, err := joined.With(Change{Adopt: joined.Behind()}, 3, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := TrimmedBelow(joined, whole, 3, sealed(Seal{Unit: 1, TrimmedBelow: 4}, Seal{Unit: 3})); got != 4 {
+		t.Errorf("a unit that takes over what is older counts %d as trimmed, want 4", got)
 	}
 }
 

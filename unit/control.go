@@ -154,6 +154,7 @@ func (u *Unit) Prepare(n layout.Epoch) (ready bool, err error) {
 // Activate opens epoch n, after Prepare, once the index is registered.
 func (u *Unit) Activate(n layout.Epoch) {
 	u.phase, u.epoch, u.intact = Open, n, n
+	u.noted.reset(n)
 }
 
 // CheckOpen fails with ErrNotOpen or ErrOtherLog unless the unit serves n.

@@ -45,6 +45,7 @@ type Unit struct {
 	limit    layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet
 	ready    []layout.Address // stage waiting, in the order of arrival
 	trims    []Trim           // to be flushed
+	noted    notes            // what was trimmed in this epoch
 	flying   []*Batch         // on their way to flash
 	idle     []*Batch         // to be used again
 	arrivals uint64           // addresses that ever became waiting

@@ -41,11 +41,14 @@ func (u *Unit) SetMemory(l *layout.Layout, mem Memory) {
 // A page at or above settledBelow that is not whole was torn by a crash before it
 // was acknowledged, and is EMPTY. One below it is damaged, and CORRUPT; so is one that the disk cannot read.
 //
+// Below the unit's first address in the layout nothing is the unit's (a spare that joined a chain at its tail), so
+// that the window begins no lower.
+//
 // Only what is needed is read: the pages from settledBelow up to one window beyond the first hole (rule R4: nothing
 // stands further up), and those of the window.
 func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error {
 	u.trimmed = max(u.trimmed, trimmedBelow)
-	from := max(settledBelow, u.trimmed)
+	from := max(settledBelow, u.trimmed, u.lay.First(u.id))
 	if err := u.survey(src, from); err != nil {
 		return err
 	}

@@ -26,8 +26,9 @@ import (
 
 // Cluster is a running cluster.
 type Cluster struct {
-	Units   []*unitserver.Server // unit i+1
-	Seq     *seqserver.Server
+	Units   []*unitserver.Server   // unit i+1, spares last; nil while it is killed
+	Seqs    []*seqserver.Server    // sequencer i+1, standbys last; nil while it is killed
+	Seq     *seqserver.Server      // the first
 	Layouts []*layoutserver.Server // server i+1; nil while StopLayout keeps it down
 
 	opts   Options
@@ -83,25 +84,40 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 }
 
 // startMembers starts those that the first layout names: their ports must be known before it.
-func (c *Cluster) startMembers(ctx context.Context) (err error) {
-	o := c.opts
-	for i := range c.record.Units {
+func (c *Cluster) startMembers(ctx context.Context) error {
+	for i := range len(c.record.Units) + len(c.record.Spares) {
 		u, err := c.startUnit(ctx, i)
 		if err != nil {
 			return err
 		}
 		c.Units = append(c.Units, u)
-		c.record.Units[i] = u.ControlAddr()
+		*c.record.unit(i) = u.ControlAddr()
 	}
-	c.Seq, err = seqserver.Start(ctx, seqserver.Config{
-		ID: 1, Dir: filepath.Join(o.Dir, "seq-1"), Device: c.device, Control: c.record.Sequencer,
-		Registerer: o.Registerer, Logger: o.Logger.With("sequencer", 1),
+	for i := range 1 + len(c.record.Standbys) {
+		s, err := c.startSequencer(ctx, i)
+		if err != nil {
+			return err
+		}
+		c.Seqs = append(c.Seqs, s)
+		*c.record.sequencer(i) = s.ControlAddr()
+	}
+	c.Seq = c.Seqs[0]
+	return nil
+}
+
+func (c *Cluster) startSequencer(ctx context.Context, i int) (*seqserver.Server, error) {
+	id, reg := i+1, c.opts.Registerer
+	if i > 0 {
+		reg = prometheus.NewRegistry() // those of the first have no label
+	}
+	s, err := seqserver.Start(ctx, seqserver.Config{
+		ID: layout.SequencerID(id), Dir: filepath.Join(c.opts.Dir, fmt.Sprintf("seq-%d", id)), Device: c.device, Control: *c.record.sequencer(i),
+		Registerer: reg, Logger: c.opts.Logger.With("sequencer", id),
 	})
 	if err != nil {
-		return fmt.Errorf("sequencer: %w", err)
+		return nil, fmt.Errorf("sequencer %d: %w", id, err)
 	}
-	c.record.Sequencer = c.Seq.ControlAddr()
-	return nil
+	return s, nil
 }
 
 func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, error) {
@@ -112,7 +128,7 @@ func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, err
 	}
 	u, err := unitserver.Start(ctx, unitserver.Config{
 		Flash: store,
-		ID:    layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: c.record.Units[i],
+		ID:    layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: *c.record.unit(i),
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.Itoa(id)}, c.opts.Registerer),
 		Logger:     c.opts.Logger.With("unit", id),
 	})
@@ -153,7 +169,9 @@ const reconfigurePause = 100 * time.Millisecond
 func (c *Cluster) Health() error {
 	var errs []error
 	for i, u := range c.Units {
-		if err := u.Health(); err != nil {
+		if u == nil {
+			errs = append(errs, fmt.Errorf("unit %d is killed", i+1))
+		} else if err := u.Health(); err != nil && i < len(c.record.Units) {
 			errs = append(errs, fmt.Errorf("unit %d: %w", i+1, err))
 		}
 	}
@@ -181,11 +199,15 @@ func (c *Cluster) Close() error {
 			errs = append(errs, s.Close())
 		}
 	}
-	if c.Seq != nil {
-		errs = append(errs, c.Seq.Close())
+	for _, s := range c.Seqs {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	for _, u := range c.Units {
-		errs = append(errs, u.Close())
+		if u != nil {
+			errs = append(errs, u.Close())
+		}
 	}
 	if c.owned {
 		c.owned = false

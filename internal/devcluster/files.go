@@ -29,7 +29,9 @@ type record struct {
 	Layout    string   `yaml:"layout"`            // control address of the first layout server
 	Layouts   []peer   `yaml:"layouts,omitempty"` // of several layout servers; server i+1
 	Sequencer string   `yaml:"sequencer"`
-	Units     []string `yaml:"units"` // unit i+1
+	Units     []string `yaml:"units"`              // unit i+1
+	Spares    []string `yaml:"spares,omitempty"`   // the units behind
+	Standbys  []string `yaml:"standbys,omitempty"` // sequencer i+2
 }
 
 type peer struct {
@@ -89,7 +91,29 @@ func newRecord(o Options) record {
 	for range max(0, s.Chains*s.Replicas) {
 		r.Units = append(r.Units, control.FreePort)
 	}
+	for range max(0, o.Spares) {
+		r.Spares = append(r.Spares, control.FreePort)
+	}
+	for range max(0, o.Standbys) {
+		r.Standbys = append(r.Standbys, control.FreePort)
+	}
 	return r
+}
+
+// unit gives the address of unit i+1, to be changed.
+func (r *record) unit(i int) *string {
+	if i < len(r.Units) {
+		return &r.Units[i]
+	}
+	return &r.Spares[i-len(r.Units)]
+}
+
+// sequencer gives the address of sequencer i+1, to be changed.
+func (r *record) sequencer(i int) *string {
+	if i == 0 {
+		return &r.Sequencer
+	}
+	return &r.Standbys[i-1]
 }
 
 // agrees refuses options that ask for another shape than the directory has.
@@ -130,6 +154,12 @@ func (r record) template() *layout.Layout {
 	}
 	for i, control := range r.Units {
 		l.Units = append(l.Units, layout.Unit{ID: layout.UnitID(i + 1), Control: control})
+	}
+	for i, control := range r.Spares {
+		l.Spares = append(l.Spares, layout.Unit{ID: layout.UnitID(len(r.Units) + i + 1), Control: control})
+	}
+	for i, control := range r.Standbys {
+		l.Standbys = append(l.Standbys, layout.Sequencer{ID: layout.SequencerID(i + 2), Control: control})
 	}
 	s := layout.Segment{}
 	for c := range r.Shape.Chains {

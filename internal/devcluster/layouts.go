@@ -79,7 +79,8 @@ func closeAll(l [2]net.Listener) {
 func (c *Cluster) startLayout(ctx context.Context, i int, listeners [2]net.Listener) error {
 	o := layoutserver.Config{
 		ID: uint16(i + 1), Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(),
-		Poll: c.opts.Poll, Election: c.opts.Election, Registerer: c.opts.Registerer, Logger: c.opts.Logger.With("layout", i+1),
+		Poll: c.opts.Poll, FailAfter: c.opts.FailAfter, MinReplicas: c.opts.MinReplicas, RebuildRate: c.opts.RebuildRate,
+		Election: c.opts.Election, Registerer: c.opts.Registerer, Logger: c.opts.Logger.With("layout", i+1),
 		ControlListener: listeners[0], RaftListener: listeners[1],
 	}
 	if len(c.record.Layouts) > 0 {

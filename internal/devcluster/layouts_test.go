@@ -17,8 +17,8 @@ import (
 // a busy machine.
 const longestAppend = 10 * time.Second
 
-// load appends until it is stopped, and notes how many appends there were, the longest one, and the first that failed.
-type load struct {
+// appender appends until it is stopped, and notes how many appends there were, the longest one, and the first that failed.
+type appender struct {
 	log     *client.Log
 	appends atomic.Int64
 	longest atomic.Int64
@@ -26,14 +26,14 @@ type load struct {
 	stop    context.CancelFunc
 }
 
-func startLoad(ctx context.Context, log *client.Log) *load {
-	l := &load{log: log, ended: make(chan error, 1)}
+func startAppender(ctx context.Context, log *client.Log) *appender {
+	l := &appender{log: log, ended: make(chan error, 1)}
 	ctx, l.stop = context.WithCancel(ctx)
 	go func() { l.ended <- l.run(ctx) }()
 	return l
 }
 
-func (l *load) run(ctx context.Context) error {
+func (l *appender) run(ctx context.Context) error {
 	for n := 0; ctx.Err() == nil; n++ {
 		begin := time.Now()
 		if _, err := l.log.Append(context.Background(), fmt.Appendf(nil, "entry %d", n)); err != nil {
@@ -45,25 +45,11 @@ func (l *load) run(ctx context.Context) error {
 	return nil
 }
 
-func eventually(t *testing.T, ctx context.Context, try func() error) {
-	t.Helper()
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 // more waits until n more appends were acknowledged.
-func (l *load) more(t *testing.T, ctx context.Context, n int64) {
+func (l *appender) more(t *testing.T, n int64) {
 	t.Helper()
 	before := l.appends.Load()
-	eventually(t, ctx, func() error {
+	eventually(t, fmt.Sprintf("%d more appends", n), func() error {
 		select {
 		case err := <-l.ended:
 			t.Fatal(err)
@@ -90,19 +76,19 @@ func TestRollingRestartOfLayoutServersIsInvisibleToAppends(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := log.Layout()
-	l := startLoad(ctx, log)
+	l := startAppender(ctx, log)
 	for i := range 3 {
-		l.more(t, ctx, 50)
+		l.more(t, 50)
 		if err := c.StopLayout(i); err != nil {
 			t.Error(err)
 		}
-		l.more(t, ctx, 50)
+		l.more(t, 50)
 		if err := c.StartLayout(ctx, i); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, ctx, c.Health) // all three hear of a leader again
+		eventually(t, "health", c.Health) // all three hear of a leader again
 	}
-	l.more(t, ctx, 50)
+	l.more(t, 50)
 	l.stop()
 	if err := <-l.ended; err != nil {
 		t.Error(err)
@@ -120,7 +106,7 @@ func TestRollingRestartOfLayoutServersIsInvisibleToAppends(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, ctx, func() error { // nothing is asked of the log: only its stream can tell it
+	eventually(t, "the epoch arrives", func() error { // nothing is asked of the log: only its stream can tell it
 		if e := log.Layout().Epoch; e != next.Epoch {
 			return fmt.Errorf("the client is in epoch %d, the log in %d", e, next.Epoch)
 		}

@@ -32,6 +32,13 @@ type Options struct {
 	// Flash are the options of the units' stores; SegmentPages is 1024 by default: nobody wants a toy to fill a disk with zeros.
 	Flash flash.Options
 
+	Spares   int // units that stand by, numbered behind those of the chains; default 0. Of a directory that holds a cluster: as many as it was made with
+	Standbys int // sequencers that stand by, numbered from 2; likewise
+
+	FailAfter   time.Duration // without an answer a member counts as failed; default 5 s: in one process none dies alone unless it is stopped
+	MinReplicas int           // as of the layout server
+	RebuildRate int           // as of the layout server
+
 	Election   time.Duration         // of several layout servers: how long the leader may be silent; default the server's
 	Poll       time.Duration         // how often the layout server asks the members for their state; default the server's
 	Ready      time.Duration         // how long Start waits for the cluster to serve; default 30 s
@@ -45,6 +52,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Ready == 0 {
 		o.Ready = 30 * time.Second
+	}
+	if o.FailAfter == 0 {
+		o.FailAfter = max(5*time.Second, 5*o.Poll)
 	}
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()

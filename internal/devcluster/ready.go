@@ -44,6 +44,9 @@ func notReady(m *pb.StatusReply) string {
 		return "no members"
 	}
 	for _, s := range m.GetMembers() {
+		if s.GetRole() != "" {
+			continue // it stands by
+		}
 		if s.GetState() != "open" || s.GetEpoch() != epoch {
 			return fmt.Sprintf("%s is %s in epoch %d, not open in %d %s", s.GetName(), s.GetState(), s.GetEpoch(), epoch, s.GetError())
 		}

@@ -136,7 +136,9 @@ func (c *cluster) startLayout(id int) error {
 	h := c.f.NewHost(name)
 	s, err := layoutserver.Start(context.Background(), layoutserver.Config{
 		ID: uint16(id), ControlListener: h.Control(name+":control", false), Consensus: c.raft.join(h), DialOptions: h.DialOptions(),
-		Bootstrap: c.template(), Poll: 20 * time.Millisecond, CallTimeout: 3 * time.Second, StallTimeout: 3 * time.Second, Logger: c.log.With("layout", id),
+		Bootstrap: c.template(), Poll: 20 * time.Millisecond,
+		// All members are waited for: crashes of the plan keep the promise only of chains that lose nobody for good.
+		FailAfter: 2 * time.Second, MinReplicas: c.shape.Replicas, CallTimeout: 3 * time.Second, StallTimeout: 3 * time.Second, Logger: c.log.With("layout", id),
 	})
 	if err != nil {
 		return fmt.Errorf("layout server %d: %w", id, err)

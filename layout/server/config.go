@@ -51,8 +51,11 @@ type Config struct {
 	// Consensus puts the store's commands in order. Nil: Raft, in Dir. A simulation brings its own, whose leaders overlap when it wants.
 	Consensus func(raft.FSM) (Consensus, error)
 
-	Poll         time.Duration // how often the members are asked for their state; default 100 ms
-	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: at most 1 s
+	Poll         time.Duration // how often the members are asked for their state, the heartbeat; default 100 ms
+	FailAfter    time.Duration // without an answer a member counts as failed; default 5 × Poll. One that this leader never heard: 10 times as long
+	MinReplicas  int           // no chain gets shorter by dropping units that failed; default one less than the longest chain at first, and at least 1
+	RebuildRate  int           // bytes a second that are copied to a unit that takes over older positions; default 64 MiB
+	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: half of FailAfter, or Poll
 	StallTimeout time.Duration // for a reconciliation to make any progress; default 60 s
 
 	Insecure      bool                // allow the control plane and Raft in clear outside loopback
@@ -72,6 +75,8 @@ func (c Config) withDefaults() Config {
 	c.Raft = cmp.Or(c.Raft, me.Raft)
 	c.Election = cmp.Or(c.Election, 200*time.Millisecond)
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
+	c.FailAfter = cmp.Or(c.FailAfter, 5*c.Poll)
+	c.RebuildRate = cmp.Or(c.RebuildRate, 64<<20)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 10*time.Second)
 	c.StallTimeout = cmp.Or(c.StallTimeout, time.Minute)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
@@ -79,8 +84,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// stateTimeout is how long a member may take to tell its state.
-func (c Config) stateTimeout() time.Duration { return min(c.CallTimeout, time.Second) }
+// stateTimeout is how long a member may take to answer a heartbeat: two that it misses are enough to find out that it hangs.
+func (c Config) stateTimeout() time.Duration { return min(c.CallTimeout, max(c.Poll, c.FailAfter/2)) }
 
 // Validate reports every bad field.
 func (c Config) Validate() error {
@@ -92,10 +97,16 @@ func (c Config) Validate() error {
 	if c.Election < minElection {
 		errs = append(errs, fmt.Errorf("election time-out is %v: must be at least %v", c.Election, minElection))
 	}
-	for name, d := range map[string]time.Duration{"poll interval": c.Poll, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout} {
+	for name, d := range map[string]time.Duration{"poll interval": c.Poll, "time to failure": c.FailAfter, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout} {
 		if d < time.Millisecond {
 			errs = append(errs, fmt.Errorf("%s is %v: must be at least 1 ms", name, d))
 		}
+	}
+	if c.FailAfter < c.Poll {
+		errs = append(errs, fmt.Errorf("failed after %v without an answer: must be at least the poll interval, %v", c.FailAfter, c.Poll))
+	}
+	if c.MinReplicas < 0 || c.RebuildRate < 1 {
+		errs = append(errs, fmt.Errorf("min replicas %d, rebuild rate %d: must not be negative", c.MinReplicas, c.RebuildRate))
 	}
 	if c.Bootstrap != nil {
 		b := c.Bootstrap.Next(1, 0)

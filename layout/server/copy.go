@@ -5,8 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
@@ -32,8 +38,9 @@ func (r *reconfiguration) reconcile(ctx context.Context) error {
 	defer cancel(nil)
 	timer := time.AfterFunc(r.cfg.StallTimeout, func() { cancel(fmt.Errorf("%w for %v", errStalled, r.cfg.StallTimeout)) })
 	defer timer.Stop()
-	c := &copier{r: r, sinks: map[layout.UnitID]*sink{}, cancel: cancel, progress: func() { timer.Reset(r.cfg.StallTimeout) }}
-	err := c.run(ctx)
+	c := &copier{base: r.base, epoch: r.epoch, copied: r.metrics.copied, sources: map[layout.UnitID]*member{}, sinks: map[layout.UnitID]*sink{},
+		cancel: cancel, progress: func() { timer.Reset(r.cfg.StallTimeout) }}
+	err := c.reconcile(ctx, r)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause // what came first; the rest is its consequence
 	}
@@ -42,14 +49,23 @@ func (r *reconfiguration) reconcile(ctx context.Context) error {
 
 // copier streams to every unit what it lacks.
 type copier struct {
-	r        *reconfiguration
+	base     *layout.Layout // maps addresses to positions
+	epoch    layout.Epoch   // in which the sources are asked
+	sources  map[layout.UnitID]*member
 	sinks    map[layout.UnitID]*sink
+	copied   prometheus.Counter
 	progress func()
 	cancel   context.CancelCauseFunc
 }
 
-func (c *copier) run(ctx context.Context) error {
-	for _, m := range c.r.members.list {
+// reconcile brings every unit of the new layout to what the sealed members of the base say.
+func (c *copier) reconcile(ctx context.Context, r *reconfiguration) error {
+	for _, m := range slices.Concat(r.parts, r.leaving) {
+		if _, sealed := r.seals[m.unit]; sealed && r.base.IsMember(m.unit) {
+			c.sources[m.unit] = m
+		}
+	}
+	for _, m := range r.parts {
 		if m.unit == 0 {
 			continue
 		}
@@ -59,14 +75,14 @@ func (c *copier) run(ctx context.Context) error {
 		}
 		c.sinks[m.unit] = &sink{member: m, stream: stream, progress: c.progress}
 	}
-	if err := c.all(func(s *sink) error { return s.header(c.r) }); err != nil {
+	if err := c.all(func(s *sink) error { return s.header(r) }); err != nil {
 		return err
 	}
-	if c.r.base != nil {
-		for i, s := range c.r.base.Segments {
+	if c.base != nil {
+		for i, s := range c.base.Segments {
 			// The chains of a segment have no unit in common, those of two segments may: one segment after the other keeps a
 			// unit's entries in the order of its addresses.
-			if err := c.parallel(len(s.Chains), func(j int) error { return c.copyChain(ctx, i, j) }); err != nil {
+			if err := c.parallel(len(s.Chains), func(j int) error { return c.copyChain(ctx, r, i, j) }); err != nil {
 				return err
 			}
 		}
@@ -99,9 +115,34 @@ func (c *copier) parallel(n int, fn func(int) error) error {
 }
 
 // copyChain compares what the sealed members of a base chain hold where they may differ, and sends them what they lack.
-func (c *copier) copyChain(ctx context.Context, segment, stripe int) error {
-	from, to := layout.Doubt(c.r.base, segment, stripe, c.r.seals)
-	units := c.r.base.Segments[segment].Chains[stripe].Units
+func (c *copier) copyChain(ctx context.Context, r *reconfiguration, segment, stripe int) error {
+	from, to := layout.Doubt(c.base, segment, stripe, r.seals)
+	var units, fresh []layout.UnitID
+	for _, u := range c.base.Segments[segment].Chains[stripe].Units {
+		if c.sources[u] != nil {
+			units = append(units, u)
+		}
+	}
+	for _, x := range r.copied {
+		if slices.Contains(r.change.Adopt, x.Range) && x.Segment == segment && x.Stripe == stripe {
+			fresh, from = append(fresh, x.Unit), min(from, x.below)
+		}
+	}
+	if len(fresh) > 0 {
+		base := c.base.Segments[segment].Chains[stripe].Base
+		known, err := c.trims(ctx, units, fresh, base, from)
+		if err != nil {
+			return err
+		}
+		if !known {
+			from = base
+		}
+	}
+	return c.copyRange(ctx, units, fresh, from, to)
+}
+
+// copyRange compares what units hold at addresses from to to-1, and sends them, and those that have nothing of it yet, what they lack.
+func (c *copier) copyRange(ctx context.Context, units, fresh []layout.UnitID, from, to layout.Address) error {
 	for a := from; a < to; a += listedAtATime {
 		b := min(a+listedAtATime, to)
 		listings := make([]layout.Listing, len(units))
@@ -112,9 +153,9 @@ func (c *copier) copyChain(ctx context.Context, segment, stripe int) error {
 		if err != nil {
 			return err
 		}
-		copies, err := layout.PlanCopies(listings, nil)
+		copies, err := layout.PlanCopies(listings, fresh)
 		if err != nil {
-			return fmt.Errorf("chain %d of segment %d: %w", stripe, segment, err)
+			return fmt.Errorf("units %v: %w", units, err)
 		}
 		if err := c.deliver(ctx, copies); err != nil {
 			return err
@@ -123,10 +164,35 @@ func (c *copier) copyChain(ctx context.Context, segment, stripe int) error {
 	return nil
 }
 
+// trims sends to the units that take over a range what was trimmed there, address by address, behind their backs: since the base was
+// opened, in which the range was copied. It reports whether all sources know; else all of the range has to be compared.
+func (c *copier) trims(ctx context.Context, units, fresh []layout.UnitID, from, to layout.Address) (known bool, err error) {
+	trimmed := map[layout.Address]bool{}
+	for _, u := range units {
+		q := &pb.EntriesRequest{From: uint64(from), To: uint64(to), TrimsSince: uint64(c.base.Epoch)}
+		err := c.entries(ctx, u, q, func(e *pb.Entry) error {
+			trimmed[layout.Address(e.Address)] = true
+			return nil
+		})
+		if status.Code(err) == codes.OutOfRange {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	for _, a := range slices.Sorted(maps.Keys(trimmed)) {
+		if err := c.send(layout.Copy{Holding: layout.Holding{Address: a, Kind: layout.HoldsTrimmed}, Lacks: fresh}, nil); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // list asks what a unit holds at addresses a to b-1.
 func (c *copier) list(ctx context.Context, u layout.UnitID, a, b layout.Address) (layout.Listing, error) {
 	l := layout.Listing{Unit: u}
-	err := c.entries(ctx, u, a, b, false, func(e *pb.Entry) error {
+	err := c.entries(ctx, u, &pb.EntriesRequest{From: uint64(a), To: uint64(b)}, func(e *pb.Entry) error {
 		k, err := kindOf(wire.State(e.State))
 		if err != nil {
 			return fmt.Errorf("unit %d: address %d: %w", u, e.Address, err)
@@ -145,10 +211,11 @@ func (c *copier) list(ctx context.Context, u layout.UnitID, a, b layout.Address)
 }
 
 // entries streams a unit's entries through fn.
-func (c *copier) entries(ctx context.Context, u layout.UnitID, a, b layout.Address, pages bool, fn func(*pb.Entry) error) error {
+func (c *copier) entries(ctx context.Context, u layout.UnitID, q *pb.EntriesRequest, fn func(*pb.Entry) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // an error of fn ends the stream
-	stream, err := c.sinks[u].member.units().Entries(ctx, &pb.EntriesRequest{Epoch: uint64(c.r.epoch), From: uint64(a), To: uint64(b), Pages: pages})
+	q.Epoch = uint64(c.epoch)
+	stream, err := c.sources[u].units().Entries(ctx, q)
 	if err != nil {
 		return fmt.Errorf("unit %d: entries: %w", u, err)
 	}
@@ -194,7 +261,8 @@ func (c *copier) deliver(ctx context.Context, copies []layout.Copy) error {
 // fetch streams the pages of copies, which have one source, to whom they are missing.
 func (c *copier) fetch(ctx context.Context, copies []layout.Copy) error {
 	u, next := copies[0].Source, 0
-	err := c.entries(ctx, u, copies[0].Address, copies[len(copies)-1].Address+1, true, func(e *pb.Entry) error {
+	q := &pb.EntriesRequest{From: uint64(copies[0].Address), To: uint64(copies[len(copies)-1].Address + 1), Pages: true}
+	err := c.entries(ctx, u, q, func(e *pb.Entry) error {
 		if next == len(copies) || layout.Address(e.Address) != copies[next].Address {
 			return nil // in a gap: nobody lacks it
 		}
@@ -212,11 +280,11 @@ func (c *copier) fetch(ctx context.Context, copies []layout.Copy) error {
 
 // check refuses a page that is not the one that was decided.
 func (c *copier) check(u layout.UnitID, e *pb.Entry, want layout.Copy) error {
-	p, ok := c.r.base.PositionAt(u, want.Address)
+	p, ok := c.base.PositionAt(u, want.Address)
 	if !ok {
 		return fmt.Errorf("unit %d: address %d has no position: %w", u, want.Address, errBadEntry)
 	}
-	h, err := wire.VerifyPage(e.Page, c.r.base.Log, p)
+	h, err := wire.VerifyPage(e.Page, c.base.Log, p)
 	if err != nil {
 		return fmt.Errorf("unit %d: address %d: %w: %w", u, want.Address, errBadEntry, err)
 	}
@@ -229,10 +297,14 @@ func (c *copier) check(u layout.UnitID, e *pb.Entry, want layout.Copy) error {
 func (c *copier) send(p layout.Copy, page []byte) error {
 	e := &pb.Entry{Address: uint64(p.Address), State: uint32(stateOf(p.Kind)), Attempt: uint64(p.Attempt), Page: page}
 	for _, u := range p.Lacks {
-		if err := c.sinks[u].add(e); err != nil {
+		s := c.sinks[u]
+		if s == nil {
+			continue // it leaves
+		}
+		if err := s.add(e); err != nil {
 			return err
 		}
-		c.r.metrics.copied.Inc()
+		c.copied.Inc()
 	}
 	return nil
 }

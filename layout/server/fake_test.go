@@ -142,7 +142,7 @@ func (u *fakeUnit) State(context.Context, *pb.UnitStateRequest) (*pb.UnitStateRe
 		return nil, err
 	}
 	defer u.mu.Unlock()
-	return &pb.UnitStateReply{Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled,
+	return &pb.UnitStateReply{Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
 		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt()))}, nil
 }
 
@@ -271,6 +271,7 @@ type fakeSequencer struct {
 	pb.UnimplementedSequencerServiceServer
 	daemon
 
+	id      uint32
 	mu      sync.Mutex
 	state   string
 	promise uint64
@@ -278,8 +279,8 @@ type fakeSequencer struct {
 	hook    hook
 }
 
-func startSequencer(t *testing.T) *fakeSequencer {
-	s := &fakeSequencer{state: stateClosed}
+func startSequencer(t *testing.T, id uint32) *fakeSequencer {
+	s := &fakeSequencer{id: id, state: stateClosed}
 	s.daemon = daemon{t: t, register: func(g *grpc.Server) { pb.RegisterSequencerServiceServer(g, s) }}
 	s.daemon.start()
 	t.Cleanup(s.die)
@@ -299,7 +300,7 @@ func (s *fakeSequencer) State(context.Context, *pb.SequencerStateRequest) (*pb.S
 	if err := s.enter("state", 0); err != nil {
 		return nil, err
 	}
-	return &pb.SequencerStateReply{Id: 1, Promise: s.promise, State: s.state, Next: s.start}, nil
+	return &pb.SequencerStateReply{Id: s.id, Promise: s.promise, State: s.state, Next: s.start}, nil
 }
 
 func (s *fakeSequencer) Seal(_ context.Context, r *pb.SealRequest) (*pb.SequencerSealReply, error) {

@@ -7,55 +7,212 @@ import (
 	"corfu/layout"
 )
 
-// judgement says what the manager has to do, given what the members report. At most one field is set; none: all is well.
+// judgement says what the manager has to do, given what the members report. Of wait, unsure, activate and reconfigure at most one is
+// set; none: all is well.
 type judgement struct {
-	wait        string    // for a member that does not answer, or must not be used
-	activate    []*member // missed the activation of the epoch that is ACTIVE
-	reconfigure string    // why a new epoch is needed
+	wait        string        // what cannot be mended, and why: for a member that failed, or must not be used
+	unsure      string        // a member is silent, and has not failed yet: nothing is to be done before that is clear
+	activate    []*member     // missed the activation of the epoch that is ACTIVE
+	reconfigure string        // why a new epoch is needed
+	change      layout.Change // what it has to do otherwise, if there is to be one for whatever reason
 }
 
-// judge looks at the members of shape. active is nil before the first epoch.
+// scene is what is judged.
+type scene struct {
+	cfg      Config
+	active   *layout.Layout // nil before the first epoch
+	shape    *layout.Layout // what the next layout looks like without a change
+	replicas int            // that a chain is to have
+	members  *members
+	copied   []copied      // older positions that were copied to units that joined
+	asked    layout.Change // by an operator
+}
+
+// copied says how far a range was copied to a unit that joined.
+type copied struct {
+	layout.Range
+	below layout.Address // all below is settled there
+}
+
+// judge looks at the members. It chooses between what is possible; what is safe the seals decide (rule R16).
 //
 // Activation comes before reconfiguration: a unit that was reconciled for the active epoch and is opened counts as intact (rule R16) when
 // the next one is sealed for the sake of another member.
-func judge(active, shape *layout.Layout, list []*member) judgement {
+func (s *scene) judge() judgement {
 	var j judgement
-	var silent, broken []string
-	for _, m := range list {
+	var down, proving []*member
+	var silent, doubtful, broken []string
+	for _, m := range s.members.list {
+		if m.standby {
+			continue
+		}
 		r := m.report
-		ready := active != nil && r.promise == active.Epoch
+		ready := s.active != nil && r.promise == s.active.Epoch
 		switch {
-		case r.state == stateUnreachable:
+		case m.pulse.failed:
+			down = append(down, m)
 			silent = append(silent, fmt.Sprintf("%s (%s): %s", m.name, m.control, r.err))
+		case m.pulse.doubtful():
+			doubtful = append(doubtful, m.name)
 		case ready && r.state == stateOpen:
 		case ready && r.state == stateSealed && (r.reconciled || m.unit == 0):
 			j.activate = append(j.activate, m)
-		case active != nil:
-			broken = append(broken, fmt.Sprintf("%s is %s at epoch %d, not open at %d", m.name, r.state, r.promise, active.Epoch))
+		case s.active != nil:
+			broken = append(broken, fmt.Sprintf("%s is %s at epoch %d, not open at %d", m.name, r.state, r.promise, s.active.Epoch))
+			if m.pulse.proving(s.cfg.FailAfter) {
+				proving = append(proving, m)
+			}
 		}
 	}
 	switch {
 	case len(j.activate) > 0:
-	case len(silent) > 0:
-		// To go on without it is the business of a later issue: drop it, replace it.
-		j.wait = strings.Join(silent, "; ")
-	case active == nil:
-		j.reconfigure = "bootstrap: the log has no active epoch"
+		return j
+	case len(doubtful) > 0:
+		j.unsure = strings.Join(doubtful, ", ")
+		return j
+	case s.active == nil:
+		if j.wait = strings.Join(silent, "; "); j.wait == "" {
+			j.reconfigure = "bootstrap: the log has no active epoch"
+		}
+		return j
+	}
+	s.mend(&j, down, proving, silent, broken)
+	return j
+}
+
+// mend says how to go on from an active epoch.
+func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []string) {
+	// One that falls again and again is left out, if that can be.
+	change, err := s.change(append(down, proving...))
+	if err != nil && len(proving) > 0 {
+		change, err = s.change(down)
+	}
+	if err != nil {
+		j.wait = fmt.Sprintf("%s; %v", strings.Join(silent, "; "), err)
+		if len(silent) == 0 {
+			j.wait = err.Error()
+		}
+		return
+	}
+	j.change = change
+	switch {
+	case len(change.Lost)+int(change.Sequencer) > 0:
+		j.reconfigure = strings.Join(append(silent, broken...), "; ")
 	case len(broken) > 0:
 		j.reconfigure = strings.Join(broken, "; ")
-	case moved(active, shape):
+	case len(change.Join) > 0:
+		j.reconfigure = fmt.Sprintf("spares %v join", change.Join)
+	case len(change.Adopt) > 0 && len(change.Adopt) == len(s.shape.Behind()):
+		j.reconfigure = "what the chains' new units lacked was copied"
+	case moved(s.active, s.shape):
 		j.reconfigure = "members have other control addresses than the active layout says"
 	}
-	return j
+	if j.reconfigure == "" && !s.asked.IsZero() {
+		j.reconfigure = "asked for"
+	}
+}
+
+// change is what the next layout has to do otherwise if these members are down: they leave, a standby takes over, spares join. It fails
+// if there is no way.
+func (s *scene) change(down []*member) (layout.Change, error) {
+	c := s.asked
+	c.Replicas = s.replicas
+	for _, m := range down {
+		if m.unit == 0 {
+			if c.Sequencer = s.standby(); c.Sequencer == 0 {
+				return c, fmt.Errorf("no standby answers that could take over from %s", m.name)
+			}
+		} else if !contains(c.Lost, m.unit) {
+			c.Lost = append(c.Lost, m.unit)
+		}
+	}
+	for _, r := range s.copied {
+		if m := s.members.unit(r.Unit); m != nil && fits(r, m.report.end, s.shape.Geometry) {
+			c.Adopt = append(c.Adopt, r.Range)
+		}
+	}
+	// A first look: who joins depends on what is missing then.
+	without, err := s.shape.With(c, s.active.Epoch+1, s.active.Start)
+	if err != nil {
+		return c, err
+	}
+	open, _ := without.Deficit(s.replicas)
+	for _, m := range s.members.list {
+		if open > 0 && m.standby && m.unit != 0 && m.fit(s.cfg.FailAfter) && !contains(c.Forget, m.unit) {
+			c.Join = append(c.Join, m.unit)
+			open--
+		}
+	}
+	next, err := s.shape.With(c, s.active.Epoch+1, s.active.Start)
+	if err != nil {
+		return c, err
+	}
+	if n := next.Shortest(); len(c.Lost) > 0 && n < s.min() {
+		return c, fmt.Errorf("a chain would have %d units, min_replicas is %d and no spare answers", n, s.min())
+	}
+	return c, layout.SealedEnough(s.active, s.foresee(c.Lost))
+}
+
+// fits tells whether a unit whose entries end at end may take over a range: one with holes only if the first of them and
+// its own last entry stand in one window (rule R4). Clients fill the holes sooner or later, since the chain needs its windows, too.
+func fits(r copied, end layout.Address, g layout.Geometry) bool {
+	return r.below == r.To || end <= r.below+layout.Address(g.Window)/2
+}
+
+func (s *scene) min() int {
+	if s.cfg.MinReplicas > 0 {
+		return s.cfg.MinReplicas
+	}
+	return max(1, s.replicas-1)
+}
+
+// standby is the first that could take over.
+func (s *scene) standby() layout.SequencerID {
+	for _, m := range s.members.list {
+		if m.standby && m.unit == 0 && m.fit(s.cfg.FailAfter) {
+			return m.seq
+		}
+	}
+	return 0
+}
+
+// foresee is what a seal would find, as far as the reports say: to seal and then find out that rule R16 does not hold would
+// stop what works still.
+func (s *scene) foresee(lost []layout.UnitID) layout.Seals {
+	seals := layout.Seals{}
+	for _, m := range s.members.list {
+		if m.unit == 0 || m.standby || m.pulse.failed || (contains(lost, m.unit) && m.report.state == stateUnreachable) {
+			continue
+		}
+		intact := m.report.intact
+		if m.report.reconciled && m.report.promise == s.active.Epoch {
+			intact = s.active.Epoch // it missed the activation
+		}
+		seals[m.unit] = layout.Seal{Unit: m.unit, Intact: intact}
+	}
+	return seals
+}
+
+func contains(list []layout.UnitID, u layout.UnitID) bool {
+	for _, x := range list {
+		if x == u {
+			return true
+		}
+	}
+	return false
 }
 
 // moved tells whether control addresses differ between two layouts of the same members.
 func moved(a, b *layout.Layout) bool {
-	if a.Sequencer != b.Sequencer || len(a.Units) != len(b.Units) {
+	return a.Sequencer != b.Sequencer || differ(a.Units, b.Units) || differ(a.Spares, b.Spares) || differ(a.Standbys, b.Standbys)
+}
+
+func differ[T comparable](a, b []T) bool {
+	if len(a) != len(b) {
 		return true
 	}
-	for i := range a.Units {
-		if a.Units[i] != b.Units[i] {
+	for i := range a {
+		if a[i] != b[i] {
 			return true
 		}
 	}
@@ -67,12 +224,26 @@ func moveTo(l, b *layout.Layout) {
 	if b == nil {
 		return
 	}
-	if b.Sequencer.ID == l.Sequencer.ID && b.Sequencer.Control != "" {
-		l.Sequencer.Control = b.Sequencer.Control
+	units, sequencers := map[layout.UnitID]layout.Unit{}, map[layout.SequencerID]layout.Sequencer{}
+	for _, u := range append(append([]layout.Unit{}, b.Units...), b.Spares...) {
+		units[u.ID] = u
 	}
-	for i, u := range l.Units {
-		if v, ok := b.Unit(u.ID); ok && v.Control != "" {
-			l.Units[i] = v
+	for _, s := range append([]layout.Sequencer{b.Sequencer}, b.Standbys...) {
+		sequencers[s.ID] = s
+	}
+	for _, list := range [][]layout.Unit{l.Units, l.Spares} {
+		for i, u := range list {
+			if v := units[u.ID]; v.Control != "" {
+				list[i] = v
+			}
+		}
+	}
+	if v := sequencers[l.Sequencer.ID]; v.Control != "" {
+		l.Sequencer = v
+	}
+	for i, s := range l.Standbys {
+		if v := sequencers[s.ID]; v.Control != "" {
+			l.Standbys[i] = v
 		}
 	}
 }

@@ -94,7 +94,7 @@ func TestR13PartitionedLeaderCannotDecide(t *testing.T) {
 	}
 	owner := c.recordAt(old, 1).Owner
 	asked := make(chan struct{})
-	go func() { _, _ = old.manager.ask(context.Background(), "test"); close(asked) }()
+	go func() { _, _ = old.manager.ask(context.Background(), &request{reason: "test"}); close(asked) }()
 	heir := c.leader(id)
 	<-asked
 	if _, err := old.store.apply(layout.Decide{Epoch: 2, Owner: owner, Verdict: layout.Active}); !errors.Is(err, errNotLeader) && !errors.Is(err, errUnknown) {

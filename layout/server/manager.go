@@ -24,9 +24,12 @@ var errUnreachable = errors.New("a member is unreachable")
 
 // request asks for a reconfiguration that begins after the request was made.
 type request struct {
-	reason string
-	tried  int
-	done   chan outcome // gets exactly one
+	reason   string
+	failover bool          // a standby takes over
+	change   layout.Change // Lost, Add and Forget
+	dry      bool          // the layout that would come about is all that is wanted
+	tried    int
+	done     chan outcome // gets exactly one
 }
 
 type outcome struct {
@@ -36,15 +39,17 @@ type outcome struct {
 
 // manager is the failure detector and the reconfigurer. run is its one goroutine; what Status shows is under mu.
 type manager struct {
-	cfg      Config
-	log      *slog.Logger
-	store    *store
-	metrics  *metrics
-	requests chan *request
-	members  members
-	repairer *repairer
-	pending  []*request
-	warned   bool // of a bootstrap layout that does not fit
+	cfg       Config
+	log       *slog.Logger
+	store     *store
+	metrics   *metrics
+	requests  chan *request
+	members   members
+	repairer  *repairer
+	pending   []*request
+	waiting   []*request // ask for another change than the one in hand
+	rebuilder *rebuilder
+	warned    bool // of a bootstrap layout that does not fit
 
 	backoff   time.Duration
 	notBefore time.Time
@@ -58,23 +63,24 @@ type shown struct {
 	leader  bool
 	epoch   layout.Epoch // in progress
 	phase   string
+	deficit int // replicas that chains lack
 	members []shownMember
 }
 
 type shownMember struct {
 	name, control string
-	unit          layout.UnitID // 0: the sequencer
+	role          string
+	unit          layout.UnitID // 0: a sequencer
 	report        report
 }
 
 func newManager(cfg Config, st *store, m *metrics) *manager {
-	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request),
+	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
 		members: members{options: cfg.DialOptions}, repairer: newRepairer(cfg, m)}
 }
 
 // run leads whenever Raft says so, until ctx ends.
 func (m *manager) run(ctx context.Context) {
-	defer m.members.close()
 	for {
 		term, err := m.store.lead(ctx)
 		if err != nil {
@@ -87,16 +93,25 @@ func (m *manager) run(ctx context.Context) {
 		m.lead(reign, term)
 		end()
 		m.set(func(s *shown) { *s = shown{} })
+		m.forget()
 		m.refuse(errNotLeader)
 	}
 }
 
+// forget ends what was known of the members: it is old when this server leads again. Metrics that are the leader's alone end with it.
+func (m *manager) forget() {
+	m.members.close()
+	m.store.trouble.Store(nil)
+	m.metrics.up.Reset()
+	m.metrics.deficit.Reset()
+}
+
 // refuse answers all who wait with an error.
 func (m *manager) refuse(err error) {
-	for _, q := range m.pending {
+	for _, q := range append(m.pending, m.waiting...) {
 		q.done <- outcome{err: err}
 	}
-	m.pending = nil
+	m.pending, m.waiting = nil, nil
 }
 
 // lead polls, judges and acts until the term is over.
@@ -105,6 +120,7 @@ func (m *manager) lead(ctx context.Context, term uint64) {
 	tick := time.NewTicker(m.cfg.Poll)
 	defer tick.Stop()
 	defer m.repairer.lead(ctx)()
+	defer m.rebuilder.end()
 	for m.store.leads(term) {
 		if err := m.round(ctx, owner); err != nil && ctx.Err() == nil {
 			m.log.Warn("layout manager", "err", err)
@@ -138,23 +154,31 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 		return ctx.Err() // what the poll found is its own end
 	}
 	active, _ := m.store.fsm.active.get()
-	j := judge(active, shape, m.members.list)
+	m.collect()
+	m.rebuilder.follow(ctx, active, &m.members)
+	sc := m.scene(active, shape)
+	j := sc.judge()
 	if len(j.activate) > 0 {
 		m.activate(ctx, active, j.activate)
 		m.poll(ctx, shape)
-		j = judge(active, shape, m.members.list)
+		j = sc.judge()
 	}
 	m.progress(j)
 	m.repairer.offer(active, m.members.list)
+	m.deficit(active, sc.replicas)
+	if m.answerDry(shape, j) {
+		return nil
+	}
 	switch {
 	case j.wait != "":
 		m.refuse(fmt.Errorf("%w: %s", errUnreachable, j.wait))
+	case j.unsure != "": // a heartbeat or two more, and it is clear
 	case len(j.activate) > 0 && len(m.pending) == 0: // it did not work: again in the next round
 	case j.reconfigure == "" && len(m.pending) == 0:
 		m.backoff = 0
 	case len(m.pending) == 0 && time.Now().Before(m.notBefore):
 	default:
-		return m.reconfigure(ctx, owner, shape, j.reconfigure)
+		return m.reconfigure(ctx, owner, sc, j)
 	}
 	return nil
 }
@@ -209,13 +233,20 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.stateTimeout())
 	defer cancel()
 	var mu sync.Mutex
-	m.members.each(func(x *member) {
+	each(m.members.list, func(x *member) {
+		began := time.Now()
+		took := m.cfg.Poll
+		if !x.asked.IsZero() {
+			took = began.Sub(x.asked)
+		}
+		x.asked = began
 		r := x.poll(ctx, shape)
 		if r.state == stateUnreachable && context.Cause(ctx) == context.Canceled {
 			return // the server stops
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		r = m.heartbeat(x, r, took)
 		if was := x.report; was.state != r.state || was.promise != r.promise {
 			m.log.Info("member", "name", x.name, "state", r.state, "epoch", uint64(r.promise), "was", was.state, "err", r.err)
 		}
@@ -224,7 +255,7 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	show := make([]shownMember, len(m.members.list))
 	m.metrics.up.Reset()
 	for i, x := range m.members.list {
-		show[i] = shownMember{x.name, x.control, x.unit, x.report}
+		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.report}
 		up := 0.0
 		if x.report.state != stateUnreachable {
 			up = 1
@@ -234,9 +265,21 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	m.set(func(s *shown) { s.members = show })
 }
 
+// heartbeat counts an answer, or that there was none, and gives the report that stands: of a member that has not failed yet it
+// is the last one.
+func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
+	answered := r.state != stateUnreachable
+	restarted := answered && r.state == stateClosed && x.report.state == stateOpen
+	x.pulse.beat(answered, restarted, took, m.cfg.stateTimeout()+m.cfg.Poll, m.cfg.FailAfter)
+	if !answered && !x.pulse.failed && x.pulse.heard {
+		return x.report
+	}
+	return r
+}
+
 // activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
 func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*member) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(m.cfg.CallTimeout, hangFactor*m.cfg.FailAfter))
 	defer cancel()
 	for _, x := range list {
 		if err := x.activate(ctx, active); err != nil {
@@ -253,9 +296,12 @@ func (m *manager) progress(j judgement) {
 		text = "waiting for " + j.wait
 	case len(j.activate) > 0:
 		text = string(phaseActivate)
+	case j.unsure != "":
+		text = "no answer from " + j.unsure
 	case j.reconfigure != "":
 		text = "to do: " + j.reconfigure
 	}
+	m.store.trouble.Store(&j.wait)
 	var was string
 	m.set(func(s *shown) { was, s.phase = s.phase, text })
 	if j.wait != "" && was != text {
@@ -264,16 +310,17 @@ func (m *manager) progress(j judgement) {
 }
 
 // reconfigure makes one attempt, for the reason given and for everybody who asked before it began.
-func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, shape *layout.Layout, reason string) error {
-	m.collect()
+func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene, j judgement) error {
+	shape, reason := sc.shape, j.reconfigure
 	for _, q := range m.pending {
 		if reason == "" {
 			reason = q.reason
 		}
 	}
 	r := &reconfiguration{cfg: m.cfg, log: m.log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
+		change: j.change, copied: sc.copied,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
-	m.log.Info("reconfiguring", "reason", reason)
+	m.log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "sequencer", j.change.Sequencer)
 	l, err := r.run(ctx)
 	m.metrics.result(err)
 	if err != nil {
@@ -288,14 +335,20 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, shape *la
 		return fmt.Errorf("reconfiguration: %w", err)
 	}
 	m.backoff = 0
-	m.answer(outcome{layout: l})
-	m.poll(ctx, shape)
+	m.deficit(l, sc.replicas)
+	if err = m.members.follow(l); err == nil {
+		m.poll(ctx, l)
+	}
 	m.set(func(s *shown) { s.epoch, s.phase = 0, "" })
-	return nil
+	m.answer(outcome{layout: l}) // now that Status shows it, too
+	return err
 }
 
 // collect takes the requests that came meanwhile.
 func (m *manager) collect() {
+	if len(m.pending) == 0 {
+		m.pending, m.waiting = m.waiting, nil
+	}
 	for {
 		select {
 		case q := <-m.requests:
@@ -319,9 +372,9 @@ func (m *manager) answer(o outcome) {
 	m.pending = again
 }
 
-// ask waits for a reconfiguration that began after the call. It fails with errNotLeader where another server leads.
-func (m *manager) ask(ctx context.Context, reason string) (*layout.Layout, error) {
-	q := &request{reason: reason, done: make(chan outcome, 1)}
+// ask waits for what the request asks for, begun after the call. It fails with errNotLeader where another server leads.
+func (m *manager) ask(ctx context.Context, q *request) (*layout.Layout, error) {
+	q.done = make(chan outcome, 1)
 	if err := m.hand(ctx, q); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -29,7 +30,8 @@ type report struct {
 	err        string
 	store      string
 	end        layout.Address
-	corrupt    int // copies there that are known to be CORRUPT
+	intact     layout.Epoch // units: rule R16
+	corrupt    int          // copies there that are known to be CORRUPT
 }
 
 // member is a unit or a sequencer. Its report belongs to the manager.
@@ -37,8 +39,28 @@ type member struct {
 	name    string // "unit 3", "sequencer 1"
 	control string
 	conn    *grpc.ClientConn
-	unit    layout.UnitID // 0: it is the sequencer
+	unit    layout.UnitID // 0: it is a sequencer
+	seq     layout.SequencerID
+	standby bool // a spare or a standby: it serves nothing
 	report  report
+	pulse   pulse
+	asked   time.Time // the last heartbeat
+}
+
+// role is what Status calls it.
+func (m *member) role() string {
+	switch {
+	case !m.standby:
+		return ""
+	case m.unit != 0:
+		return "spare"
+	}
+	return "standby"
+}
+
+// fit tells whether a spare or standby may take a place now.
+func (m *member) fit(failAfter time.Duration) bool {
+	return m.report.state != stateUnreachable && m.pulse.missed == 0 && !m.pulse.proving(failAfter)
 }
 
 func (m *member) units() pb.UnitServiceClient          { return pb.NewUnitServiceClient(m.conn) }
@@ -47,7 +69,7 @@ func (m *member) sequencer() pb.SequencerServiceClient { return pb.NewSequencerS
 // members are the connections to all units and the sequencer of a layout.
 type members struct {
 	options []grpc.DialOption
-	list    []*member // units in the layout's order, then the sequencer
+	list    []*member // units in the layout's order, then the sequencer, then spares and standbys
 }
 
 // follow dials what the layout names and is not known yet, and leaves what it does not name.
@@ -57,7 +79,11 @@ func (ms *members) follow(l *layout.Layout) error {
 		old[m.name+"@"+m.control] = m
 	}
 	var list []*member
-	take := func(name, addr string, u layout.UnitID) error {
+	take := func(addr string, u layout.UnitID, s layout.SequencerID, standby bool) error {
+		name := fmt.Sprintf("unit %d", u)
+		if u == 0 {
+			name = fmt.Sprintf("sequencer %d", s)
+		}
 		m := old[name+"@"+addr]
 		delete(old, name+"@"+addr)
 		if m == nil {
@@ -65,19 +91,30 @@ func (ms *members) follow(l *layout.Layout) error {
 			if err != nil {
 				return fmt.Errorf("%s at %s: %w", name, addr, err)
 			}
-			m = &member{name: name, control: addr, conn: conn, unit: u, report: report{state: stateUnreachable, err: "not asked yet"}}
+			m = &member{name: name, control: addr, conn: conn, unit: u, seq: s, report: report{state: stateUnreachable, err: "not asked yet"}}
 		}
+		m.standby = standby
 		list = append(list, m)
 		return nil
 	}
 	var err error
 	for _, u := range l.Units {
 		if err == nil {
-			err = take(fmt.Sprintf("unit %d", u.ID), u.Control, u.ID)
+			err = take(u.Control, u.ID, 0, false)
 		}
 	}
 	if err == nil {
-		err = take(fmt.Sprintf("sequencer %d", l.Sequencer.ID), l.Sequencer.Control, 0)
+		err = take(l.Sequencer.Control, 0, l.Sequencer.ID, false)
+	}
+	for _, u := range l.Spares {
+		if err == nil {
+			err = take(u.Control, u.ID, 0, true)
+		}
+	}
+	for _, s := range l.Standbys {
+		if err == nil {
+			err = take(s.Control, 0, s.ID, true)
+		}
 	}
 	ms.list = list
 	for _, m := range old {
@@ -93,10 +130,10 @@ func (ms *members) close() {
 	ms.list = nil
 }
 
-// each calls fn for all members at once and waits.
-func (ms *members) each(fn func(m *member)) {
+// each calls fn for all of the list at once and waits.
+func each(list []*member, fn func(m *member)) {
 	var wg sync.WaitGroup
-	for _, m := range ms.list {
+	for _, m := range list {
 		wg.Go(func() { fn(m) })
 	}
 	wg.Wait()
@@ -110,7 +147,7 @@ func (m *member) poll(ctx context.Context, shape *layout.Layout) report {
 	if m.unit != 0 {
 		r, err = m.pollUnit(ctx, shape.Log)
 	} else {
-		r, err = m.pollSequencer(ctx, shape.Sequencer.ID)
+		r, err = m.pollSequencer(ctx, m.seq)
 	}
 	if err != nil {
 		return report{state: stateUnreachable, err: status.Convert(err).Message()}
@@ -130,7 +167,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID) (report, error)
 		return report{}, fmt.Errorf("it holds another log, %v: wipe its directory if that is to go", held)
 	}
 	return report{state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
-		end: layout.Address(a.End), corrupt: int(a.Corrupt)}, nil
+		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch)}, nil
 }
 
 func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (report, error) {
@@ -142,6 +179,26 @@ func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (repo
 		return report{}, fmt.Errorf("it answers as sequencer %d", a.Id)
 	}
 	return report{state: a.State, promise: layout.Epoch(a.Promise)}, nil
+}
+
+// unit gives the member that is unit u, or nil.
+func (ms *members) unit(u layout.UnitID) *member {
+	for _, m := range ms.list {
+		if m.unit == u && u != 0 {
+			return m
+		}
+	}
+	return nil
+}
+
+// sequencer gives the member that is sequencer s, or nil.
+func (ms *members) sequencer(s layout.SequencerID) *member {
+	for _, m := range ms.list {
+		if m.unit == 0 && m.seq == s {
+			return m
+		}
+	}
+	return nil
 }
 
 // pad takes no log id for a zero one.

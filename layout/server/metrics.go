@@ -19,6 +19,9 @@ type metrics struct {
 	repaired, repairErrors prometheus.Counter
 	lost                   prometheus.Gauge
 	up                     *prometheus.GaugeVec
+	deficit                *prometheus.GaugeVec
+	rebuilt                prometheus.Counter
+	rebuildLeft            prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
@@ -30,8 +33,14 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 		Help: "Reconfigurations ended, by result: active or aborted."}, []string{"result"})
 	m.up = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_member_up",
 		Help: "1 if the member answered when it was last asked; at the leader only."}, []string{"member"})
-	m.Add(m.phases, m.results, m.up)
+	m.deficit = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_replication_deficit",
+		Help: "Replicas that chains lack, of the positions that take new entries (open) and of older ones (older); at the leader only."}, []string{"positions"})
+	m.Add(m.phases, m.results, m.up, m.deficit)
 	m.copied = m.Counter("entries_copied_total", "Entries sent to units that lacked them, in reconciliations.")
+	m.rebuilt = m.Counter("rebuild_copied_bytes_total", "Bytes of older pages sent to units that joined a chain.")
+	m.rebuildLeft = prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_layout_rebuild_remaining_pages",
+		Help: "Addresses of older positions that units which joined a chain still lack; at the leader only."})
+	m.Add(m.rebuildLeft)
 	m.clients = m.Counter("client_ids_total", "Client ids handed out since the start of the process.")
 	m.alarms = m.Counter("alarms_total", "Reconfigurations that found two different entries at one position: a safety rule was broken.")
 	m.repaired = m.Counter("repairs_total", "Corrupt copies that units were sent anew.")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type reconfiguration struct {
 	store   *store
 	metrics *metrics
 	members *members
+	change  layout.Change
+	copied  []copied
 	owner   layout.Owner
 	enter   func(layout.Epoch, phase) // tells Status
 
@@ -41,6 +44,9 @@ type reconfiguration struct {
 	epoch  layout.Epoch
 	seals  layout.Seals
 	layout *layout.Layout // what is proposed
+
+	parts   []*member // have to be sealed: the units that stay and those that join, and the sequencer that goes on
+	leaving []*member // are sealed if they answer: units that are sources still, the sequencer before
 }
 
 // run goes through all phases. It returns the layout once its verdict is ACTIVE; members that could not be activated then
@@ -49,8 +55,11 @@ func (r *reconfiguration) run(ctx context.Context) (*layout.Layout, error) {
 	if err := r.pick(); err != nil {
 		return nil, err
 	}
+	if err := r.cast(); err != nil {
+		return nil, err
+	}
 	begin := time.Now()
-	err := r.steps(ctx)
+	err := r.guarded(ctx)
 	if err != nil {
 		err = fmt.Errorf("epoch %d: %w", r.epoch, err)
 		if r.verdict() != layout.Active {
@@ -66,6 +75,37 @@ func (r *reconfiguration) run(ctx context.Context) (*layout.Layout, error) {
 	r.log.Info("epoch is active", "epoch", uint64(r.epoch), "start", uint64(r.layout.Start), "took", time.Since(begin))
 	return r.layout, nil
 }
+
+// guarded runs the steps while every member that has to take part answers: one that hangs must not hold up the others for the time that
+// an honest call may take.
+func (r *reconfiguration) guarded(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var guards sync.WaitGroup
+	for _, m := range r.parts {
+		guards.Go(func() {
+			for heard := time.Now(); sleep(ctx, r.cfg.Poll); {
+				bounded, done := context.WithTimeout(ctx, r.cfg.stateTimeout())
+				answer := m.poll(bounded, r.shape)
+				done()
+				if answer.state != stateUnreachable {
+					heard = time.Now()
+				} else if silent := time.Since(heard); silent > hangFactor*r.cfg.FailAfter && ctx.Err() == nil {
+					cancel(fmt.Errorf("%s: no answer for %v: %s", m.name, silent, answer.err))
+				}
+			}
+		})
+	}
+	err := r.steps(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = errors.Join(err, cause)
+	}
+	cancel(nil)
+	guards.Wait()
+	return err
+}
+
+// hangFactor is by how much longer than FailAfter a member may be silent that is being sealed or reconciled: it has much to do.
+const hangFactor = 4
 
 // steps are the phases up to the ACTIVE verdict.
 func (r *reconfiguration) steps(ctx context.Context) error {
@@ -98,8 +138,38 @@ func (r *reconfiguration) pick() error {
 	for _, m := range r.members.list {
 		r.epoch = max(r.epoch, m.report.promise+1)
 	}
+	if base := r.baseEpoch(); base != r.shape.Epoch {
+		return fmt.Errorf("the change is one of epoch %d, and %d is active", r.shape.Epoch, base)
+	}
 	if r.epoch > layout.MaxEpoch {
 		return fmt.Errorf("no epoch is left above %d", r.epoch-1)
+	}
+	return nil
+}
+
+// cast sorts the members.
+func (r *reconfiguration) cast() error {
+	seq := r.shape.Sequencer.ID
+	if r.change.Sequencer != 0 {
+		seq = r.change.Sequencer
+	}
+	for _, m := range r.members.list {
+		switch {
+		case m.unit == 0 && m.seq == seq:
+			r.parts = append(r.parts, m)
+		case m.unit == 0 && m.seq == r.shape.Sequencer.ID:
+			r.leaving = append(r.leaving, m)
+		case m.unit == 0:
+		case contains(r.change.Lost, m.unit):
+			if !m.pulse.failed {
+				r.leaving = append(r.leaving, m)
+			}
+		case !m.standby || contains(r.change.Join, m.unit):
+			r.parts = append(r.parts, m)
+		}
+	}
+	if len(r.parts) != len(r.shape.Units)-len(r.change.Lost)+len(r.change.Join)+1 {
+		return fmt.Errorf("a change that does not fit the members: %+v", r.change)
 	}
 	return nil
 }
@@ -114,17 +184,19 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	var mu sync.Mutex
 	var errs []error
 	r.seals = layout.Seals{}
-	r.members.each(func(m *member) {
+	each(slices.Concat(r.parts, r.leaving), func(m *member) {
 		s, err := r.sealMember(ctx, m)
 		mu.Lock()
 		defer mu.Unlock()
-		if err != nil {
+		if err != nil && !slices.Contains(r.parts, m) {
+			r.log.Info("not sealed, and not needed", "member", m.name, "err", err)
+		} else if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		} else if m.unit != 0 {
 			r.seals[m.unit] = s
 		}
 	})
-	// Every member of this epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks for less.
+	// Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks for less.
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
@@ -151,9 +223,20 @@ func (r *reconfiguration) propose(context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.layout = r.shape.Next(r.epoch, start)
+	r.settle()
+	if r.layout, err = r.shape.With(r.change, r.epoch, start); err != nil {
+		return err
+	}
 	_, err = r.store.apply(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout})
 	return err
+}
+
+// settle leaves out what the seals do not allow.
+func (r *reconfiguration) settle() {
+	r.change.Adopt = slices.DeleteFunc(slices.Clone(r.change.Adopt), func(x layout.Range) bool {
+		i := slices.IndexFunc(r.copied, func(c copied) bool { return c.Range == x })
+		return i < 0 || !fits(r.copied[i], r.seals[x.Unit].End, r.shape.Geometry)
+	})
 }
 
 // baseEpoch is 0 at bootstrap.
@@ -176,12 +259,13 @@ func (r *reconfiguration) decide(ctx context.Context) error {
 // activate opens the epoch everywhere, now that it is ACTIVE (rule R18): units before the sequencer, so that the first token
 // finds units that serve it.
 func (r *reconfiguration) activate(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	// One that hangs is left to the manager: the others wait for the sequencer.
+	ctx, cancel := context.WithTimeout(ctx, min(r.cfg.CallTimeout, hangFactor*r.cfg.FailAfter))
 	defer cancel()
 	var mu sync.Mutex
 	var errs []error
 	open := func(wanted bool) {
-		r.members.each(func(m *member) {
+		each(r.parts, func(m *member) {
 			if (m.unit == 0) != wanted {
 				return
 			}

@@ -76,7 +76,7 @@ func newRepairer(cfg Config, m *metrics) *repairer {
 func (r *repairer) offer(active *layout.Layout, list []*member) {
 	w := repairs{active: active, units: map[layout.UnitID]*member{}}
 	for _, m := range list {
-		if m.unit == 0 || active == nil {
+		if m.unit == 0 || m.standby || active == nil {
 			continue
 		}
 		w.units[m.unit] = m

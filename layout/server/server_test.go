@@ -23,6 +23,8 @@ type cluster struct {
 	cfg      Config
 	units    map[layout.UnitID]*fakeUnit
 	seq      *fakeSequencer
+	spare    *fakeUnit      // of withSpare
+	standby  *fakeSequencer // of withSpare
 	template *layout.Layout
 	server   *Server
 	conn     *grpc.ClientConn
@@ -30,7 +32,7 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, units: map[layout.UnitID]*fakeUnit{}, seq: startSequencer(t)}
+	c := &cluster{t: t, units: map[layout.UnitID]*fakeUnit{}, seq: startSequencer(t, 1)}
 	c.client = func() pb.LayoutServiceClient { return pb.NewLayoutServiceClient(c.conn) }
 	l := &layout.Layout{Geometry: layout.DefaultGeometry(), Sequencer: layout.Sequencer{ID: 1, Control: c.seq.addr}}
 	for id := layout.UnitID(1); id <= 4; id++ {
@@ -40,7 +42,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	l.Segments = []layout.Segment{{Chains: []layout.Chain{{Units: []layout.UnitID{1, 2}}, {Units: []layout.UnitID{3, 4}}}}}
 	c.template = l
-	c.cfg = Config{Dir: t.TempDir(), Bootstrap: l, Poll: 10 * time.Millisecond, CallTimeout: 20 * time.Second,
+	c.cfg = Config{Dir: t.TempDir(), Bootstrap: l, Poll: 10 * time.Millisecond, FailAfter: 300 * time.Millisecond, MinReplicas: 2, CallTimeout: 20 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	return c
 }

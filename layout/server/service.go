@@ -32,7 +32,11 @@ func (v service) Get(context.Context, *pb.GetRequest) (*pb.Layout, error) {
 	if l == nil {
 		return nil, v.refuse(errNoEpoch)
 	}
-	return pbconv.Layout(l), nil
+	m := pbconv.Layout(l)
+	if t := v.s.store.trouble.Load(); t != nil {
+		m.Trouble = *t
+	}
+	return m, nil
 }
 
 // Watch sends what Get would answer, and ends with the refusal of one that does not lead when this server's leadership ends.
@@ -83,7 +87,14 @@ func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb
 	if q.Reason != "" {
 		reason += ": " + q.Reason
 	}
-	l, err := v.s.manager.ask(ctx, reason)
+	ask := &request{reason: reason, failover: q.Failover, dry: q.DryRun}
+	for _, u := range q.Remove {
+		ask.change.Forget = append(ask.change.Forget, layout.UnitID(u))
+	}
+	for _, u := range q.Add {
+		ask.change.Add = append(ask.change.Add, layout.Unit{ID: layout.UnitID(u.GetId()), Control: u.GetControl()})
+	}
+	l, err := v.s.manager.ask(ctx, ask)
 	if err != nil {
 		return nil, v.refuse(err)
 	}
@@ -100,10 +111,14 @@ func (v service) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, er
 	if l, _ := v.s.store.fsm.active.get(); l != nil {
 		m.Layout = pbconv.Layout(l)
 	}
+	m.Deficit = uint32(show.deficit)
+	for _, x := range v.s.manager.rebuilder.progress() {
+		m.Rebuilds = append(m.Rebuilds, &pb.RebuildStatus{Unit: uint32(x.Unit), From: uint64(x.From), To: uint64(x.To), Copied: uint64(x.below)})
+	}
 	for _, x := range show.members {
 		m.Members = append(m.Members, &pb.MemberStatus{Name: x.name, Control: x.control, State: x.report.state,
 			Epoch: uint64(x.report.promise), Error: x.report.err, Store: x.report.store, MaxAddress: uint64(x.report.end),
-			Corrupt: uint32(x.report.corrupt), Lost: uint32(v.s.manager.lost(x))})
+			Corrupt: uint32(x.report.corrupt), Lost: uint32(v.s.manager.lost(x)), Role: x.role})
 	}
 	return m, nil
 }
@@ -121,7 +136,7 @@ func (v service) refuse(err error) error {
 func reply(err error) error {
 	var code codes.Code
 	switch {
-	case errors.Is(err, errNoEpoch), errors.Is(err, layout.ErrNotFounded):
+	case errors.Is(err, errImpossible), errors.Is(err, errNoEpoch), errors.Is(err, layout.ErrNotFounded):
 		code = codes.FailedPrecondition
 	case errors.Is(err, errNotLeader), errors.Is(err, errUnreachable):
 		code = codes.Unavailable

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+
+	"google.golang.org/grpc"
 
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
@@ -13,7 +16,7 @@ import (
 // sink is the stream of entries to one unit. One goroutine at a time uses it.
 type sink struct {
 	member   *member
-	stream   pb.UnitService_ReconcileClient
+	stream   grpc.ClientStreamingClient[pb.ReconcileRequest, pb.ReconcileReply]
 	progress func()
 	batch    []*pb.Entry
 	size     int
@@ -21,29 +24,20 @@ type sink struct {
 
 // header opens the stream: which epoch, and whether the unit starts from nothing, since it was no member of the base (rule R17).
 func (s *sink) header(r *reconfiguration) error {
-	h := &pb.ReconcileHeader{
-		Layout:       pbconv.Layout(r.layout),
-		Wipe:         !isMember(r.base, s.member.unit),
-		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, s.member.unit, r.seals)),
-	}
-	return s.send(&pb.ReconcileRequest{Header: h})
-}
-
-// isMember tells whether a chain of the base names the unit. Nobody is a member of epoch 0.
-func isMember(base *layout.Layout, u layout.UnitID) bool {
-	if base == nil {
-		return false
-	}
-	for _, s := range base.Segments {
-		for _, c := range s.Chains {
-			for _, v := range c.Units {
-				if v == u {
-					return true
-				}
-			}
+	adopts, settled := false, layout.Address(0)
+	for _, x := range r.copied {
+		if x.Unit == s.member.unit && slices.Contains(r.change.Adopt, x.Range) && (!adopts || x.below < settled) {
+			adopts, settled = true, x.below
 		}
 	}
-	return false
+	h := &pb.ReconcileHeader{
+		Layout:       pbconv.Layout(r.layout),
+		Adopts:       adopts,
+		SettledBelow: uint64(settled),
+		Wipe:         !r.base.IsMember(s.member.unit),
+		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, r.layout, s.member.unit, r.seals)),
+	}
+	return s.send(&pb.ReconcileRequest{Header: h})
 }
 
 // add sends e with the next message.

@@ -31,6 +31,8 @@ type store struct {
 
 	caughtUp atomic.Uint64  // the term in which everything older was applied
 	reigning sync.WaitGroup // who waits for the end of a term
+
+	trouble atomic.Pointer[string] // what the manager cannot mend; "" or nil: nothing
 }
 
 // openStore opens or makes the store: Raft in cfg.Dir, or what cfg.Consensus brings.

@@ -48,7 +48,8 @@ func startProcesses(c *cli) *processes {
 		first = append(first, "--unit", fmt.Sprintf("%d=%s", i, m.control))
 	}
 	m := p.add(append([]string{"seq", "--provider", testProvider()}, common("seq")...))
-	p.add(append(append(first, "--seq", "1="+m.control, "--chain", "1,2", "--chain", "3,4"), common("layout")...))
+	// What is killed comes back: nobody is to be dropped for it, however slow the machine is.
+	p.add(append(append(first, "--fail-after", "30s", "--seq", "1="+m.control, "--chain", "1,2", "--chain", "3,4"), common("layout")...))
 	c.env = append(c.env, "CORFU_LAYOUT="+p.layoutAddr())
 	p.awaitOpen()
 	return p

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
@@ -21,6 +22,7 @@ type layoutConfig struct {
 	Raft         string          `yaml:"raft"`
 	Servers      []serverConfig  `yaml:"servers"` // all layout servers, this one included; none: a single one
 	Election     time.Duration   `yaml:"election_timeout"`
+	Heal         healConfig      `yaml:",inline"`
 	Bootstrap    bootstrapConfig `yaml:"bootstrap"`
 }
 
@@ -31,6 +33,21 @@ type serverConfig struct {
 	Raft    string `yaml:"raft"`
 }
 
+// healConfig says when members count as failed, and what follows.
+type healConfig struct {
+	Heartbeat   time.Duration `yaml:"heartbeat"`
+	FailAfter   time.Duration `yaml:"fail_after"`
+	MinReplicas int           `yaml:"min_replicas"`
+	RebuildRate string        `yaml:"rebuild_rate"`
+}
+
+func (h *healConfig) flags(f *pflag.FlagSet) {
+	f.DurationVar(&h.Heartbeat, "heartbeat", 100*time.Millisecond, "how often the members are asked for their state")
+	f.DurationVar(&h.FailAfter, "fail-after", 500*time.Millisecond, "without an answer for so long a member has failed: the log goes on without it")
+	f.IntVar(&h.MinReplicas, "min-replicas", 0, "no chain goes on with fewer `units` (default: one less than the longest chain at first, and at least 1)")
+	f.StringVar(&h.RebuildRate, "rebuild-rate", "64MiB", "`bytes` a second at which older entries are copied to a unit that joins a chain")
+}
+
 // bootstrapConfig describes the log's first layout. A server that has a layout already keeps that.
 type bootstrapConfig struct {
 	Log        string         `yaml:"log"` // 32 hexadecimal digits; default: a new one
@@ -38,7 +55,9 @@ type bootstrapConfig struct {
 	Geometry   geometryConfig `yaml:"geometry"`
 	Sequencer  memberConfig   `yaml:"sequencer"`
 	Units      []memberConfig `yaml:"units"`
-	Chains     [][]uint32     `yaml:"chains"` // unit numbers, head first
+	Spares     []memberConfig `yaml:"spares"`   // units that join a chain when it loses one
+	Standbys   []memberConfig `yaml:"standbys"` // sequencers that take over
+	Chains     [][]uint32     `yaml:"chains"`   // unit numbers, head first
 }
 
 type memberConfig struct {
@@ -66,7 +85,7 @@ func (g geometryConfig) geometry() layout.Geometry {
 func (a *app) layoutCommand() *cobra.Command {
 	c := layoutConfig{ID: 1, Bootstrap: bootstrapConfig{Durability: layout.Flash.String(), Geometry: defaultGeometryConfig()}}
 	var config, sequencer string
-	var units, chains, servers []string
+	var units, chains, servers, spares, standbys []string
 	cmd := &cobra.Command{
 		Use: "layout", Short: "Run a layout server, or ask one", Args: cobra.NoArgs,
 		Long: `Run a layout server: it keeps the layouts of all epochs, and moves the cluster from
@@ -91,6 +110,9 @@ of which all but the larger half may fail. Each is started with the same list, i
 	f.StringVar(&c.Bootstrap.Durability, "durability", layout.Flash.String(), "flash, or memory on machines whose memory survives a power cut")
 	f.IntVar(&c.Bootstrap.Geometry.PageSize, "page-size", c.Bootstrap.Geometry.PageSize, "`bytes` of a page")
 	f.IntVar(&c.Bootstrap.Geometry.Window, "window", c.Bootstrap.Geometry.Window, "`pages` of a unit in registered memory")
+	c.Heal.flags(f)
+	f.StringArrayVar(&spares, "spare", nil, "a unit that joins a chain when that loses one, `id=host:port`; once for each")
+	f.StringArrayVar(&standbys, "standby", nil, "a sequencer that takes over when the first is lost, `id=host:port`; once for each")
 	f.StringVar(&sequencer, "seq", "", "the sequencer, `id=host:port`")
 	f.StringArrayVar(&units, "unit", nil, "a storage unit, `id=host:port`; once for each")
 	f.StringArrayVar(&chains, "chain", nil, "a chain of `units`, 1,2: head first; once for each")
@@ -104,6 +126,13 @@ of which all but the larger half may fail. Each is started with the same list, i
 		if err := c.takeServers(servers); err != nil {
 			return err
 		}
+		if err := c.Bootstrap.standing(spares, standbys); err != nil {
+			return err
+		}
+		rate, err := parseSize(c.Heal.RebuildRate)
+		if err != nil || rate <= 0 {
+			return usagef("rebuild rate %q: must be bytes a second, as in 64MiB", c.Heal.RebuildRate)
+		}
 		if c.Dir == "" {
 			return usagef("layout needs --dir")
 		}
@@ -114,6 +143,7 @@ of which all but the larger half may fail. Each is started with the same list, i
 		return a.serve(ctx, "corfu layout", c.daemonConfig, "", func(r *prometheus.Registry) (daemon, error) {
 			return layoutserver.Start(ctx, layoutserver.Config{
 				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
+				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
 				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: a.logger(false),
 			})
 		})
@@ -184,6 +214,27 @@ func (b *bootstrapConfig) members(sequencer string, units, chains []string) (err
 	return nil
 }
 
+// standing takes what the flags say of spares and standbys in place of the file.
+func (b *bootstrapConfig) standing(spares, standbys []string) error {
+	for _, x := range []struct {
+		flag  string
+		given []string
+		to    *[]memberConfig
+	}{{"--spare", spares, &b.Spares}, {"--standby", standbys, &b.Standbys}} {
+		if len(x.given) > 0 {
+			*x.to = nil
+		}
+		for _, s := range x.given {
+			m, err := parseMember(x.flag, s)
+			if err != nil {
+				return err
+			}
+			*x.to = append(*x.to, m)
+		}
+	}
+	return nil
+}
+
 func parseMember(flag, s string) (memberConfig, error) {
 	id, control, ok := strings.Cut(s, "=")
 	n, err := strconv.ParseUint(id, 10, 32)
@@ -215,6 +266,12 @@ func (b *bootstrapConfig) layout() (*layout.Layout, error) {
 	}
 	for _, u := range b.Units {
 		l.Units = append(l.Units, layout.Unit{ID: layout.UnitID(u.ID), Control: u.Control})
+	}
+	for _, u := range b.Spares {
+		l.Spares = append(l.Spares, layout.Unit{ID: layout.UnitID(u.ID), Control: u.Control})
+	}
+	for _, s := range b.Standbys {
+		l.Standbys = append(l.Standbys, layout.Sequencer{ID: layout.SequencerID(s.ID), Control: s.Control})
 	}
 	for _, c := range b.Chains {
 		var chain layout.Chain

@@ -142,6 +142,8 @@ type layoutJSON struct {
 	Start      uint64        `json:"start"`
 	Sequencer  memberJSON    `json:"sequencer"`
 	Units      []memberJSON  `json:"units"`
+	Spares     []memberJSON  `json:"spares,omitempty"`
+	Standbys   []memberJSON  `json:"standbys,omitempty"`
 	Segments   []segmentJSON `json:"segments"`
 }
 
@@ -170,6 +172,12 @@ func describeLayout(l *layout.Layout) layoutJSON {
 	for _, u := range l.Units {
 		out.Units = append(out.Units, memberJSON{uint32(u.ID), u.Control})
 	}
+	for _, u := range l.Spares {
+		out.Spares = append(out.Spares, memberJSON{uint32(u.ID), u.Control})
+	}
+	for _, s := range l.Standbys {
+		out.Standbys = append(out.Standbys, memberJSON{uint32(s.ID), s.Control})
+	}
 	for _, s := range l.Segments {
 		seg := segmentJSON{Start: uint64(s.Start)}
 		for _, c := range s.Chains {
@@ -184,10 +192,30 @@ func (a *app) printLayout(l *layout.Layout) error {
 	if a.json() {
 		return a.printJSON(describeLayout(l))
 	}
+	fmt.Fprint(a.stdout, strings.Join(layoutLines(l), "\n"), "\n\n")
+	return a.printTable(chainRows(l))
+}
+
+// layoutLines are what stands above the table of a layout.
+func layoutLines(l *layout.Layout) []string {
 	g := l.Geometry
-	fmt.Fprintf(a.stdout, "log         %s\nepoch       %d, from position %d on\ndurability  %s\n", l.Log, l.Epoch, l.Start, l.Durability)
-	fmt.Fprintf(a.stdout, "pages       %d bytes, up to %d of them payload; a window of %d pages\n", g.PageSize, g.MaxPayload(), g.Window)
-	fmt.Fprintf(a.stdout, "sequencer   %d at %s\n\n", l.Sequencer.ID, l.Sequencer.Control)
+	lines := []string{
+		fmt.Sprintf("log         %s", l.Log),
+		fmt.Sprintf("epoch       %d, from position %d on", l.Epoch, l.Start),
+		fmt.Sprintf("durability  %s", l.Durability),
+		fmt.Sprintf("pages       %d bytes, up to %d of them payload; a window of %d pages", g.PageSize, g.MaxPayload(), g.Window),
+		fmt.Sprintf("sequencer   %d at %s", l.Sequencer.ID, l.Sequencer.Control),
+	}
+	for _, s := range l.Standbys {
+		lines = append(lines, fmt.Sprintf("standby     %d at %s", s.ID, s.Control))
+	}
+	for _, u := range l.Spares {
+		lines = append(lines, fmt.Sprintf("spare       %d at %s", u.ID, u.Control))
+	}
+	return lines
+}
+
+func chainRows(l *layout.Layout) [][]string {
 	rows := [][]string{{"FROM", "CHAIN", "BASE", "UNITS, HEAD FIRST"}}
 	for _, s := range l.Segments {
 		for i, c := range s.Chains {
@@ -199,5 +227,5 @@ func (a *app) printLayout(l *layout.Layout) error {
 			rows = append(rows, []string{fmt.Sprint(s.Start), fmt.Sprint(i), fmt.Sprint(c.Base), strings.Join(units, ", ")})
 		}
 	}
-	return a.printTable(rows)
+	return rows
 }

@@ -15,11 +15,21 @@ type statusJSON struct {
 	Epoch           uint64             `json:"epoch"`
 	EpochInProgress uint64             `json:"epoch_in_progress,omitempty"`
 	Phase           string             `json:"phase,omitempty"`
+	Deficit         uint32             `json:"deficit"` // replicas that chains lack
+	Rebuilds        []rebuildJSON      `json:"rebuilds,omitempty"`
 	Members         []memberStatusJSON `json:"members"`
 	LayoutServers   []serverStatusJSON `json:"layout_servers"`
 }
 
+// rebuildJSON is the copy of older pages to a unit that joined a chain.
+type rebuildJSON struct {
+	Unit   uint32 `json:"unit"`
+	Pages  uint64 `json:"pages"`
+	Copied uint64 `json:"copied"`
+}
+
 type memberStatusJSON struct {
+	Role    string `json:"role,omitempty"` // spare or standby
 	Name    string `json:"name"`
 	Control string `json:"control"`
 	State   string `json:"state"`
@@ -55,10 +65,14 @@ func (a *app) layoutStatusCommand() *cobra.Command {
 
 func (a *app) printStatus(m *pb.StatusReply, servers []serverStatusJSON) error {
 	if a.json() {
-		out := statusJSON{Epoch: m.GetLayout().GetEpoch(), EpochInProgress: m.GetEpochInProgress(), Phase: m.GetPhase(), LayoutServers: servers}
+		out := statusJSON{Epoch: m.GetLayout().GetEpoch(), EpochInProgress: m.GetEpochInProgress(), Phase: m.GetPhase(), Deficit: m.GetDeficit(),
+			LayoutServers: servers}
+		for _, r := range m.GetRebuilds() {
+			out.Rebuilds = append(out.Rebuilds, rebuildJSON{r.GetUnit(), r.GetTo() - r.GetFrom(), r.GetCopied() - r.GetFrom()})
+		}
 		for _, s := range m.GetMembers() {
 			out.Members = append(out.Members, memberStatusJSON{
-				s.GetName(), s.GetControl(), s.GetState(), s.GetEpoch(), s.GetError(), s.GetStore(), s.GetMaxAddress(), s.GetCorrupt(), s.GetLost(),
+				s.GetRole(), s.GetName(), s.GetControl(), s.GetState(), s.GetEpoch(), s.GetError(), s.GetStore(), s.GetMaxAddress(), s.GetCorrupt(), s.GetLost(),
 			})
 		}
 		return a.printJSON(out)
@@ -67,12 +81,25 @@ func (a *app) printStatus(m *pb.StatusReply, servers []serverStatusJSON) error {
 	if n := m.GetEpochInProgress(); n != 0 {
 		fmt.Fprintf(a.stdout, ", going to %d (%s)", n, m.GetPhase())
 	}
-	fmt.Fprint(a.stdout, "\n\n")
+	fmt.Fprintln(a.stdout)
+	if p := m.GetPhase(); p != "" && m.GetEpochInProgress() == 0 {
+		fmt.Fprintln(a.stdout, p)
+	}
+	if n := m.GetDeficit(); n > 0 {
+		fmt.Fprintf(a.stdout, "UNDER-REPLICATED: chains lack %d replicas\n", n)
+	}
+	for _, r := range m.GetRebuilds() {
+		fmt.Fprintf(a.stdout, "unit %d: %d of %d older pages copied\n", r.GetUnit(), r.GetCopied()-r.GetFrom(), r.GetTo()-r.GetFrom())
+	}
+	fmt.Fprintln(a.stdout)
 	rows := [][]string{{"MEMBER", "STATE", "EPOCH", "CONTROL", "PAGES", "CORRUPT", "STORE"}}
 	for _, s := range m.GetMembers() {
 		state := s.GetState()
 		if s.GetError() != "" {
 			state += " (" + s.GetError() + ")"
+		}
+		if s.GetRole() != "" {
+			state = s.GetRole() + ", " + state
 		}
 		rows = append(rows, []string{
 			s.GetName(), state, fmt.Sprint(s.GetEpoch()), s.GetControl(), fmt.Sprint(s.GetMaxAddress()), corruptText(s), s.GetStore(),

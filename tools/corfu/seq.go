@@ -52,5 +52,6 @@ nothing until the layout service activates it.`,
 			})
 		})
 	})
+	cmd.AddCommand(a.seqFailoverCommand())
 	return cmd
 }

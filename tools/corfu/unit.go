@@ -87,6 +87,7 @@ otherwise.`,
 			})
 		})
 	})
+	cmd.AddCommand(a.unitAddCommand(), a.unitRemoveCommand())
 	return cmd
 }
 

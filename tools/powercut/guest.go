@@ -140,7 +140,8 @@ func (g *guest) start(ctx context.Context) (*devcluster.Cluster, error) {
 		fmt.Fprintln(os.Stderr, "powercut: WARNING: the units of this run do not flush: what they acknowledge is not durable")
 	}
 	return devcluster.Start(ctx, devcluster.Options{
-		Provider: g.provider, Dir: g.dir, Geometry: geometry, Ready: 2 * time.Minute,
+		FailAfter: time.Minute, // all lose power at once: nobody is to be dropped because the machine is slow
+		Provider:  g.provider, Dir: g.dir, Geometry: geometry, Ready: 2 * time.Minute,
 		Flash:  flash.Options{SegmentPages: segmentPages, NoSync: g.noSync},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})

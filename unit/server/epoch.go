@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"corfu/internal/mutant"
@@ -114,7 +115,7 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 	var snap unit.Snapshot
 	check := func() error {
 		var err error
-		e := s.do(func(u *unit.Unit) { snap, err = u.Answer(), u.CheckSealed(n) })
+		e := s.do(func(u *unit.Unit) { snap, err = whatCounts(u, n) })
 		return firstError(e, err)
 	}
 	if err := check(); err != nil {
@@ -152,6 +153,42 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 }
 
 const entriesChunk = 256
+
+// whatCounts is what a unit lists entries from: sealed at n its answer, open in n what is settled below its watermark.
+func whatCounts(u *unit.Unit, n layout.Epoch) (unit.Snapshot, error) {
+	v := u.View()
+	if v.Phase == unit.Open && v.Epoch == n {
+		return unit.Snapshot{Watermark: v.Watermark, End: v.Watermark, TrimmedBelow: v.TrimmedBelow}, nil
+	}
+	return u.Answer(), u.CheckSealed(n)
+}
+
+// trims calls fn, by ascending addresses, with what was trimmed one by one in the epoch that the unit served before it was sealed at n. It
+// fails with errForgotten if the unit does not know.
+func (s *Server) trims(n, served layout.Epoch, from, to layout.Address, fn func(e unit.Entry) error) (err error) {
+	var list []layout.Address
+	var known bool
+	if e := s.do(func(u *unit.Unit) {
+		if err = u.CheckSealed(n); err == nil {
+			list, known = u.Trims(served, from, to)
+		}
+	}); e != nil || err != nil {
+		return firstError(e, err)
+	}
+	if !known {
+		return errForgotten
+	}
+	slices.Sort(list)
+	for _, a := range list {
+		if err := fn(unit.Entry{Address: a, State: wire.Trimmed}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errForgotten: the unit restarted since, or too much was trimmed. Compare all entries.
+var errForgotten = errors.New("the unit does not know what was trimmed")
 
 // entry reads what stands at a.
 func (s *Server) entry(a layout.Address, p layout.Position, log layout.LogID, snap unit.Snapshot, page []byte) (unit.Entry, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/unit"
 	"corfu/unit/flash"
@@ -27,7 +28,8 @@ type reconciling struct {
 const reconcileBatch = 128
 
 // beginReconcile takes the new layout, and forgets all entries if the unit was no member of the base.
-func (s *Server) beginReconcile(l *layout.Layout, wipe bool, trimmedBelow layout.Address) (*reconciling, error) {
+func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*reconciling, error) {
+	wipe, trimmedBelow := h.Wipe, layout.Address(h.TrimmedBelow)
 	s.ctl.Lock()
 	defer s.ctl.Unlock()
 	if err := s.checkSealed(l); err != nil {
@@ -48,6 +50,10 @@ func (s *Server) beginReconcile(l *layout.Layout, wipe bool, trimmedBelow layout
 	err := s.store.UpdateMeta(func(m *flash.Meta) {
 		m.Layout = l
 		m.TrimmedBelow = max(m.TrimmedBelow, trimmedBelow)
+		if h.Adopts {
+			// From here on holes may lie among addresses that were not the unit's: they are no damage.
+			m.SettledBelow = min(m.SettledBelow, layout.Address(h.SettledBelow))
+		}
 	})
 	if err != nil {
 		return nil, err
@@ -88,6 +94,8 @@ func (s *Server) wipe() error {
 	s.cfg.Logger.Info("wiped: the unit was no member of the last layout")
 	return nil
 }
+
+func (r *reconciling) taken() int { return r.entries }
 
 // add takes entries, in order of their addresses. They are durable once more came, or at end.
 func (r *reconciling) add(entries []unit.Entry) error {

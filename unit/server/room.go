@@ -13,7 +13,7 @@ import (
 
 // load makes room for a window, as far as there is any, and builds it from flash. Nothing is registered.
 func (s *Server) load(u *unit.Unit, meta flash.Meta) error {
-	from := max(meta.SettledBelow, meta.TrimmedBelow)
+	from := max(meta.SettledBelow, meta.TrimmedBelow, meta.Layout.First(s.cfg.ID))
 	limit, err := s.store.Reserve(from, from+layout.Address(meta.Layout.Geometry.Window))
 	if err != nil {
 		s.cfg.Logger.Error("no room for more pages", "room_below", limit, "error", err)

@@ -43,6 +43,8 @@ func toStatus(err error) error {
 		code = codes.DataLoss
 	case errors.Is(err, errNoSession), errors.Is(err, flash.ErrFull):
 		code = codes.ResourceExhausted
+	case errors.Is(err, errForgotten):
+		code = codes.OutOfRange
 	case errors.Is(err, errStopped):
 		code = codes.Unavailable
 	}
@@ -116,7 +118,13 @@ func (v *service) Entries(q *pb.EntriesRequest, stream grpc.ServerStreamingServe
 		out.Entries, size = nil, 0
 		return err
 	}
-	err := v.s.entries(layout.Epoch(q.Epoch), layout.Address(q.From), layout.Address(q.To), func(e unit.Entry) error {
+	list := v.s.entries
+	if q.TrimsSince != 0 {
+		list = func(n layout.Epoch, from, to layout.Address, fn func(unit.Entry) error) error {
+			return v.s.trims(n, layout.Epoch(q.TrimsSince), from, to, fn)
+		}
+	}
+	err := list(layout.Epoch(q.Epoch), layout.Address(q.From), layout.Address(q.To), func(e unit.Entry) error {
 		p := &pb.Entry{Address: uint64(e.Address), State: uint32(e.State), Attempt: uint64(e.Attempt)}
 		if q.Pages {
 			p.Page = append([]byte(nil), e.Page...)
@@ -145,7 +153,35 @@ func (v *service) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileReques
 	if err != nil {
 		return toStatus(err)
 	}
-	r, err := v.s.beginReconcile(l, q.Header.Wipe, layout.Address(q.Header.TrimmedBelow))
+	r, err := v.s.beginReconcile(l, q.Header)
+	return v.take(stream, q, r, err)
+}
+
+// Backfill is Reconcile of addresses that are not the unit's yet, while it serves.
+func (v *service) Backfill(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]) error {
+	q, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if q.Header == nil || q.Header.Layout == nil {
+		return status.Error(codes.InvalidArgument, "the first message has no header with a layout")
+	}
+	l, err := pbconv.ToLayout(q.Header.Layout)
+	if err != nil {
+		return toStatus(err)
+	}
+	r, err := v.s.beginBackfill(l)
+	return v.take(stream, q, r, err)
+}
+
+// taker takes a stream of entries.
+type taker interface {
+	add([]unit.Entry) error
+	end() error
+	taken() int
+}
+
+func (v *service) take(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply], q *pb.ReconcileRequest, r taker, err error) error {
 	for err == nil {
 		if err = r.add(toEntries(q.Entries)); err != nil {
 			break
@@ -154,7 +190,7 @@ func (v *service) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileReques
 			if err = r.end(); err != nil {
 				break
 			}
-			return stream.SendAndClose(&pb.ReconcileReply{Entries: uint64(r.entries)})
+			return stream.SendAndClose(&pb.ReconcileReply{Entries: uint64(r.taken())})
 		}
 	}
 	return toStatus(err)
@@ -185,7 +221,7 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 		return nil, toStatus(err)
 	}
 	r := &pb.UnitStateReply{Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
-		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow),
+		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow), IntactEpoch: uint64(x.Intact),
 		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus()}
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]

@@ -179,6 +179,10 @@ func (x *NewClientIDReply) GetClient() uint32 {
 type ReconfigureRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Failover      bool                   `protobuf:"varint,2,opt,name=failover,proto3" json:"failover,omitempty"`           // a standby becomes the sequencer
+	Remove        []uint32               `protobuf:"varint,3,rep,packed,name=remove,proto3" json:"remove,omitempty"`        // units that leave the chains, or the spares, and are forgotten
+	Add           []*Unit                `protobuf:"bytes,4,rep,name=add,proto3" json:"add,omitempty"`                      // new spares
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // nothing is changed: the answer is the layout that would come about
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,6 +222,34 @@ func (x *ReconfigureRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ReconfigureRequest) GetFailover() bool {
+	if x != nil {
+		return x.Failover
+	}
+	return false
+}
+
+func (x *ReconfigureRequest) GetRemove() []uint32 {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+func (x *ReconfigureRequest) GetAdd() []*Unit {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
+func (x *ReconfigureRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 type StatusRequest struct {
@@ -262,6 +294,8 @@ type StatusReply struct {
 	EpochInProgress uint64                 `protobuf:"varint,2,opt,name=epoch_in_progress,json=epochInProgress,proto3" json:"epoch_in_progress,omitempty"` // of a reconfiguration; 0: none
 	Phase           string                 `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`                                               // of it: "seal", "propose", "reconcile", "decide", "activate"; without one: what the leader waits for, "": nothing
 	Members         []*MemberStatus        `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	Deficit         uint32                 `protobuf:"varint,5,opt,name=deficit,proto3" json:"deficit,omitempty"` // replicas that chains lack, those of older positions included
+	Rebuilds        []*RebuildStatus       `protobuf:"bytes,6,rep,name=rebuilds,proto3" json:"rebuilds,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -324,6 +358,89 @@ func (x *StatusReply) GetMembers() []*MemberStatus {
 	return nil
 }
 
+func (x *StatusReply) GetDeficit() uint32 {
+	if x != nil {
+		return x.Deficit
+	}
+	return 0
+}
+
+func (x *StatusReply) GetRebuilds() []*RebuildStatus {
+	if x != nil {
+		return x.Rebuilds
+	}
+	return nil
+}
+
+// RebuildStatus is the copy of an older range to a unit that took a place in the chain.
+type RebuildStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Unit          uint32                 `protobuf:"varint,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"` // addresses from..to-1
+	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	Copied        uint64                 `protobuf:"varint,4,opt,name=copied,proto3" json:"copied,omitempty"` // all below are copied
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildStatus) Reset() {
+	*x = RebuildStatus{}
+	mi := &file_corfu_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildStatus) ProtoMessage() {}
+
+func (x *RebuildStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildStatus.ProtoReflect.Descriptor instead.
+func (*RebuildStatus) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RebuildStatus) GetUnit() uint32 {
+	if x != nil {
+		return x.Unit
+	}
+	return 0
+}
+
+func (x *RebuildStatus) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RebuildStatus) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *RebuildStatus) GetCopied() uint64 {
+	if x != nil {
+		return x.Copied
+	}
+	return 0
+}
+
 type MemberStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // "unit 3", "sequencer 1"
@@ -335,13 +452,14 @@ type MemberStatus struct {
 	MaxAddress    uint64                 `protobuf:"varint,7,opt,name=max_address,json=maxAddress,proto3" json:"max_address,omitempty"`
 	Corrupt       uint32                 `protobuf:"varint,8,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy there is known to be CORRUPT
 	Lost          uint32                 `protobuf:"varint,9,opt,name=lost,proto3" json:"lost,omitempty"`       // of them, those that no member of the chain can restore, as far as was tried
+	Role          string                 `protobuf:"bytes,10,opt,name=role,proto3" json:"role,omitempty"`       // "spare", "standby"; "": serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_corfu_proto_msgTypes[7]
+	mi := &file_corfu_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +471,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[7]
+	mi := &file_corfu_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +484,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{7}
+	return file_corfu_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -432,6 +550,13 @@ func (x *MemberStatus) GetLost() uint32 {
 	return 0
 }
 
+func (x *MemberStatus) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 type Layout struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
@@ -442,13 +567,16 @@ type Layout struct {
 	Start         uint64                 `protobuf:"varint,6,opt,name=start,proto3" json:"start,omitempty"`
 	Units         []*Unit                `protobuf:"bytes,7,rep,name=units,proto3" json:"units,omitempty"`
 	Segments      []*Segment             `protobuf:"bytes,8,rep,name=segments,proto3" json:"segments,omitempty"`
+	Spares        []*Unit                `protobuf:"bytes,9,rep,name=spares,proto3" json:"spares,omitempty"`
+	Standbys      []*Sequencer           `protobuf:"bytes,10,rep,name=standbys,proto3" json:"standbys,omitempty"`
+	Trouble       string                 `protobuf:"bytes,11,opt,name=trouble,proto3" json:"trouble,omitempty"` // in the answer to Get: why the leader cannot mend what it found broken; "": nothing is broken
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_corfu_proto_msgTypes[8]
+	mi := &file_corfu_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +588,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[8]
+	mi := &file_corfu_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +601,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{8}
+	return file_corfu_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Layout) GetLog() []byte {
@@ -532,6 +660,27 @@ func (x *Layout) GetSegments() []*Segment {
 	return nil
 }
 
+func (x *Layout) GetSpares() []*Unit {
+	if x != nil {
+		return x.Spares
+	}
+	return nil
+}
+
+func (x *Layout) GetStandbys() []*Sequencer {
+	if x != nil {
+		return x.Standbys
+	}
+	return nil
+}
+
+func (x *Layout) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 type Geometry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -544,7 +693,7 @@ type Geometry struct {
 
 func (x *Geometry) Reset() {
 	*x = Geometry{}
-	mi := &file_corfu_proto_msgTypes[9]
+	mi := &file_corfu_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +705,7 @@ func (x *Geometry) String() string {
 func (*Geometry) ProtoMessage() {}
 
 func (x *Geometry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[9]
+	mi := &file_corfu_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +718,7 @@ func (x *Geometry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Geometry.ProtoReflect.Descriptor instead.
 func (*Geometry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{9}
+	return file_corfu_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Geometry) GetPageSize() uint32 {
@@ -610,7 +759,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +771,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +784,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{10}
+	return file_corfu_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Unit) GetId() uint32 {
@@ -662,7 +811,7 @@ type Sequencer struct {
 
 func (x *Sequencer) Reset() {
 	*x = Sequencer{}
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +823,7 @@ func (x *Sequencer) String() string {
 func (*Sequencer) ProtoMessage() {}
 
 func (x *Sequencer) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +836,7 @@ func (x *Sequencer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequencer.ProtoReflect.Descriptor instead.
 func (*Sequencer) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{11}
+	return file_corfu_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Sequencer) GetId() uint32 {
@@ -714,7 +863,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +875,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +888,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{12}
+	return file_corfu_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Segment) GetStart() uint64 {
@@ -766,7 +915,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +927,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +940,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{13}
+	return file_corfu_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Chain) GetBase() uint64 {
@@ -819,7 +968,7 @@ type OpenSessionRequest struct {
 
 func (x *OpenSessionRequest) Reset() {
 	*x = OpenSessionRequest{}
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +980,7 @@ func (x *OpenSessionRequest) String() string {
 func (*OpenSessionRequest) ProtoMessage() {}
 
 func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +993,7 @@ func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionRequest.ProtoReflect.Descriptor instead.
 func (*OpenSessionRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{14}
+	return file_corfu_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OpenSessionRequest) GetLog() []byte {
@@ -878,7 +1027,7 @@ type Remote struct {
 
 func (x *Remote) Reset() {
 	*x = Remote{}
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1039,7 @@ func (x *Remote) String() string {
 func (*Remote) ProtoMessage() {}
 
 func (x *Remote) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1052,7 @@ func (x *Remote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remote.ProtoReflect.Descriptor instead.
 func (*Remote) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{15}
+	return file_corfu_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Remote) GetAddr() uint64 {
@@ -939,7 +1088,7 @@ type UnitSession struct {
 
 func (x *UnitSession) Reset() {
 	*x = UnitSession{}
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1100,7 @@ func (x *UnitSession) String() string {
 func (*UnitSession) ProtoMessage() {}
 
 func (x *UnitSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1113,7 @@ func (x *UnitSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSession.ProtoReflect.Descriptor instead.
 func (*UnitSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{16}
+	return file_corfu_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UnitSession) GetFabric() string {
@@ -1055,7 +1204,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1216,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1229,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{17}
+	return file_corfu_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SealRequest) GetLog() []byte {
@@ -1116,7 +1265,7 @@ type UnitSealReply struct {
 
 func (x *UnitSealReply) Reset() {
 	*x = UnitSealReply{}
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1277,7 @@ func (x *UnitSealReply) String() string {
 func (*UnitSealReply) ProtoMessage() {}
 
 func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1290,7 @@ func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSealReply.ProtoReflect.Descriptor instead.
 func (*UnitSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{18}
+	return file_corfu_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UnitSealReply) GetIntactEpoch() uint64 {
@@ -1178,13 +1327,14 @@ type EntriesRequest struct {
 	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	Pages         bool                   `protobuf:"varint,4,opt,name=pages,proto3" json:"pages,omitempty"`
+	TrimsSince    uint64                 `protobuf:"varint,5,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"` // not 0: only those that were trimmed, one by one, since the unit was opened in this epoch. OUT_OF_RANGE: it does not know them all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1346,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1359,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{19}
+	return file_corfu_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EntriesRequest) GetEpoch() uint64 {
@@ -1240,6 +1390,13 @@ func (x *EntriesRequest) GetPages() bool {
 	return false
 }
 
+func (x *EntriesRequest) GetTrimsSince() uint64 {
+	if x != nil {
+		return x.TrimsSince
+	}
+	return 0
+}
+
 type EntriesReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entries       []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
@@ -1249,7 +1406,7 @@ type EntriesReply struct {
 
 func (x *EntriesReply) Reset() {
 	*x = EntriesReply{}
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1418,7 @@ func (x *EntriesReply) String() string {
 func (*EntriesReply) ProtoMessage() {}
 
 func (x *EntriesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1431,7 @@ func (x *EntriesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesReply.ProtoReflect.Descriptor instead.
 func (*EntriesReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{20}
+	return file_corfu_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EntriesReply) GetEntries() []*Entry {
@@ -1296,7 +1453,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1465,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1478,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{21}
+	return file_corfu_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Entry) GetAddress() uint64 {
@@ -1362,7 +1519,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1531,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1544,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{22}
+	return file_corfu_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReconcileRequest) GetHeader() *ReconcileHeader {
@@ -1409,13 +1566,15 @@ type ReconcileHeader struct {
 	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`                                  // of the new epoch: the unit maps addresses to positions by it
 	Wipe          bool                   `protobuf:"varint,2,opt,name=wipe,proto3" json:"wipe,omitempty"`                                     // the unit was not a member of the base: forget everything first
 	TrimmedBelow  uint64                 `protobuf:"varint,3,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"` // addresses below were trimmed at a base member
+	Adopts        bool                   `protobuf:"varint,4,opt,name=adopts,proto3" json:"adopts,omitempty"`                                 // the layout maps addresses at the unit that the base did not: they were copied beforehand (Backfill)
+	SettledBelow  uint64                 `protobuf:"varint,5,opt,name=settled_below,json=settledBelow,proto3" json:"settled_below,omitempty"` // with adopts: as far as this; what the unit holds from there on is to be searched anew
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReconcileHeader) Reset() {
 	*x = ReconcileHeader{}
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1586,7 @@ func (x *ReconcileHeader) String() string {
 func (*ReconcileHeader) ProtoMessage() {}
 
 func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1599,7 @@ func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileHeader.ProtoReflect.Descriptor instead.
 func (*ReconcileHeader) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{23}
+	return file_corfu_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReconcileHeader) GetLayout() *Layout {
@@ -1464,6 +1623,20 @@ func (x *ReconcileHeader) GetTrimmedBelow() uint64 {
 	return 0
 }
 
+func (x *ReconcileHeader) GetAdopts() bool {
+	if x != nil {
+		return x.Adopts
+	}
+	return false
+}
+
+func (x *ReconcileHeader) GetSettledBelow() uint64 {
+	if x != nil {
+		return x.SettledBelow
+	}
+	return 0
+}
+
 type ReconcileReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entries       uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
@@ -1473,7 +1646,7 @@ type ReconcileReply struct {
 
 func (x *ReconcileReply) Reset() {
 	*x = ReconcileReply{}
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1658,7 @@ func (x *ReconcileReply) String() string {
 func (*ReconcileReply) ProtoMessage() {}
 
 func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1671,7 @@ func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileReply.ProtoReflect.Descriptor instead.
 func (*ReconcileReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{24}
+	return file_corfu_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReconcileReply) GetEntries() uint64 {
@@ -1517,7 +1690,7 @@ type ActivateRequest struct {
 
 func (x *ActivateRequest) Reset() {
 	*x = ActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1702,7 @@ func (x *ActivateRequest) String() string {
 func (*ActivateRequest) ProtoMessage() {}
 
 func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1715,7 @@ func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateRequest.ProtoReflect.Descriptor instead.
 func (*ActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{25}
+	return file_corfu_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ActivateRequest) GetEpoch() uint64 {
@@ -1560,7 +1733,7 @@ type ActivateReply struct {
 
 func (x *ActivateReply) Reset() {
 	*x = ActivateReply{}
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1745,7 @@ func (x *ActivateReply) String() string {
 func (*ActivateReply) ProtoMessage() {}
 
 func (x *ActivateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1758,7 @@ func (x *ActivateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateReply.ProtoReflect.Descriptor instead.
 func (*ActivateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{26}
+	return file_corfu_proto_rawDescGZIP(), []int{27}
 }
 
 type UnitStateRequest struct {
@@ -1596,7 +1769,7 @@ type UnitStateRequest struct {
 
 func (x *UnitStateRequest) Reset() {
 	*x = UnitStateRequest{}
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1781,7 @@ func (x *UnitStateRequest) String() string {
 func (*UnitStateRequest) ProtoMessage() {}
 
 func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1794,7 @@ func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateRequest.ProtoReflect.Descriptor instead.
 func (*UnitStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{27}
+	return file_corfu_proto_rawDescGZIP(), []int{28}
 }
 
 type UnitStateReply struct {
@@ -1638,13 +1811,14 @@ type UnitStateReply struct {
 	Sessions      uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
 	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnitStateReply) Reset() {
 	*x = UnitStateReply{}
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1830,7 @@ func (x *UnitStateReply) String() string {
 func (*UnitStateReply) ProtoMessage() {}
 
 func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1843,7 @@ func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateReply.ProtoReflect.Descriptor instead.
 func (*UnitStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{28}
+	return file_corfu_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UnitStateReply) GetLog() []byte {
@@ -1756,6 +1930,13 @@ func (x *UnitStateReply) GetScrub() *ScrubStatus {
 	return nil
 }
 
+func (x *UnitStateReply) GetIntactEpoch() uint64 {
+	if x != nil {
+		return x.IntactEpoch
+	}
+	return 0
+}
+
 type CorruptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -1766,7 +1947,7 @@ type CorruptRequest struct {
 
 func (x *CorruptRequest) Reset() {
 	*x = CorruptRequest{}
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1959,7 @@ func (x *CorruptRequest) String() string {
 func (*CorruptRequest) ProtoMessage() {}
 
 func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1972,7 @@ func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptRequest.ProtoReflect.Descriptor instead.
 func (*CorruptRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{29}
+	return file_corfu_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CorruptRequest) GetFrom() uint64 {
@@ -1817,7 +1998,7 @@ type CorruptReply struct {
 
 func (x *CorruptReply) Reset() {
 	*x = CorruptReply{}
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2010,7 @@ func (x *CorruptReply) String() string {
 func (*CorruptReply) ProtoMessage() {}
 
 func (x *CorruptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2023,7 @@ func (x *CorruptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptReply.ProtoReflect.Descriptor instead.
 func (*CorruptReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{30}
+	return file_corfu_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CorruptReply) GetAddresses() []uint64 {
@@ -1863,7 +2044,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2056,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2069,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{31}
+	return file_corfu_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FetchRequest) GetLog() []byte {
@@ -1923,7 +2104,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2116,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2129,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{32}
+	return file_corfu_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RepairRequest) GetLog() []byte {
@@ -1980,7 +2161,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2173,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2186,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{33}
+	return file_corfu_proto_rawDescGZIP(), []int{34}
 }
 
 type ScrubRequest struct {
@@ -2017,7 +2198,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2210,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2223,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{34}
+	return file_corfu_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ScrubRequest) GetRate() uint64 {
@@ -2072,7 +2253,7 @@ type ScrubStatus struct {
 
 func (x *ScrubStatus) Reset() {
 	*x = ScrubStatus{}
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2265,7 @@ func (x *ScrubStatus) String() string {
 func (*ScrubStatus) ProtoMessage() {}
 
 func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2278,7 @@ func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
 func (*ScrubStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{35}
+	return file_corfu_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ScrubStatus) GetPass() uint64 {
@@ -2189,7 +2370,7 @@ type SequencerSession struct {
 
 func (x *SequencerSession) Reset() {
 	*x = SequencerSession{}
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2382,7 @@ func (x *SequencerSession) String() string {
 func (*SequencerSession) ProtoMessage() {}
 
 func (x *SequencerSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2395,7 @@ func (x *SequencerSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSession.ProtoReflect.Descriptor instead.
 func (*SequencerSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{36}
+	return file_corfu_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SequencerSession) GetFabric() string {
@@ -2253,7 +2434,7 @@ type SequencerSealReply struct {
 
 func (x *SequencerSealReply) Reset() {
 	*x = SequencerSealReply{}
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2446,7 @@ func (x *SequencerSealReply) String() string {
 func (*SequencerSealReply) ProtoMessage() {}
 
 func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2459,7 @@ func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSealReply.ProtoReflect.Descriptor instead.
 func (*SequencerSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{37}
+	return file_corfu_proto_rawDescGZIP(), []int{38}
 }
 
 type SequencerActivateRequest struct {
@@ -2292,7 +2473,7 @@ type SequencerActivateRequest struct {
 
 func (x *SequencerActivateRequest) Reset() {
 	*x = SequencerActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2485,7 @@ func (x *SequencerActivateRequest) String() string {
 func (*SequencerActivateRequest) ProtoMessage() {}
 
 func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2498,7 @@ func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerActivateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{38}
+	return file_corfu_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SequencerActivateRequest) GetLog() []byte {
@@ -2349,7 +2530,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2542,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2555,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{39}
+	return file_corfu_proto_rawDescGZIP(), []int{40}
 }
 
 type SequencerStateReply struct {
@@ -2389,7 +2570,7 @@ type SequencerStateReply struct {
 
 func (x *SequencerStateReply) Reset() {
 	*x = SequencerStateReply{}
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2582,7 @@ func (x *SequencerStateReply) String() string {
 func (*SequencerStateReply) ProtoMessage() {}
 
 func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2595,7 @@ func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateReply.ProtoReflect.Descriptor instead.
 func (*SequencerStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{40}
+	return file_corfu_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SequencerStateReply) GetId() uint32 {
@@ -2455,15 +2636,26 @@ const file_corfu_proto_rawDesc = "" +
 	"\fWatchRequest\"\x14\n" +
 	"\x12NewClientIDRequest\"*\n" +
 	"\x10NewClientIDReply\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\rR\x06client\",\n" +
+	"\x06client\x18\x01 \x01(\rR\x06client\"\x9b\x01\n" +
 	"\x12ReconfigureRequest\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x0f\n" +
-	"\rStatusRequest\"\xab\x01\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bfailover\x18\x02 \x01(\bR\bfailover\x12\x16\n" +
+	"\x06remove\x18\x03 \x03(\rR\x06remove\x12 \n" +
+	"\x03add\x18\x04 \x03(\v2\x0e.corfu.v1.UnitR\x03add\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\x0f\n" +
+	"\rStatusRequest\"\xfa\x01\n" +
 	"\vStatusReply\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12*\n" +
 	"\x11epoch_in_progress\x18\x02 \x01(\x04R\x0fepochInProgress\x12\x14\n" +
 	"\x05phase\x18\x03 \x01(\tR\x05phase\x120\n" +
-	"\amembers\x18\x04 \x03(\v2\x16.corfu.v1.MemberStatusR\amembers\"\xe3\x01\n" +
+	"\amembers\x18\x04 \x03(\v2\x16.corfu.v1.MemberStatusR\amembers\x12\x18\n" +
+	"\adeficit\x18\x05 \x01(\rR\adeficit\x123\n" +
+	"\brebuilds\x18\x06 \x03(\v2\x17.corfu.v1.RebuildStatusR\brebuilds\"_\n" +
+	"\rRebuildStatus\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\rR\x04unit\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x16\n" +
+	"\x06copied\x18\x04 \x01(\x04R\x06copied\"\xf7\x01\n" +
 	"\fMemberStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x14\n" +
@@ -2474,7 +2666,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\vmax_address\x18\a \x01(\x04R\n" +
 	"maxAddress\x12\x18\n" +
 	"\acorrupt\x18\b \x01(\rR\acorrupt\x12\x12\n" +
-	"\x04lost\x18\t \x01(\rR\x04lost\"\x9e\x02\n" +
+	"\x04lost\x18\t \x01(\rR\x04lost\x12\x12\n" +
+	"\x04role\x18\n" +
+	" \x01(\tR\x04role\"\x91\x03\n" +
 	"\x06Layout\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12.\n" +
@@ -2485,7 +2679,11 @@ const file_corfu_proto_rawDesc = "" +
 	"\tsequencer\x18\x05 \x01(\v2\x13.corfu.v1.SequencerR\tsequencer\x12\x14\n" +
 	"\x05start\x18\x06 \x01(\x04R\x05start\x12$\n" +
 	"\x05units\x18\a \x03(\v2\x0e.corfu.v1.UnitR\x05units\x12-\n" +
-	"\bsegments\x18\b \x03(\v2\x11.corfu.v1.SegmentR\bsegments\"\x87\x01\n" +
+	"\bsegments\x18\b \x03(\v2\x11.corfu.v1.SegmentR\bsegments\x12&\n" +
+	"\x06spares\x18\t \x03(\v2\x0e.corfu.v1.UnitR\x06spares\x12/\n" +
+	"\bstandbys\x18\n" +
+	" \x03(\v2\x13.corfu.v1.SequencerR\bstandbys\x12\x18\n" +
+	"\atrouble\x18\v \x01(\tR\atrouble\"\x87\x01\n" +
 	"\bGeometry\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\rR\x06window\x12#\n" +
@@ -2533,12 +2731,14 @@ const file_corfu_proto_rawDesc = "" +
 	"\fintact_epoch\x18\x01 \x01(\x04R\vintactEpoch\x12\x1c\n" +
 	"\twatermark\x18\x02 \x01(\x04R\twatermark\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x04R\x03end\x12#\n" +
-	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\"`\n" +
+	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\"\x81\x01\n" +
 	"\x0eEntriesRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x14\n" +
-	"\x05pages\x18\x04 \x01(\bR\x05pages\"9\n" +
+	"\x05pages\x18\x04 \x01(\bR\x05pages\x12\x1f\n" +
+	"\vtrims_since\x18\x05 \x01(\x04R\n" +
+	"trimsSince\"9\n" +
 	"\fEntriesReply\x12)\n" +
 	"\aentries\x18\x01 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"e\n" +
 	"\x05Entry\x12\x18\n" +
@@ -2548,17 +2748,19 @@ const file_corfu_proto_rawDesc = "" +
 	"\x04page\x18\x04 \x01(\fR\x04page\"p\n" +
 	"\x10ReconcileRequest\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.corfu.v1.ReconcileHeaderR\x06header\x12)\n" +
-	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"t\n" +
+	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xb1\x01\n" +
 	"\x0fReconcileHeader\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12\x12\n" +
 	"\x04wipe\x18\x02 \x01(\bR\x04wipe\x12#\n" +
-	"\rtrimmed_below\x18\x03 \x01(\x04R\ftrimmedBelow\"*\n" +
+	"\rtrimmed_below\x18\x03 \x01(\x04R\ftrimmedBelow\x12\x16\n" +
+	"\x06adopts\x18\x04 \x01(\bR\x06adopts\x12#\n" +
+	"\rsettled_below\x18\x05 \x01(\x04R\fsettledBelow\"*\n" +
 	"\x0eReconcileReply\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\"'\n" +
 	"\x0fActivateRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
 	"\rActivateReply\"\x12\n" +
-	"\x10UnitStateRequest\"\xd0\x02\n" +
+	"\x10UnitStateRequest\"\xf3\x02\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -2574,7 +2776,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\bsessions\x18\n" +
 	" \x01(\rR\bsessions\x12\x18\n" +
 	"\acorrupt\x18\v \x01(\rR\acorrupt\x12+\n" +
-	"\x05scrub\x18\f \x01(\v2\x15.corfu.v1.ScrubStatusR\x05scrub\"6\n" +
+	"\x05scrub\x18\f \x01(\v2\x15.corfu.v1.ScrubStatusR\x05scrub\x12!\n" +
+	"\fintact_epoch\x18\r \x01(\x04R\vintactEpoch\"6\n" +
 	"\x0eCorruptRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\",\n" +
@@ -2625,11 +2828,12 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05Watch\x12\x16.corfu.v1.WatchRequest\x1a\x10.corfu.v1.Layout0\x01\x12G\n" +
 	"\vNewClientID\x12\x1c.corfu.v1.NewClientIDRequest\x1a\x1a.corfu.v1.NewClientIDReply\x12=\n" +
 	"\vReconfigure\x12\x1c.corfu.v1.ReconfigureRequest\x1a\x10.corfu.v1.Layout\x128\n" +
-	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply2\xed\x04\n" +
+	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply2\xb1\x05\n" +
 	"\vUnitService\x12B\n" +
 	"\vOpenSession\x12\x1c.corfu.v1.OpenSessionRequest\x1a\x15.corfu.v1.UnitSession\x126\n" +
 	"\x04Seal\x12\x15.corfu.v1.SealRequest\x1a\x17.corfu.v1.UnitSealReply\x12=\n" +
-	"\aEntries\x12\x18.corfu.v1.EntriesRequest\x1a\x16.corfu.v1.EntriesReply0\x01\x12C\n" +
+	"\aEntries\x12\x18.corfu.v1.EntriesRequest\x1a\x16.corfu.v1.EntriesReply0\x01\x12B\n" +
+	"\bBackfill\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12C\n" +
 	"\tReconcile\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12>\n" +
 	"\bActivate\x12\x19.corfu.v1.ActivateRequest\x1a\x17.corfu.v1.ActivateReply\x12=\n" +
 	"\x05State\x12\x1a.corfu.v1.UnitStateRequest\x1a\x18.corfu.v1.UnitStateReply\x12;\n" +
@@ -2655,7 +2859,7 @@ func file_corfu_proto_rawDescGZIP() []byte {
 	return file_corfu_proto_rawDescData
 }
 
-var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_corfu_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: corfu.v1.GetRequest
 	(*WatchRequest)(nil),             // 1: corfu.v1.WatchRequest
@@ -2664,103 +2868,110 @@ var file_corfu_proto_goTypes = []any{
 	(*ReconfigureRequest)(nil),       // 4: corfu.v1.ReconfigureRequest
 	(*StatusRequest)(nil),            // 5: corfu.v1.StatusRequest
 	(*StatusReply)(nil),              // 6: corfu.v1.StatusReply
-	(*MemberStatus)(nil),             // 7: corfu.v1.MemberStatus
-	(*Layout)(nil),                   // 8: corfu.v1.Layout
-	(*Geometry)(nil),                 // 9: corfu.v1.Geometry
-	(*Unit)(nil),                     // 10: corfu.v1.Unit
-	(*Sequencer)(nil),                // 11: corfu.v1.Sequencer
-	(*Segment)(nil),                  // 12: corfu.v1.Segment
-	(*Chain)(nil),                    // 13: corfu.v1.Chain
-	(*OpenSessionRequest)(nil),       // 14: corfu.v1.OpenSessionRequest
-	(*Remote)(nil),                   // 15: corfu.v1.Remote
-	(*UnitSession)(nil),              // 16: corfu.v1.UnitSession
-	(*SealRequest)(nil),              // 17: corfu.v1.SealRequest
-	(*UnitSealReply)(nil),            // 18: corfu.v1.UnitSealReply
-	(*EntriesRequest)(nil),           // 19: corfu.v1.EntriesRequest
-	(*EntriesReply)(nil),             // 20: corfu.v1.EntriesReply
-	(*Entry)(nil),                    // 21: corfu.v1.Entry
-	(*ReconcileRequest)(nil),         // 22: corfu.v1.ReconcileRequest
-	(*ReconcileHeader)(nil),          // 23: corfu.v1.ReconcileHeader
-	(*ReconcileReply)(nil),           // 24: corfu.v1.ReconcileReply
-	(*ActivateRequest)(nil),          // 25: corfu.v1.ActivateRequest
-	(*ActivateReply)(nil),            // 26: corfu.v1.ActivateReply
-	(*UnitStateRequest)(nil),         // 27: corfu.v1.UnitStateRequest
-	(*UnitStateReply)(nil),           // 28: corfu.v1.UnitStateReply
-	(*CorruptRequest)(nil),           // 29: corfu.v1.CorruptRequest
-	(*CorruptReply)(nil),             // 30: corfu.v1.CorruptReply
-	(*FetchRequest)(nil),             // 31: corfu.v1.FetchRequest
-	(*RepairRequest)(nil),            // 32: corfu.v1.RepairRequest
-	(*RepairReply)(nil),              // 33: corfu.v1.RepairReply
-	(*ScrubRequest)(nil),             // 34: corfu.v1.ScrubRequest
-	(*ScrubStatus)(nil),              // 35: corfu.v1.ScrubStatus
-	(*SequencerSession)(nil),         // 36: corfu.v1.SequencerSession
-	(*SequencerSealReply)(nil),       // 37: corfu.v1.SequencerSealReply
-	(*SequencerActivateRequest)(nil), // 38: corfu.v1.SequencerActivateRequest
-	(*SequencerStateRequest)(nil),    // 39: corfu.v1.SequencerStateRequest
-	(*SequencerStateReply)(nil),      // 40: corfu.v1.SequencerStateReply
+	(*RebuildStatus)(nil),            // 7: corfu.v1.RebuildStatus
+	(*MemberStatus)(nil),             // 8: corfu.v1.MemberStatus
+	(*Layout)(nil),                   // 9: corfu.v1.Layout
+	(*Geometry)(nil),                 // 10: corfu.v1.Geometry
+	(*Unit)(nil),                     // 11: corfu.v1.Unit
+	(*Sequencer)(nil),                // 12: corfu.v1.Sequencer
+	(*Segment)(nil),                  // 13: corfu.v1.Segment
+	(*Chain)(nil),                    // 14: corfu.v1.Chain
+	(*OpenSessionRequest)(nil),       // 15: corfu.v1.OpenSessionRequest
+	(*Remote)(nil),                   // 16: corfu.v1.Remote
+	(*UnitSession)(nil),              // 17: corfu.v1.UnitSession
+	(*SealRequest)(nil),              // 18: corfu.v1.SealRequest
+	(*UnitSealReply)(nil),            // 19: corfu.v1.UnitSealReply
+	(*EntriesRequest)(nil),           // 20: corfu.v1.EntriesRequest
+	(*EntriesReply)(nil),             // 21: corfu.v1.EntriesReply
+	(*Entry)(nil),                    // 22: corfu.v1.Entry
+	(*ReconcileRequest)(nil),         // 23: corfu.v1.ReconcileRequest
+	(*ReconcileHeader)(nil),          // 24: corfu.v1.ReconcileHeader
+	(*ReconcileReply)(nil),           // 25: corfu.v1.ReconcileReply
+	(*ActivateRequest)(nil),          // 26: corfu.v1.ActivateRequest
+	(*ActivateReply)(nil),            // 27: corfu.v1.ActivateReply
+	(*UnitStateRequest)(nil),         // 28: corfu.v1.UnitStateRequest
+	(*UnitStateReply)(nil),           // 29: corfu.v1.UnitStateReply
+	(*CorruptRequest)(nil),           // 30: corfu.v1.CorruptRequest
+	(*CorruptReply)(nil),             // 31: corfu.v1.CorruptReply
+	(*FetchRequest)(nil),             // 32: corfu.v1.FetchRequest
+	(*RepairRequest)(nil),            // 33: corfu.v1.RepairRequest
+	(*RepairReply)(nil),              // 34: corfu.v1.RepairReply
+	(*ScrubRequest)(nil),             // 35: corfu.v1.ScrubRequest
+	(*ScrubStatus)(nil),              // 36: corfu.v1.ScrubStatus
+	(*SequencerSession)(nil),         // 37: corfu.v1.SequencerSession
+	(*SequencerSealReply)(nil),       // 38: corfu.v1.SequencerSealReply
+	(*SequencerActivateRequest)(nil), // 39: corfu.v1.SequencerActivateRequest
+	(*SequencerStateRequest)(nil),    // 40: corfu.v1.SequencerStateRequest
+	(*SequencerStateReply)(nil),      // 41: corfu.v1.SequencerStateReply
 }
 var file_corfu_proto_depIdxs = []int32{
-	8,  // 0: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
-	7,  // 1: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
-	9,  // 2: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
-	11, // 3: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
-	10, // 4: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
-	12, // 5: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
-	13, // 6: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
-	15, // 7: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
-	15, // 8: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
-	15, // 9: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
-	15, // 10: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
-	21, // 11: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
-	23, // 12: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
-	21, // 13: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
-	8,  // 14: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
-	35, // 15: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
-	21, // 16: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
-	15, // 17: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	0,  // 18: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
-	1,  // 19: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
-	2,  // 20: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
-	4,  // 21: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
-	5,  // 22: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	14, // 23: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	17, // 24: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
-	19, // 25: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
-	22, // 26: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
-	25, // 27: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	27, // 28: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	29, // 29: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
-	31, // 30: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
-	32, // 31: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
-	34, // 32: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
-	14, // 33: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	17, // 34: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	38, // 35: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	39, // 36: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	8,  // 37: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	8,  // 38: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	3,  // 39: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	8,  // 40: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	6,  // 41: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	16, // 42: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	18, // 43: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	20, // 44: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	24, // 45: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	26, // 46: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	28, // 47: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	30, // 48: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
-	21, // 49: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
-	33, // 50: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
-	35, // 51: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
-	36, // 52: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	37, // 53: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	26, // 54: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	40, // 55: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	37, // [37:56] is the sub-list for method output_type
-	18, // [18:37] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	11, // 0: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
+	9,  // 1: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
+	8,  // 2: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
+	7,  // 3: corfu.v1.StatusReply.rebuilds:type_name -> corfu.v1.RebuildStatus
+	10, // 4: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
+	12, // 5: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
+	11, // 6: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
+	13, // 7: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
+	11, // 8: corfu.v1.Layout.spares:type_name -> corfu.v1.Unit
+	12, // 9: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
+	14, // 10: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
+	16, // 11: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
+	16, // 12: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
+	16, // 13: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
+	16, // 14: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
+	22, // 15: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
+	24, // 16: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
+	22, // 17: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
+	9,  // 18: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
+	36, // 19: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
+	22, // 20: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
+	16, // 21: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
+	0,  // 22: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
+	1,  // 23: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
+	2,  // 24: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
+	4,  // 25: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
+	5,  // 26: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
+	15, // 27: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	18, // 28: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
+	20, // 29: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
+	23, // 30: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
+	23, // 31: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
+	26, // 32: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
+	28, // 33: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	30, // 34: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	32, // 35: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	33, // 36: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	35, // 37: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	15, // 38: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	18, // 39: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	39, // 40: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	40, // 41: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	9,  // 42: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	9,  // 43: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	3,  // 44: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	9,  // 45: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	6,  // 46: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	17, // 47: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	19, // 48: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	21, // 49: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	25, // 50: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
+	25, // 51: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	27, // 52: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	29, // 53: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	31, // 54: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	22, // 55: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	34, // 56: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	36, // 57: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	37, // 58: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	38, // 59: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	27, // 60: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	41, // 61: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	42, // [42:62] is the sub-list for method output_type
+	22, // [22:42] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_corfu_proto_init() }
@@ -2774,7 +2985,7 @@ func file_corfu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_corfu_proto_rawDesc), len(file_corfu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -295,6 +295,7 @@ const (
 	UnitService_OpenSession_FullMethodName = "/corfu.v1.UnitService/OpenSession"
 	UnitService_Seal_FullMethodName        = "/corfu.v1.UnitService/Seal"
 	UnitService_Entries_FullMethodName     = "/corfu.v1.UnitService/Entries"
+	UnitService_Backfill_FullMethodName    = "/corfu.v1.UnitService/Backfill"
 	UnitService_Reconcile_FullMethodName   = "/corfu.v1.UnitService/Reconcile"
 	UnitService_Activate_FullMethodName    = "/corfu.v1.UnitService/Activate"
 	UnitService_State_FullMethodName       = "/corfu.v1.UnitService/State"
@@ -316,7 +317,11 @@ type UnitServiceClient interface {
 	// (rules R14, R15). FAILED_PRECONDITION: n is not above the promise, and it was not this n.
 	Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (*UnitSealReply, error)
 	// Entries lists what a unit sealed at the epoch holds at addresses from..to-1, in order, pages on request.
+	// A unit that is open in the epoch lists what it holds below its watermark.
 	Entries(ctx context.Context, in *EntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EntriesReply], error)
+	// Backfill takes entries of addresses that the unit's layout does not map yet, while it is open in the epoch; the answer means that all
+	// of it is durable. The header's layout is one that maps them.
+	Backfill(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReconcileRequest, ReconcileReply], error)
 	// Reconcile brings a unit sealed at the epoch to what was decided (rule R17); the answer means that all of it is
 	// durable. The first message has the header.
 	Reconcile(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReconcileRequest, ReconcileReply], error)
@@ -384,9 +389,22 @@ func (c *unitServiceClient) Entries(ctx context.Context, in *EntriesRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UnitService_EntriesClient = grpc.ServerStreamingClient[EntriesReply]
 
+func (c *unitServiceClient) Backfill(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReconcileRequest, ReconcileReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &UnitService_ServiceDesc.Streams[1], UnitService_Backfill_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReconcileRequest, ReconcileReply]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UnitService_BackfillClient = grpc.ClientStreamingClient[ReconcileRequest, ReconcileReply]
+
 func (c *unitServiceClient) Reconcile(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReconcileRequest, ReconcileReply], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &UnitService_ServiceDesc.Streams[1], UnitService_Reconcile_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &UnitService_ServiceDesc.Streams[2], UnitService_Reconcile_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -469,7 +487,11 @@ type UnitServiceServer interface {
 	// (rules R14, R15). FAILED_PRECONDITION: n is not above the promise, and it was not this n.
 	Seal(context.Context, *SealRequest) (*UnitSealReply, error)
 	// Entries lists what a unit sealed at the epoch holds at addresses from..to-1, in order, pages on request.
+	// A unit that is open in the epoch lists what it holds below its watermark.
 	Entries(*EntriesRequest, grpc.ServerStreamingServer[EntriesReply]) error
+	// Backfill takes entries of addresses that the unit's layout does not map yet, while it is open in the epoch; the answer means that all
+	// of it is durable. The header's layout is one that maps them.
+	Backfill(grpc.ClientStreamingServer[ReconcileRequest, ReconcileReply]) error
 	// Reconcile brings a unit sealed at the epoch to what was decided (rule R17); the answer means that all of it is
 	// durable. The first message has the header.
 	Reconcile(grpc.ClientStreamingServer[ReconcileRequest, ReconcileReply]) error
@@ -506,6 +528,9 @@ func (UnimplementedUnitServiceServer) Seal(context.Context, *SealRequest) (*Unit
 }
 func (UnimplementedUnitServiceServer) Entries(*EntriesRequest, grpc.ServerStreamingServer[EntriesReply]) error {
 	return status.Error(codes.Unimplemented, "method Entries not implemented")
+}
+func (UnimplementedUnitServiceServer) Backfill(grpc.ClientStreamingServer[ReconcileRequest, ReconcileReply]) error {
+	return status.Error(codes.Unimplemented, "method Backfill not implemented")
 }
 func (UnimplementedUnitServiceServer) Reconcile(grpc.ClientStreamingServer[ReconcileRequest, ReconcileReply]) error {
 	return status.Error(codes.Unimplemented, "method Reconcile not implemented")
@@ -595,6 +620,13 @@ func _UnitService_Entries_Handler(srv interface{}, stream grpc.ServerStream) err
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UnitService_EntriesServer = grpc.ServerStreamingServer[EntriesReply]
+
+func _UnitService_Backfill_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(UnitServiceServer).Backfill(&grpc.GenericServerStream[ReconcileRequest, ReconcileReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type UnitService_BackfillServer = grpc.ClientStreamingServer[ReconcileRequest, ReconcileReply]
 
 func _UnitService_Reconcile_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(UnitServiceServer).Reconcile(&grpc.GenericServerStream[ReconcileRequest, ReconcileReply]{ServerStream: stream})
@@ -756,6 +788,11 @@ var UnitService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Entries",
 			Handler:       _UnitService_Entries_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backfill",
+			Handler:       _UnitService_Backfill_Handler,
+			ClientStreams: true,
 		},
 		{
 			StreamName:    "Reconcile",

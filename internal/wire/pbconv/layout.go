@@ -34,6 +34,12 @@ func Layout(l *layout.Layout) *pb.Layout {
 	for _, u := range l.Units {
 		m.Units = append(m.Units, &pb.Unit{Id: uint32(u.ID), Control: u.Control})
 	}
+	for _, u := range l.Spares {
+		m.Spares = append(m.Spares, &pb.Unit{Id: uint32(u.ID), Control: u.Control})
+	}
+	for _, s := range l.Standbys {
+		m.Standbys = append(m.Standbys, &pb.Sequencer{Id: uint32(s.ID), Control: s.Control})
+	}
 	for _, s := range l.Segments {
 		ps := &pb.Segment{Start: uint64(s.Start)}
 		for _, c := range s.Chains {
@@ -87,6 +93,12 @@ func toLayout(m *pb.Layout) (*layout.Layout, error) {
 	}
 	for _, u := range m.Units {
 		l.Units = append(l.Units, layout.Unit{ID: layout.UnitID(u.GetId()), Control: u.GetControl()})
+	}
+	for _, u := range m.Spares {
+		l.Spares = append(l.Spares, layout.Unit{ID: layout.UnitID(u.GetId()), Control: u.GetControl()})
+	}
+	for _, s := range m.Standbys {
+		l.Standbys = append(l.Standbys, layout.Sequencer{ID: layout.SequencerID(s.GetId()), Control: s.GetControl()})
 	}
 	for _, ps := range m.Segments {
 		seg := layout.Segment{Start: layout.Position(ps.GetStart())}

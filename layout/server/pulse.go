@@ -1,0 +1,69 @@
+package server
+
+import (
+	"time"
+)
+
+const (
+	// graceFactor is by how much longer a member may be silent that this leader never heard: a whole cluster that starts
+	// must not drop those that come up last.
+	graceFactor = 10
+	// trustedFalls is how often a member may fall before it has to prove itself.
+	trustedFalls = 2
+	// forgiven is after how long without a fall a member is trusted as on its first day. No member has to prove itself for longer.
+	forgiven = time.Minute
+)
+
+// pulse is what the heartbeats of one member say. A member that falls again and again is not used again before it has answered for a
+// while, twice as long each time: or every fall would cost the log an epoch, or two. The manager owns it.
+type pulse struct {
+	heard  bool          // since this server leads
+	silent time.Duration // without an answer, as far as somebody was there to ask
+	missed int           // heartbeats, one after the other
+	steady time.Duration // that it answered since the last fall
+	falls  int           // times that it failed or restarted, not forgiven yet
+	failed bool
+}
+
+// beat notes one heartbeat. took is the time since the one before; it counts up to limit only, since the leader itself may have
+// slept.
+func (p *pulse) beat(answered, restarted bool, took, limit, failAfter time.Duration) {
+	took = min(took, limit)
+	if answered {
+		p.heard, p.silent, p.missed, p.failed = true, 0, 0, false
+		p.steady += took
+		if restarted {
+			p.fall()
+		}
+		if p.steady >= forgiven {
+			p.falls = 0
+		}
+		return
+	}
+	p.missed++
+	p.silent += took
+	if !p.heard {
+		failAfter *= graceFactor
+	}
+	if !p.failed && p.missed >= 2 && p.silent >= failAfter {
+		p.failed = true
+		p.fall()
+	}
+}
+
+func (p *pulse) fall() { p.falls, p.steady = p.falls+1, 0 }
+
+// doubtful: it is silent, and nobody knows yet for how long.
+func (p *pulse) doubtful() bool { return !p.failed && (p.missed > 0 || !p.heard) }
+
+// proving: it fell too often to be used again already.
+func (p *pulse) proving(failAfter time.Duration) bool {
+	if p.falls <= trustedFalls {
+		return false
+	}
+	wait := failAfter
+	for n := trustedFalls + 1; n < p.falls && wait < forgiven; n++ {
+		wait *= 2
+	}
+	return p.steady < min(wait, forgiven)
+}

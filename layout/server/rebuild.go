@@ -1,0 +1,245 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
+	"corfu/layout"
+)
+
+// A unit that joined a chain at its tail has nothing of the older positions. They are copied to it in the background, in the
+// epoch that is active, from what every member of the chain shows to be durable: that is final, but for trims (rule R17 keeps
+// it in every later epoch). Once all is there the manager makes an epoch in which the unit joins the older segments, too; what is missing still is
+// copied while that one is sealed. Another epoch begins anew: what the unit has it is not sent twice, since it compares.
+
+const (
+	rebuildChunk = 1024                   // addresses, after which progress counts
+	rebuildRetry = time.Second            // after an error
+	rebuildPoll  = 100 * time.Millisecond // while a hole is in the way
+	// rebuildPatience is how many times a hole is looked at before the unit joins in spite of it.
+	rebuildPatience = 20
+)
+
+// rebuilder copies older positions while this server leads.
+type rebuilder struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+
+	// Of the manager.
+	epoch layout.Epoch
+	stop  context.CancelFunc
+	done  chan struct{}
+
+	mu   sync.Mutex
+	work []rebuilding
+}
+
+// rebuilding is how far a range is.
+type rebuilding struct {
+	copied
+	ready bool // all that can be copied is
+}
+
+// follow copies what the units of the active layout lack, and leaves what an older one lacked. The manager calls it in every round.
+func (r *rebuilder) follow(ctx context.Context, active *layout.Layout, ms *members) {
+	if active == nil || active.Epoch == r.epoch {
+		return
+	}
+	r.end()
+	r.epoch = active.Epoch
+	behind := active.Behind()
+	if len(behind) == 0 {
+		return
+	}
+	units := map[layout.UnitID]*member{}
+	for _, m := range ms.list {
+		if m.unit != 0 {
+			units[m.unit] = m
+		}
+	}
+	r.mu.Lock()
+	for _, x := range behind {
+		r.work = append(r.work, rebuilding{copied: copied{Range: x, below: x.From}})
+	}
+	r.mu.Unlock()
+	ctx, r.stop = context.WithCancel(ctx)
+	r.done = make(chan struct{})
+	go func() {
+		defer close(r.done)
+		r.run(ctx, active, units)
+	}()
+}
+
+// end stops copying and forgets everything.
+func (r *rebuilder) end() {
+	if r.stop != nil {
+		r.stop()
+		<-r.done
+		r.stop = nil
+	}
+	r.epoch = 0
+	r.mu.Lock()
+	r.work = nil
+	r.mu.Unlock()
+	r.metrics.rebuildLeft.Set(0)
+}
+
+// copied is what is ready to be handed over in the epoch that follows active.
+func (r *rebuilder) copied(active *layout.Layout) (list []copied) {
+	if active.Epoch != r.epoch {
+		return nil
+	}
+	for _, x := range r.progress() {
+		if x.ready {
+			list = append(list, x.copied)
+		}
+	}
+	return list
+}
+
+// progress shows how far everything is.
+func (r *rebuilder) progress() []rebuilding {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.work)
+}
+
+// run copies one range after the other, and then looks after holes, until ctx ends.
+func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[layout.UnitID]*member) {
+	r.log.Info("copying older positions to units that joined", "epoch", uint64(active.Epoch), "ranges", len(active.Behind()))
+	stalled := make([]int, len(r.progress()))
+	for ctx.Err() == nil {
+		pause := time.Duration(0)
+		for i, x := range r.progress() {
+			for x.below < x.To && pause == 0 && ctx.Err() == nil {
+				below, err := r.step(ctx, active, units, x.copied)
+				if err != nil && ctx.Err() == nil {
+					r.log.Warn("older positions are not copied", "unit", uint32(x.Unit), "err", err)
+					pause = rebuildRetry
+				} else if below == x.below { // a hole: sooner or later a client fills it
+					stalled[i]++
+					break
+				}
+				x.below = max(x.below, below)
+				r.note(i, x.below, false)
+			}
+			if pause == 0 && (x.below == x.To || stalled[i] > rebuildPatience) {
+				r.note(i, x.below, true)
+			}
+		}
+		sleep(ctx, max(pause, rebuildPoll))
+	}
+}
+
+func (r *rebuilder) note(i int, below layout.Address, ready bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i < len(r.work) {
+		r.work[i].below = below
+		r.work[i].ready = r.work[i].ready || ready
+	}
+	left := uint64(0)
+	for _, x := range r.work {
+		left += uint64(x.To - x.below)
+	}
+	r.metrics.rebuildLeft.Set(float64(left))
+}
+
+// step copies a chunk and gives the address below which all is settled at the unit: the same, if a hole is in the way.
+func (r *rebuilder) step(ctx context.Context, active *layout.Layout, units map[layout.UnitID]*member, x copied) (layout.Address, error) {
+	chain := active.Segments[x.Segment].Chains[x.Stripe].Units
+	settled := x.To
+	for _, u := range chain {
+		w, err := r.watermark(ctx, active, units[u])
+		if err != nil {
+			return x.below, err
+		}
+		settled = min(settled, w)
+	}
+	to := min(settled, x.below+rebuildChunk)
+	if to <= x.below {
+		return x.below, nil
+	}
+	began := time.Now()
+	bytes, err := r.copy(ctx, active, units, x, to)
+	if err != nil {
+		return x.below, err
+	}
+	r.metrics.rebuilt.Add(float64(bytes))
+	due := time.Duration(float64(bytes) / float64(r.cfg.RebuildRate) * float64(time.Second))
+	if !sleep(ctx, due-time.Since(began)) {
+		return x.below, ctx.Err()
+	}
+	return to, nil
+}
+
+// watermark is the address below which everything is durable at a unit that serves the epoch.
+func (r *rebuilder) watermark(ctx context.Context, active *layout.Layout, m *member) (layout.Address, error) {
+	if m == nil {
+		return 0, fmt.Errorf("not a member: %w", errUnreachable)
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	defer cancel()
+	a, err := m.units().State(ctx, &pb.UnitStateRequest{})
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", m.name, err)
+	}
+	if a.State != stateOpen || layout.Epoch(a.Promise) != active.Epoch {
+		return 0, fmt.Errorf("%s is %s at epoch %d, not open at %d", m.name, a.State, a.Promise, active.Epoch)
+	}
+	return layout.Address(a.Watermark), nil
+}
+
+// copy sends the unit what the chain has at addresses x.below to to-1, and returns once it is durable there.
+func (r *rebuilder) copy(ctx context.Context, active *layout.Layout, units map[layout.UnitID]*member, x copied, to layout.Address) (bytes int, err error) {
+	whole, err := active.With(layout.Change{Adopt: active.Behind()}, active.Epoch, active.Start)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(r.cfg.StallTimeout, func() { cancel(fmt.Errorf("%w for %v", errStalled, r.cfg.StallTimeout)) })
+	defer timer.Stop()
+	progress := func() { timer.Reset(r.cfg.StallTimeout) }
+	m := units[x.Unit]
+	if m == nil {
+		return 0, fmt.Errorf("unit %d: %w", x.Unit, errUnreachable)
+	}
+	stream, err := m.units().Backfill(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("%s: backfill: %w", m.name, err)
+	}
+	s := &sink{member: m, stream: counted{stream, &bytes}, progress: progress}
+	c := &copier{base: active, epoch: active.Epoch, copied: r.metrics.copied, sources: units, sinks: map[layout.UnitID]*sink{x.Unit: s},
+		cancel: cancel, progress: progress}
+	if err := s.send(&pb.ReconcileRequest{Header: &pb.ReconcileHeader{Layout: pbconv.Layout(whole)}}); err != nil {
+		return 0, err
+	}
+	chain := active.Segments[x.Segment].Chains[x.Stripe].Units
+	if err := c.copyRange(ctx, chain, []layout.UnitID{x.Unit}, x.below, to); err != nil {
+		return 0, err
+	}
+	return bytes, s.finish()
+}
+
+// counted counts the bytes of the pages that are sent.
+type counted struct {
+	grpc.ClientStreamingClient[pb.ReconcileRequest, pb.ReconcileReply]
+	bytes *int
+}
+
+func (c counted) Send(m *pb.ReconcileRequest) error {
+	for _, e := range m.Entries {
+		*c.bytes += len(e.Page)
+	}
+	return c.ClientStreamingClient.Send(m)
+}
