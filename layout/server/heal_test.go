@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -122,6 +123,44 @@ func TestSpareTakesNewPositionsAtOnce(t *testing.T) {
 	}
 	if c.spare.wipes != 1 || len(c.spare.entries) != 0 {
 		t.Errorf("the spare was wiped %d times and holds %v (rule R17)", c.spare.wipes, c.spare.entries)
+	}
+}
+
+// TestLeaderAndUnitDieTogether: the leader that follows never heard the unit, and goes on without it all the same; a spare joins and gets
+// the older positions. When the unit is back, the first leader's records say the same.
+func TestLeaderAndUnitDieTogether(t *testing.T) {
+	c := trioOf(withSpare(t), mortal)
+	l := c.open(1)
+	c.put(l, 0, wire.Durable, 100, 1, 2)
+	old := c.leader().cfg.ID
+	c.net.isolate(old)
+	c.units[1].die()
+	c.stopServer(old)
+	got := c.active("the spare has taken over", func(l *layout.Layout) bool {
+		return l.IsMember(5) && !l.IsMember(1) && len(l.Behind()) == 0
+	})
+	for _, chain := range chainsOf(got) {
+		if slices.Contains(chain, 1) || len(chain) != 2 {
+			t.Errorf("chains %v", chainsOf(got))
+		}
+	}
+	c.units[5] = c.spare
+	if h := c.held(5); !reflect.DeepEqual(h, map[uint64]string{0: "entry 100"}) {
+		t.Errorf("the spare holds %v", h)
+	}
+	c.units[1].restart()
+	c.restart(old)
+	await(t, "it stands by", func() error {
+		m, err := c.client().Status(context.Background(), &pb.StatusRequest{})
+		for _, x := range m.GetMembers() {
+			if x.Name == "unit 1" && x.Role == "spare" && x.State != stateUnreachable {
+				return err
+			}
+		}
+		return fmt.Errorf("%v, %v", m, err)
+	})
+	if st := c.agree(); !reflect.DeepEqual(st.Active(), got) {
+		t.Errorf("the records say\n%+v, it was\n%+v", st.Active(), got)
 	}
 }
 

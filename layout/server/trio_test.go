@@ -35,8 +35,11 @@ type trio struct {
 
 // newTrio starts three servers. Those whose leader is to die want a short election time-out; where one election too many, on a
 // machine that has no time for its heartbeats, would spoil what is shown, a long one.
-func newTrio(t *testing.T, election time.Duration) *trio {
-	c := &trio{cluster: newCluster(t), servers: map[uint16]*Server{}, net: &network{cut: map[uint16]bool{}, conns: map[net.Conn][2]uint16{}}}
+func newTrio(t *testing.T, election time.Duration) *trio { return trioOf(newCluster(t), election) }
+
+func trioOf(of *cluster, election time.Duration) *trio {
+	t := of.t
+	c := &trio{cluster: of, servers: map[uint16]*Server{}, net: &network{cut: map[uint16]bool{}, conns: map[net.Conn][2]uint16{}}}
 	var listeners [][2]net.Listener
 	for id := uint16(1); id <= 3; id++ {
 		l := [2]net.Listener{listen(t, control.FreePort), listen(t, control.FreePort)}
@@ -155,6 +158,12 @@ type asking struct {
 
 func (a asking) Get(ctx context.Context, q *pb.GetRequest, o ...grpc.CallOption) (*pb.Layout, error) {
 	return control.Ask(ctx, a.l, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.Layout, error) { return c.Get(ctx, q, o...) })
+}
+
+func (a asking) Status(ctx context.Context, q *pb.StatusRequest, o ...grpc.CallOption) (*pb.StatusReply, error) {
+	return control.Ask(ctx, a.l, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.StatusReply, error) {
+		return c.Status(ctx, q, o...)
+	})
 }
 
 func (a asking) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest, o ...grpc.CallOption) (*pb.Layout, error) {
