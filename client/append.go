@@ -98,17 +98,11 @@ func (a *attempt) run(ctx context.Context) (layout.Position, error) {
 	for {
 		v := l.current()
 		out, err := a.try(ctx, v)
-		if out == outUnknown {
-			var mine bool
-			if mine, err = a.settle(ctx, v, err); err != nil {
-				l.m.unknown.Inc()
-				err = &UnknownError{Position: a.pos, Cause: err}
-				a.recycle(true)
-				return 0, err
-			}
-			if out = outLost; mine {
-				out = outDone
-			}
+		if out, err = a.known(ctx, v, out, err); out == outUnknown {
+			l.m.unknown.Inc()
+			err = &UnknownError{Position: a.pos, Cause: err}
+			a.recycle(true)
+			return 0, err
 		}
 		var qerr error
 		if out != outDone { // a slot is free only when no payload is on its way to it (rule R6)
@@ -190,14 +184,13 @@ func (a *attempt) token(ctx context.Context, v *view) error {
 	if err := s.check(s.pipe.do(ctx, a.seq)); err != nil {
 		return err // the token, if one was taken, becomes a hole
 	}
-	w := wire.SeqWord(a.seq.Old(i))
-	if !w.Of(v.epoch()) {
-		s.fail(errStale)
-		return &sessionError{"sequencer", errStale} // rule R8: a token is good in its own epoch only
+	p, err := s.next(v, a.seq.Old(i))
+	if err != nil {
+		return err
 	}
 	a.l.m.tokens.Inc()
-	v.saw(w.Next() + 1)
-	return a.take(ctx, v, w.Next())
+	v.saw(p + 1)
+	return a.take(ctx, v, p)
 }
 
 // take makes the attempt one at position p, which was handed out in v's epoch.

@@ -262,12 +262,10 @@ func (l *Log) awaitDurableAt(ctx context.Context, v *view, at spot, f *frame) er
 	gen := v.layout.Geometry.Generation(at.a)
 	var b backoff
 	for n := 0; ; n++ {
-		f.b.Reset()
-		f.b.Read(f.word(0), at.s.word(at.a))
-		if err := at.s.check(f.do(ctx, at.s.reads)); err != nil {
+		w, err := l.readWord(ctx, at.s, at.a, f)
+		if err != nil {
 			return err
 		}
-		w := wire.Word(f.value(0))
 		switch classify(w, gen, v.epoch()) {
 		case foundPast:
 			return nil

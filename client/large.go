@@ -178,13 +178,10 @@ func (t *tearing) tokens(ctx context.Context) error {
 	if err := s.check(f.do(ctx, s.pipe)); err != nil {
 		return err // tokens that were taken become holes
 	}
-	w := wire.SeqWord(f.b.Old(i))
-	if !w.Of(v.epoch()) {
-		s.fail(errStale)
-		return &sessionError{"sequencer", errStale} // rule R8: tokens are good in their own epoch only
+	if t.first, err = s.next(v, f.b.Old(i)); err != nil {
+		return err
 	}
 	l.m.tokens.Add(float64(t.frag.Count))
-	t.first = w.Next()
 	v.saw(t.first + layout.Position(t.frag.Count))
 	return nil
 }
@@ -242,17 +239,11 @@ func (t *tearing) slot(ctx context.Context) (<-chan struct{}, error) {
 // fragment publishes what was loaded, finds out what became of it if that is not known, and gives the attempt back.
 func (a *attempt) fragment(ctx context.Context, v *view) (outcome, error) {
 	out, err := a.publish(ctx, v)
-	if out == outUnknown {
-		var mine bool
-		if mine, err = a.settle(ctx, v, err); err != nil {
-			a.recycle(true)
-			return outUnknown, err
-		}
-		if out = outLost; mine {
-			out = outDone
-		}
-	}
+	out, err = a.known(ctx, v, out, err)
 	switch out {
+	case outUnknown:
+		a.recycle(true)
+		return out, err
 	case outDone:
 		a.l.m.fragments.Inc()
 	case outLost:

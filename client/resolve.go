@@ -51,6 +51,20 @@ func (a *attempt) settle(ctx context.Context, v *view, cause error) (mine bool, 
 	return mine, err
 }
 
+// known is what a try came to: out and err, unless the outcome was unknown and settle finds out. It is outUnknown only if that fails.
+func (a *attempt) known(ctx context.Context, v *view, out outcome, err error) (outcome, error) {
+	if out != outUnknown {
+		return out, err
+	}
+	switch mine, err := a.settle(ctx, v, err); {
+	case err != nil:
+		return outUnknown, err
+	case mine:
+		return outDone, nil
+	}
+	return outLost, nil
+}
+
 func (a *attempt) content() content { return content{attempt: a.id, page: a.sealed()} }
 
 // settleSame decides the head's word in the attempt's own epoch.

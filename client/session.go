@@ -233,6 +233,17 @@ type seqSession struct {
 	word rdma.Remote
 }
 
+// next is the position that a word of the sequencer gives, in v's epoch. In any other it breaks the session (rule R8: a token is good in
+// its own epoch only).
+func (s *seqSession) next(v *view, word uint64) (layout.Position, error) {
+	w := wire.SeqWord(word)
+	if !w.Of(v.epoch()) {
+		s.fail(errStale)
+		return 0, &sessionError{s.who, errStale}
+	}
+	return w.Next(), nil
+}
+
 func (l *Log) openSequencer(ctx context.Context, v *view) (*seqSession, error) {
 	cc, err := l.control.get(v.layout.Sequencer.Control)
 	if err != nil {

@@ -45,13 +45,11 @@ func (l *Log) sequencerNext(ctx context.Context, v *view, f *frame) (layout.Posi
 	if err := s.check(f.do(ctx, s.pipe)); err != nil {
 		return 0, err
 	}
-	w := wire.SeqWord(f.value(0))
-	if !w.Of(v.epoch()) {
-		s.fail(errStale)
-		return 0, &sessionError{s.who, errStale}
+	p, err := s.next(v, f.value(0))
+	if err == nil {
+		v.saw(p)
 	}
-	v.saw(w.Next())
-	return w.Next(), nil
+	return p, err
 }
 
 // below tells whether p is known to be handed out; the sequencer is asked if need be. One that

@@ -79,13 +79,7 @@ func (l *Log) decideDown(ctx context.Context, v *view, place layout.Place, p lay
 	if err != nil {
 		return err
 	}
-	f.b.Reset()
-	f.b.Read(f.word(0), s.word(place.Address))
-	err = s.check(f.do(ctx, s.reads))
-	w := wire.Word(0)
-	if err == nil {
-		w = wire.Word(f.value(0))
-	}
+	w, err := l.readWord(ctx, s, place.Address, f)
 	l.put(f)
 	if err != nil {
 		return err

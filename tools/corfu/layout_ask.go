@@ -21,21 +21,26 @@ func (a *app) layoutShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "Print the layout in force", Args: cobra.NoArgs,
 		RunE: a.body(func(ctx context.Context, _ []string) error {
-			var l *layout.Layout
-			err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
-				m, err := c.Get(ctx, &pb.GetRequest{})
-				if err != nil {
-					return err
-				}
-				l, err = pbconv.ToLayout(m)
-				return err
-			})
+			l, err := a.getLayout(ctx)
 			if err != nil {
 				return err
 			}
 			return a.printLayout(l)
 		}),
 	}
+}
+
+// getLayout asks for the layout in force.
+func (a *app) getLayout(ctx context.Context) (l *layout.Layout, err error) {
+	err = a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
+		m, err := c.Get(ctx, &pb.GetRequest{})
+		if err != nil {
+			return err
+		}
+		l, err = pbconv.ToLayout(m)
+		return err
+	})
+	return l, err
 }
 
 func (a *app) layoutReconfigureCommand() *cobra.Command {

@@ -15,7 +15,6 @@ import (
 
 	"corfu/internal/control"
 	"corfu/internal/wire/pb"
-	"corfu/internal/wire/pbconv"
 	"corfu/layout"
 )
 
@@ -92,15 +91,7 @@ func (s *scrubbing) close() {
 
 // begin orders the pass at the units with these numbers; none: at all.
 func (s *scrubbing) begin(ctx context.Context, ids []uint) error {
-	var l *layout.Layout
-	err := s.a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
-		m, err := c.Get(ctx, &pb.GetRequest{})
-		if err != nil {
-			return err
-		}
-		l, err = pbconv.ToLayout(m)
-		return err
-	})
+	l, err := s.a.getLayout(ctx)
 	if err != nil {
 		return err
 	}
