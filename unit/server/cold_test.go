@@ -78,6 +78,7 @@ func coldRig(t *testing.T, n layout.Address) (m *mini, reads, writes *gate) {
 	r.stop()
 	reads, writes = newGate(), newGate()
 	r.cfg.ColdReaders = 4
+	r.cfg.ScrubRate = -1 // a scrub reads from the disk, too, and the tests count who does
 	r.cfg.Flash.Wrap = func(_ string, f flash.File) flash.File { return slowDisk{f, reads, writes} }
 	r.start()
 	t.Cleanup(func() { reads.open(); writes.open() }) // before the rig's own: it stops with nothing held
