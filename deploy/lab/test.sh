@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# test.sh: run in the lab the tests of every package whose test files mention CORFU_LAB, in one boot of the machine.
-# Compiled on the host, run in the guest in the package's directory, as go test would. Settings, beside the lab's own:
+# test.sh: run in the lab the tests of every package whose test files mention CORFU_LAB.
+# Compiled on the host, run in the guest in the package's directory, as go test would. Several machines are booted side by
+# side, since each keeps but one of the host's processors busy; a machine that is free takes the next package.
+# Settings, beside the lab's own:
+#   LAB_MACHINES      how many machines, default 2; one for each package at most. Each says which it is, as in "2| ok …"
 #   LAB_TEST_PKGS     only packages whose import path matches this extended regular expression
 #   LAB_TEST_ARGS     more flags for the test binaries, such as '-test.run Seal -test.v'
-#   LAB_TEST_TIMEOUT  limit for one package, as a Go duration, default 10m
+#   LAB_TEST_TIMEOUT  limit for one package, as a Go duration, default 20m
 # LAB_TIMEOUT, the limit for the whole run, is 1500 s here.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 repo=$(readlink -f "$here/../..")
 GO=${GO:-go}
 
-# in_guest LIST: LIST holds a line for each package: import path, directory, test binary.
+# in_guest LIST: LIST holds a line for each package: import path, directory, test binary. The folder of results is the
+# same on all machines; who can make the folder of a package there runs it.
 in_guest() {
 	local package dir binary beat began status failed=0 count=0 total
 	local -a flags
@@ -18,12 +22,13 @@ in_guest() {
 	read -ra flags <<<"${LAB_TEST_ARGS:-}"
 	while IFS=$'\t' read -r -u 3 package dir binary; do
 		count=$((count + 1))
+		mkdir "$LAB_RESULTS/taken-$count" 2>/dev/null || continue
 		echo "=== $package ($count of $total)"
 		began=$EPOCHREALTIME
 		heartbeat "$package" &
 		beat=$!
 		status=0
-		(cd "$dir" && "$binary" -test.paniconexit0 -test.timeout="${LAB_TEST_TIMEOUT:-10m}" "${flags[@]}" 3<&-) ||
+		(cd "$dir" && "$binary" -test.paniconexit0 -test.timeout="${LAB_TEST_TIMEOUT:-20m}" "${flags[@]}" 3<&-) ||
 			status=$?
 		kill "$beat"
 		wait "$beat" 2>/dev/null || true
@@ -51,9 +56,11 @@ heartbeat() {
 	done
 }
 
-# lab_packages: the import path and directory of each package to run.
+# lab_packages: the import path and directory of each package to run, those with most tests first: what takes long and
+# is begun last would have the other machines wait.
 lab_packages() {
 	{ grep -rl --include='*_test.go' --exclude-dir=build CORFU_LAB . || true; } | sed 's|/[^/]*$||' | sort -u |
+		while read -r dir; do printf '%s %s\n' "$(cat "$dir"/*_test.go | wc -c)" "$dir"; done | sort -rn | cut -d ' ' -f 2- |
 		xargs -r "$GO" list -f '{{.ImportPath}}	{{.Dir}}' | grep -E "^[^	]*(${LAB_TEST_PKGS:-.})" || true
 }
 
@@ -74,7 +81,7 @@ compile() {
 }
 
 if [ "${1-}" = --guest ]; then
-	in_guest "$2"
+	in_guest "$2" 2>&1 | sed -u "s/^/$3/" # pipefail: the tests' status
 	exit
 fi
 
@@ -93,9 +100,31 @@ if [ ! -s "$work/list" ]; then
 	echo "lab tests: nothing to run${LAB_TEST_PKGS:+ (LAB_TEST_PKGS=$LAB_TEST_PKGS)}" >&2
 	exit 1
 fi
-export LAB_TIMEOUT=${LAB_TIMEOUT:-1500}
-printf -v command '%q --guest %q' "$here/test.sh" "$work/list"
-"$here/lab" "$command" || status=$?
+packages=$(wc -l <"$work/list")
+machines=${LAB_MACHINES:-2}
+[[ $machines =~ ^[0-9]+$ && $machines -ge 1 ]] || {
+	echo "lab tests: LAB_MACHINES is a number from 1, not '$machines'" >&2
+	exit 2
+}
+[ "$machines" -le "$packages" ] || machines=$packages
+export LAB_TIMEOUT=${LAB_TIMEOUT:-1500} LAB_RESULTS=$work/results
+running=()
+trap 'kill "${running[@]}" 2>/dev/null; wait; exit 143' INT TERM
+for machine in $(seq "$machines"); do
+	mark=
+	[ "$machines" -eq 1 ] || mark="$machine| "
+	printf -v command '%q --guest %q %q' "$here/test.sh" "$work/list" "$mark"
+	"$here/lab" "$command" &
+	running+=($!)
+done
+for pid in "${running[@]}"; do
+	wait "$pid" || status=$?
+done
+taken=$(find "$work/results" -maxdepth 1 -name 'taken-*' | wc -l)
+if [ "$status" -eq 0 ] && [ "$taken" -ne "$packages" ]; then
+	echo "lab tests: $taken of $packages packages were run" >&2
+	status=1
+fi
 if [ "$status" -eq 0 ]; then
 	echo "lab tests: all passed"
 else
