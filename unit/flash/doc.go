@@ -47,7 +47,7 @@
 // # Locks
 //
 // growMu (who makes and removes segments), then mu (the table), then segment.mu (its file), then segment.fill
-// (its zeros) and trims.mu (its trims, held while they are written). None but segment.mu, for reading, and fill, for one piece, is held
+// (its zeros) and trims.turn (its trims, held while they are written). None but segment.mu, for reading, and fill, for one piece, is held
 // during I/O to pages. A volume has locks of its own, behind all these; turns.mu (whose
 // read is next) stands alone.
 package flash

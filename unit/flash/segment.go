@@ -149,7 +149,7 @@ func (s *Store) make(n uint64) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &segment{s: s, n: n, file: s.wrap(n, f), trims: trims{record: x.trimTwin(n)}}
+	g := &segment{s: s, n: n, file: s.wrap(n, f), trims: newTrims(x.trimTwin(n))}
 	g.fresh.Store(s.vol.slow())
 	g.touch()
 	if err := s.accountFor(g); err != nil {

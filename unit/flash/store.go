@@ -187,7 +187,7 @@ func (s *Store) start(id layout.UnitID) error {
 		return err
 	}
 	for _, n := range ns {
-		g := &segment{s: s, n: n}
+		g := &segment{s: s, n: n, trims: newTrims(twin{})}
 		used, err := s.vol.used(n)
 		if err != nil {
 			return err
