@@ -36,16 +36,16 @@ build: go-present ## build bin/corfu
 demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
 	bin/corfu demo
 
-test: deps vet lint test-unit test-sim test-lab test-powercut ## everything: vet, lint, tests with the race detector, simulation, tests over verbs in the lab, two power cuts
+test: deps vet lint test-unit test-sim model test-lab test-powercut ## everything: vet, lint, tests with the race detector, simulation, models, tests over verbs in the lab, two power cuts
 
 test-unit: go-present ## tests with the race detector, without the lab
 	$(GO) test -race ./...
 
 sim: go-present ## RUNS=2000 simulated clusters with faults from SEED=1 on; SEED=n RUNS=1 replays one
-	$(GO) test ./internal/sim -count=1 -timeout 30m -v -run '^TestSeeds$$' -args -sim.seed=$(SEED) -sim.runs=$(RUNS)
+	@internal/sim/run $(SEED) $(RUNS)
 
 test-sim: sim ## what CI simulates: 2000 seeds, and every broken rule is found
-	$(GO) test ./internal/sim -count=1 -timeout 10m -tags mutants -run '^TestFinds'
+	$(GO) test ./internal/sim -count=1 -timeout 10m -tags mutants -run '^TestFinds|^TestR12'
 
 test-lab: go-present ## the tests over verbs, on Soft-RoCE in the lab
 	deploy/lab/test.sh
@@ -94,7 +94,7 @@ lint: vet
 		[ -z "$$unformatted" ] || { echo "not formatted (make fmt): $$unformatted" >&2; exit 1; }
 	$(GO) run $(STATICCHECK) ./...
 	@if command -v shellcheck >/dev/null; then set -x; \
-		shellcheck .ci/run $$(grep -rlIE '^#!/(usr/)?bin/(env )?(ba)?sh' deploy docs/model); fi
+		shellcheck .ci/run $$(grep -rlIE '^#!/(usr/)?bin/(env )?(ba)?sh' deploy docs/model internal); fi
 
 proto: go-present ## generate the Go code of internal/wire/pb anew
 	deploy/apt-missing protobuf-compiler

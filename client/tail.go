@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -70,6 +71,9 @@ func (l *Log) below(ctx context.Context, v *view, p layout.Position, f *frame) (
 
 // chainShowsEpoch reads the epoch word of every replica, and fails with errStale if one shows another epoch than v's.
 func (l *Log) chainShowsEpoch(ctx context.Context, v *view, c layout.Chain, f *frame) error {
+	if mutant.R12 {
+		return nil
+	}
 	for _, id := range c.Units {
 		s, err := v.unit(ctx, id)
 		if err != nil {

@@ -49,7 +49,7 @@ var mayImport = []struct {
 	{"rdma/rdmatest", []string{"rdma"}},
 
 	// The servers put a core to work.
-	{"layout/server", []string{"layout", "internal/wire/...", "internal/control", "internal/promset", "rdma"}},
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/control", "internal/mutant", "internal/promset", "rdma"}},
 	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/control", "internal/promset", "rdma"}},
 	{"unit/flash", []string{"unit", "layout", "internal/wire"}},
 	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "internal/mutant", "internal/promset", "rdma"}},

@@ -9,5 +9,10 @@ const (
 	R9  = false
 	R10 = false
 	R11 = false
+	R12 = false
 	R15 = false
+	R16 = false
+	R18 = false
+	R19 = false
+	R20 = false
 )

@@ -23,6 +23,22 @@ type Shape struct {
 	Chains, Replicas int
 	Layouts          int // layout servers
 	Durability       layout.Durability
+
+	// Heals: members that fail are left out, until one unit of a chain is left. If not, everything waits until they are back.
+	Heals   bool
+	Spares  int  // units beside those of the chains
+	Standby bool // a second sequencer
+}
+
+// members is how many units the chains have at first.
+func (s Shape) members() int { return s.Chains * s.Replicas }
+
+// sequencers is how many there are.
+func (s Shape) sequencers() int {
+	if s.Standby {
+		return 2
+	}
+	return 1
 }
 
 // cluster is every server of a run.
@@ -37,10 +53,10 @@ type cluster struct {
 	raised *alarmLog
 
 	mu      sync.Mutex
-	units   []*unitLife
-	seq     *seqLife
-	layouts []*layoutserver.Server
-	names   []string // of the layout servers
+	units   []*unitLife   // nil: down
+	seqs    []*seqLife    // nil: down
+	layouts []*layoutLife // nil: down
+	names   []string      // of the layout servers
 	clients []*client.Log
 	hosts   []*Host // of the clients
 }
@@ -59,10 +75,15 @@ type seqLife struct {
 	srv  *seqserver.Server
 }
 
+type layoutLife struct {
+	host *Host
+	end  *endpoint
+	srv  *layoutserver.Server
+}
+
 func unitName(id int) string   { return fmt.Sprintf("unit%d", id) }
 func layoutName(id int) string { return fmt.Sprintf("layout%d", id) }
-
-const seqName = "seq1"
+func seqName(id int) string    { return fmt.Sprintf("seq%d", id) }
 
 // geometry is as small as windows and sessions can be.
 var geometry = layout.Geometry{PageSize: 4096, Window: 64, SessionSlots: 8, MaxSessions: 12}
@@ -75,16 +96,20 @@ func start(f *Fabric, dir string, s Shape, scan time.Duration, log *slog.Logger)
 	}
 	raised := newAlarmLog(under)
 	c := &cluster{f: f, dir: dir, shape: s, scan: scan, raised: raised, log: slog.New(raised), raft: newConsensus(f)}
-	for i := range s.Chains * s.Replicas {
+	for i := range s.members() + s.Spares {
 		c.units = append(c.units, nil)
 		if err := c.startUnit(i + 1); err != nil {
 			return nil, err
 		}
 	}
-	if err := c.startSeq(); err != nil {
-		return nil, err
+	for i := range s.sequencers() {
+		c.seqs = append(c.seqs, nil)
+		if err := c.startSeq(i + 1); err != nil {
+			return nil, err
+		}
 	}
 	for i := range s.Layouts {
+		c.layouts, c.names = append(c.layouts, nil), append(c.names, layoutName(i+1)+":control")
 		if err := c.startLayout(i + 1); err != nil {
 			return nil, err
 		}
@@ -115,43 +140,57 @@ func (c *cluster) startUnit(id int) error {
 
 func (c *cluster) unitDir(id int) string { return filepath.Join(c.dir, unitName(id)) }
 
-func (c *cluster) startSeq() error {
-	h := c.f.NewHost(seqName)
-	s := &seqLife{host: h, end: h.Control(seqName+":control", true)}
+func (c *cluster) startSeq(id int) error {
+	name := seqName(id)
+	h := c.f.NewHost(name)
+	s := &seqLife{host: h, end: h.Control(name+":control", true)}
 	var err error
 	s.srv, err = seqserver.Start(context.Background(), seqserver.Config{
-		ID: 1, Dir: filepath.Join(c.dir, seqName), Device: h, Listener: s.end, Logger: c.log.With("sequencer", 1),
+		ID: layout.SequencerID(id), Dir: filepath.Join(c.dir, name), Device: h, Listener: s.end, Logger: c.log.With("sequencer", id),
 	})
 	if err != nil {
-		return fmt.Errorf("sequencer: %w", err)
+		return fmt.Errorf("sequencer %d: %w", id, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.seq = s
+	c.seqs[id-1] = s
 	return nil
 }
 
 func (c *cluster) startLayout(id int) error {
 	name := layoutName(id)
 	h := c.f.NewHost(name)
-	s, err := layoutserver.Start(context.Background(), layoutserver.Config{
-		ID: uint16(id), ControlListener: h.Control(name+":control", false), Consensus: c.raft.join(h), DialOptions: h.DialOptions(),
-		Bootstrap: c.template(), Poll: 20 * time.Millisecond,
-		// All members are waited for: crashes of the plan keep the promise only of chains that lose nobody for good.
-		FailAfter: 2 * time.Second, MinReplicas: c.shape.Replicas, CallTimeout: 3 * time.Second, StallTimeout: 3 * time.Second, Logger: c.log.With("layout", id),
+	s := &layoutLife{host: h, end: h.Control(name+":control", false)}
+	failAfter, least := 2*time.Second, c.shape.Replicas
+	if c.shape.Heals {
+		failAfter, least = 200*time.Millisecond, 1
+	}
+	var err error
+	s.srv, err = layoutserver.Start(context.Background(), layoutserver.Config{
+		ID: uint16(id), ControlListener: s.end, Consensus: c.raft.join(h), DialOptions: h.DialOptions(),
+		Bootstrap: c.template(), Poll: 20 * time.Millisecond, FailAfter: failAfter, MinReplicas: least,
+		CallTimeout: 3 * time.Second, StallTimeout: 3 * time.Second, Logger: c.log.With("layout", id),
 	})
 	if err != nil {
 		return fmt.Errorf("layout server %d: %w", id, err)
 	}
-	c.layouts = append(c.layouts, s)
-	c.names = append(c.names, name+":control")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.layouts[id-1] = s
 	return nil
 }
 
 // template is the log to be founded.
 func (c *cluster) template() *layout.Layout {
-	l := &layout.Layout{Geometry: geometry, Durability: c.shape.Durability, Sequencer: layout.Sequencer{ID: 1, Control: seqName + ":control"}}
+	l := &layout.Layout{Geometry: geometry, Durability: c.shape.Durability, Sequencer: layout.Sequencer{ID: 1, Control: seqName(1) + ":control"}}
 	l.Log[0] = 7
+	if c.shape.Standby {
+		l.Standbys = []layout.Sequencer{{ID: 2, Control: seqName(2) + ":control"}}
+	}
+	for i := range c.shape.Spares {
+		id := c.shape.members() + i + 1
+		l.Spares = append(l.Spares, layout.Unit{ID: layout.UnitID(id), Control: unitName(id) + ":control"})
+	}
 	seg := layout.Segment{}
 	for i := range c.shape.Chains {
 		var ch layout.Chain
@@ -181,27 +220,48 @@ func (c *cluster) open(ctx context.Context, name string, o client.Options) (*cli
 	return l, nil
 }
 
-// crashUnit ends a unit: what is not on its flash is lost.
-func (c *cluster) crashUnit(id int, noisy bool) {
+// killUnit takes a unit from its flash and its network at once; what is not on flash is lost. bury has to follow. False: it is down.
+func (c *cluster) killUnit(id int, noisy bool) (bury func(), ok bool) {
 	c.mu.Lock()
 	u := c.units[id-1]
 	c.units[id-1] = nil
 	c.mu.Unlock()
+	if u == nil {
+		return nil, false
+	}
 	u.disk.die()
-	c.bury(u.host, u.end, noisy, u.srv.Close)
+	u.host.Kill(noisy)
+	return func() { c.bury(u.host, u.end, u.srv.Close) }, true
 }
 
-func (c *cluster) crashSeq(noisy bool) {
+// killSeq is killUnit of a sequencer.
+func (c *cluster) killSeq(id int, noisy bool) (bury func(), ok bool) {
 	c.mu.Lock()
-	s := c.seq
-	c.seq = nil
+	s := c.seqs[id-1]
+	c.seqs[id-1] = nil
 	c.mu.Unlock()
-	c.bury(s.host, s.end, noisy, s.srv.Close)
+	if s == nil {
+		return nil, false
+	}
+	s.host.Kill(noisy)
+	return func() { c.bury(s.host, s.end, s.srv.Close) }, true
 }
 
-// bury kills a host, and ends the goroutines of the process that ran there.
-func (c *cluster) bury(h *Host, e *endpoint, noisy bool, end func() error) {
-	h.Kill(noisy)
+// killLayout is killUnit of a layout server. What it knows is in the log of commands.
+func (c *cluster) killLayout(id int, noisy bool) (bury func(), ok bool) {
+	c.mu.Lock()
+	s := c.layouts[id-1]
+	c.layouts[id-1] = nil
+	c.mu.Unlock()
+	if s == nil {
+		return nil, false
+	}
+	s.host.Kill(noisy)
+	return func() { c.bury(s.host, s.end, s.srv.Close) }, true
+}
+
+// bury ends the goroutines of the process that ran on a host.
+func (c *cluster) bury(h *Host, e *endpoint, end func() error) {
 	c.f.Resume(h.name)
 	_ = e.Close()
 	e.take() // a call that runs holds locks
@@ -216,14 +276,18 @@ func (c *cluster) close() {
 		_ = l.Close()
 	}
 	for _, l := range c.layouts {
-		_ = l.Close()
+		if l != nil {
+			c.bury(l.host, l.end, l.srv.Close)
+		}
 	}
-	if c.seq != nil {
-		_ = c.seq.srv.Close()
+	for _, s := range c.seqs {
+		if s != nil {
+			c.bury(s.host, s.end, s.srv.Close)
+		}
 	}
 	for _, u := range c.units {
 		if u != nil {
-			_ = u.srv.Close()
+			c.bury(u.host, u.end, u.srv.Close)
 		}
 	}
 }

@@ -15,50 +15,103 @@ import (
 	"corfu/unit/flash"
 )
 
-// compare reads the flash of all units, which are stopped: the replicas of a chain hold the same, but for trims that did not come
-// through everywhere.
-func (c *cluster) compare(halfTrimmed map[layout.Position]bool) error {
-	type held struct {
-		state wire.State
-		page  []byte
-		p     layout.Position
+// held is what a unit has on flash at one address.
+type held struct {
+	state wire.State
+	page  []byte
+}
+
+// store is what a unit has on flash.
+type store struct {
+	below layout.Address // all below were given up by trims of a prefix, whatever is still there
+	all   map[layout.Address]held
+}
+
+func (s *store) at(a layout.Address) held {
+	if a < s.below {
+		return held{state: wire.Trimmed}
 	}
-	var errs []error
-	for _, ch := range c.template().Segments[0].Chains {
-		var first map[layout.Address]held
-		for _, u := range ch.Units {
-			in, err := flash.OpenInspector(c.unitDir(int(u)))
-			if err != nil {
-				return err
-			}
-			all := map[layout.Address]held{}
-			err = in.Scan(0, math.MaxUint64, func(x flash.Found) error {
-				if x.State != wire.Empty {
-					page := x.Page
-					if x.State != wire.Durable {
-						page = nil // marks of junk and trims name an epoch, which may differ
-					}
-					all[x.Address] = held{x.State, bytes.Clone(page), x.Position}
-				}
-				return nil
-			})
-			if err = errors.Join(err, in.Close()); err != nil {
-				return err
-			}
-			if first == nil {
-				first = all
-				continue
-			}
-			for a := range max(highest(first), highest(all)) {
-				x, y := first[a], all[a]
-				if (x.state == wire.Trimmed || y.state == wire.Trimmed) && halfTrimmed[max(x.p, y.p)] {
-					continue
-				}
-				if x.state != y.state || !bytes.Equal(x.page, y.page) {
-					errs = append(errs, fmt.Errorf("address %d: %v at unit %d, %v at unit %d, or other bytes", a, x.state, ch.Units[0], y.state, u))
-				}
-			}
+	return s.all[a]
+}
+
+// compare reads the flash of all units, which are stopped: the replicas of a chain of the last layout hold the same, but for trims
+// that did not come through everywhere.
+func (c *cluster) compare(halfTrimmed map[layout.Position]bool) error {
+	units := map[layout.UnitID]*store{}
+	for i, u := range c.units {
+		if u == nil {
+			continue // it is lost
 		}
+		s, err := readFlash(c.unitDir(i + 1))
+		if err != nil {
+			return err
+		}
+		units[layout.UnitID(i+1)] = s
+	}
+	var last *layout.Layout
+	c.raft.look(func(s *layout.State) { last = s.Active() })
+	var errs []error
+	stripes := 0
+	for _, seg := range last.Segments {
+		stripes = max(stripes, len(seg.Chains))
+	}
+	var top layout.Address
+	for _, s := range units {
+		top = max(top, highest(s.all))
+	}
+	for p := range layout.Position(top) * layout.Position(stripes) {
+		place, err := last.Locate(p)
+		if err != nil {
+			return err
+		}
+		if err := same(units, p, place, halfTrimmed); err != nil {
+			errs = append(errs, fmt.Errorf("position %d: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func readFlash(dir string) (*store, error) {
+	in, err := flash.OpenInspector(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &store{below: in.Meta().TrimmedBelow, all: map[layout.Address]held{}}
+	err = in.Scan(0, math.MaxUint64, func(x flash.Found) error {
+		if x.State != wire.Empty {
+			page := x.Page
+			if x.State != wire.Durable {
+				page = nil // marks of junk and trims name an epoch, which may differ
+			}
+			s.all[x.Address] = held{x.State, bytes.Clone(page)}
+		}
+		return nil
+	})
+	return s, errors.Join(err, in.Close())
+}
+
+// same compares the living units of a chain at one address.
+func same(units map[layout.UnitID]*store, p layout.Position, at layout.Place, halfTrimmed map[layout.Position]bool) error {
+	var errs []error
+	var first layout.UnitID
+	for _, u := range at.Chain.Units {
+		switch {
+		case units[u] == nil:
+			continue
+		case first == 0:
+			first = u
+			continue
+		}
+		x, y := units[first].at(at.Address), units[u].at(at.Address)
+		if (x.state == wire.Trimmed || y.state == wire.Trimmed) && halfTrimmed[p] {
+			continue
+		}
+		if x.state != y.state || !bytes.Equal(x.page, y.page) {
+			errs = append(errs, fmt.Errorf("address %d: %v at unit %d, %v at unit %d, or other bytes", at.Address, x.state, first, y.state, u))
+		}
+	}
+	if first == 0 {
+		errs = append(errs, fmt.Errorf("chain %v has no unit left", at.Chain.Units))
 	}
 	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"corfu/layout"
 	"corfu/layout/server"
 )
 
@@ -19,6 +20,7 @@ type consensus struct {
 
 	mu      sync.Mutex
 	log     [][]byte
+	state   *layout.State // what the log amounts to, for the run's own eyes
 	term    uint64
 	members []*peer
 	changed chan struct{} // closed when somebody begins or ends to think it leads
@@ -38,10 +40,10 @@ type peer struct {
 var _ server.Consensus = (*peer)(nil)
 
 func newConsensus(f *Fabric) *consensus {
-	return &consensus{f: f, rand: f.chance("consensus"), changed: make(chan struct{})}
+	return &consensus{f: f, rand: f.chance("consensus"), state: layout.NewState(), changed: make(chan struct{})}
 }
 
-// join gives a layout server's way in. It has everything that was committed.
+// join gives a layout server's way in. It has everything that was committed, or hears of it as soon as it is to lead.
 func (c *consensus) join(h *Host) func(raft.FSM) (server.Consensus, error) {
 	return func(fsm raft.FSM) (server.Consensus, error) {
 		c.mu.Lock()
@@ -73,6 +75,13 @@ func (c *consensus) depose() {
 			p.set(0)
 		}
 	}
+}
+
+// look calls fn with what was committed. Nothing is committed meanwhile.
+func (c *consensus) look(fn func(*layout.State)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fn(c.state)
 }
 
 // wait is the time of a round of messages among the servers.
@@ -124,6 +133,9 @@ func (p *peer) Apply(command []byte) (any, error) {
 		return nil, errLost
 	}
 	c.log = append(c.log, append([]byte(nil), command...))
+	if cmd, err := layout.DecodeCommand(command); err == nil {
+		_, _ = c.state.Apply(cmd)
+	}
 	p.catchUp()
 	a := p.last
 	c.mu.Unlock()

@@ -1,15 +1,11 @@
 package sim
 
 import (
-	"context"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
-	"corfu/internal/control"
-	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
 
@@ -18,7 +14,8 @@ type injector struct {
 	*run
 	rand    *rand.Rand
 	wg      sync.WaitGroup
-	crashed map[int]bool // chains that lost a unit's memory
+	crashed map[layout.UnitID]layout.Epoch // units that lost their memory, and the highest epoch there was then
+	gone    map[int]bool                   // sequencers that were lost for good
 }
 
 // faults are what may happen, each as often as it stands here.
@@ -31,17 +28,22 @@ var faults = []struct {
 	{"crash under a CAS", (*injector).crashUnderCAS}, {"crash under a CAS", (*injector).crashUnderCAS},
 	{"pause", (*injector).pause}, {"pause", (*injector).pause},
 	{"cut", (*injector).cut}, {"cut", (*injector).cut},
+	{"partition", (*injector).partition},
 	{"crash unit", (*injector).crashUnit}, {"crash unit", (*injector).crashUnit},
 	{"crash sequencer", (*injector).crashSeq},
 	{"power cut", (*injector).powerCut}, {"power cut", (*injector).powerCut},
 	{"reconfigure", (*injector).reconfigure}, {"reconfigure", (*injector).reconfigure}, {"reconfigure", (*injector).reconfigure},
 	{"elect", (*injector).elect}, {"elect", (*injector).elect},
 	{"kill client", (*injector).killClient},
+	{"crash layout server", (*injector).crashLayout},
+	{"lose unit", (*injector).loseUnit}, {"lose unit", (*injector).loseUnit},
+	{"lose sequencer", (*injector).loseSeq},
+	{"fail over", (*injector).failOver},
 }
 
 // inject brings faults until there are enough or stop is closed, and returns when all are over.
 func (x *run) inject(stop <-chan struct{}) {
-	in := &injector{run: x, rand: x.c.f.chance("faults"), crashed: map[int]bool{}}
+	in := &injector{run: x, rand: x.c.f.chance("faults"), crashed: map[layout.UnitID]layout.Epoch{}, gone: map[int]bool{}}
 	defer in.wg.Wait()
 	x.c.f.setLoss(x.Weird.Lost, x.Weird.Duplicate)
 	for range x.Faults {
@@ -103,42 +105,28 @@ func (x *injector) breakUnderCAS() {
 	}
 }
 
-// crashUnderCAS crashes the unit that the next CAS goes to.
-func (x *injector) crashUnderCAS() {
-	d, back, noisy := x.upTo(10*latencyMax), x.some(), x.rand.IntN(2) == 0
-	sprung := make(chan string, 1)
-	x.c.f.Trap(func(c *conn) { sprung <- c.peer.host.name })
-	x.wg.Go(func() {
-		var u int
-		select {
-		case name := <-sprung:
-			_, _ = fmt.Sscanf(name, "unit%d", &u)
-		case <-time.After(100 * time.Millisecond):
-			return
-		}
-		time.Sleep(d)
-		x.mu.Lock()
-		may := x.mayCrash(u)
-		x.mu.Unlock()
-		if may {
-			x.crash(u, back, noisy)
-		}
-	})
+// hosts names all hosts.
+func (x *injector) hosts() []string {
+	var names []string
+	for i := range x.c.units {
+		names = append(names, unitName(i+1))
+	}
+	for i := range x.Shape.sequencers() {
+		names = append(names, seqName(i+1))
+	}
+	for i := range x.Shape.Layouts {
+		names = append(names, layoutName(i+1))
+	}
+	for i := range x.Clients {
+		names = append(names, clientName(i))
+	}
+	return names
 }
 
 // anyHost names a host by chance.
 func (x *injector) anyHost() string {
-	n := len(x.c.units)
-	switch k := x.rand.IntN(n + 1 + x.Shape.Layouts + x.Clients); {
-	case k < n:
-		return unitName(k + 1)
-	case k == n:
-		return seqName
-	case k <= n+x.Shape.Layouts:
-		return layoutName(k - n)
-	default:
-		return clientName(k - n - 1 - x.Shape.Layouts)
-	}
+	names := x.hosts()
+	return names[x.rand.IntN(len(names))]
 }
 
 func (x *injector) pause() {
@@ -146,6 +134,27 @@ func (x *injector) pause() {
 	x.h.note("fault: %s pauses for %v", h, d)
 	x.c.f.Pause(h)
 	x.later(d, func() { x.c.f.Resume(h) })
+}
+
+// partition cuts the network in two.
+func (x *injector) partition() {
+	var sides [2][]string
+	for _, h := range x.hosts() {
+		i := x.rand.IntN(2)
+		sides[i] = append(sides[i], h)
+	}
+	d := x.some()
+	x.h.note("fault: no way between %v and %v for %v", sides[0], sides[1], d)
+	block := func(cut bool) {
+		for _, a := range sides[0] {
+			for _, b := range sides[1] {
+				x.c.f.Block(a, b, cut)
+				x.c.f.Block(b, a, cut)
+			}
+		}
+	}
+	block(true)
+	x.later(d, func() { block(false) })
 }
 
 func (x *injector) cut() {
@@ -160,105 +169,6 @@ func (x *injector) cut() {
 		x.c.f.Block(a, b, false)
 		x.c.f.Block(b, a, false)
 	})
-}
-
-// mayCrash tells whether a unit may lose its memory now. Under memory durability every chain has to keep an intact member,
-// which is the promise's assumption: one crash for each chain.
-func (x *injector) mayCrash(unit int) bool {
-	chain := (unit - 1) / x.Shape.Replicas
-	if x.Shape.Durability == layout.Memory && x.crashed[chain] {
-		return false
-	}
-	x.crashed[chain] = true
-	return true
-}
-
-func (x *injector) crashUnit() {
-	u := 1 + x.rand.IntN(len(x.c.units))
-	x.mu.Lock()
-	may := x.mayCrash(u)
-	x.mu.Unlock()
-	if may {
-		x.crash(u, x.some(), x.rand.IntN(2) == 0)
-	}
-}
-
-// crash ends a unit and starts it again after a time.
-func (x *injector) crash(u int, after time.Duration, noisy bool) {
-	x.c.mu.Lock()
-	down := x.c.units[u-1] == nil
-	x.c.mu.Unlock()
-	if down {
-		return
-	}
-	x.h.note("fault: unit %d crashes, back after %v, noisy: %v", u, after, noisy)
-	x.wg.Go(func() {
-		x.c.crashUnit(u, noisy)
-		time.Sleep(after)
-		if err := x.c.startUnit(u); err != nil {
-			x.fail(fmt.Errorf("unit %d does not start after a crash: %w", u, err))
-		}
-		x.h.note("unit %d is back", u)
-	})
-}
-
-func (x *injector) crashSeq() {
-	x.c.mu.Lock()
-	down := x.c.seq == nil
-	x.c.mu.Unlock()
-	if down {
-		return
-	}
-	d, noisy := x.some(), x.rand.IntN(2) == 0
-	x.h.note("fault: the sequencer crashes, back after %v", d)
-	x.wg.Go(func() {
-		x.c.crashSeq(noisy)
-		time.Sleep(d)
-		if err := x.c.startSeq(); err != nil {
-			x.fail(fmt.Errorf("the sequencer does not start after a crash: %w", err))
-		}
-	})
-}
-
-// powerCut crashes all units at once; each comes back in its own time.
-func (x *injector) powerCut() {
-	if x.Shape.Durability == layout.Memory {
-		x.crashUnit()
-		return
-	}
-	for u := range x.c.units {
-		x.crash(u+1, x.some(), false)
-	}
-	x.crashSeq()
-}
-
-func (x *injector) reconfigure() {
-	i := x.rand.IntN(x.Shape.Layouts)
-	h := x.admin()
-	x.h.note("fault: layout server %d is asked for a new epoch", i+1)
-	x.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
-		cc, err := control.Dial(x.c.names[i], h.DialOptions()...)
-		if err != nil {
-			x.fail(err)
-			return
-		}
-		defer cc.Close()
-		m, err := pb.NewLayoutServiceClient(cc).Reconfigure(ctx, &pb.ReconfigureRequest{Reason: "sim"})
-		x.h.note("layout server %d: epoch %d, %v", i+1, m.GetEpoch(), err)
-	})
-}
-
-// admin is the host of whoever asks for epochs.
-func (x *injector) admin() *Host { return x.c.f.NewHost("admin") }
-
-// elect makes one of the layout servers the leader of a new term. The leader before it goes on for a while: two reconfigurers.
-func (x *injector) elect() {
-	h, d := layoutName(1+x.rand.IntN(x.Shape.Layouts)), x.some()
-	x.h.note("fault: %s leads, the leader before it learns of that after %v", h, d)
-	x.c.raft.elect(h)
-	x.later(d, x.c.raft.depose)
 }
 
 func (x *injector) killClient() {

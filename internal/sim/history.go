@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,6 +94,7 @@ type History struct {
 	ops   []porcupine.Operation
 	lost  map[string]error // payloads of appends that failed for certain
 	tails []tailOp
+	ends  []layout.Position // of prefixes that were trimmed
 	trace []string
 	began time.Time
 }
@@ -119,7 +121,7 @@ func (h *History) note(format string, args ...any) {
 }
 
 func (h *History) add(id int, in call, out string, called, returned int64) {
-	h.note("client %d: %s %d %q → %q [%d, %d]", id, in.kind, in.p, in.arg, out, called, returned)
+	h.note("client %d: %s %d %.12q → %.12q [%d, %d]", id, in.kind, in.p, in.arg, out, called, returned)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ops = append(h.ops, porcupine.Operation{ClientId: id, Input: in, Output: out, Call: called, Return: returned})
@@ -156,6 +158,8 @@ func (h *History) read(ctx context.Context, l *client.Log, id int, p layout.Posi
 		out = wasUnwritten
 	case errors.Is(err, client.ErrTrimmed):
 		out = wasTrimmed
+	case errors.Is(err, client.ErrFragment):
+		return nil // what it belongs to is read where that begins
 	default:
 		h.note("client %d: read %d: %v", id, p, err)
 		return err
@@ -181,6 +185,23 @@ func (h *History) trim(ctx context.Context, l *client.Log, id int, p layout.Posi
 		return
 	}
 	h.add(id, call{p: p, kind: isTrim}, "", called, h.tick())
+}
+
+// trimPrefix is a trim of every position below p.
+func (h *History) trimPrefix(ctx context.Context, l *client.Log, id int, p layout.Position) {
+	h.mu.Lock()
+	h.ends = append(h.ends, p)
+	h.mu.Unlock()
+	called := h.tick()
+	err := l.TrimPrefix(ctx, p)
+	returned := h.tick()
+	if err != nil {
+		h.note("client %d: trim the prefix below %d: %v", id, p, err)
+		returned = math.MaxInt64
+	}
+	for q := range p {
+		h.add(id, call{p: q, kind: isTrim}, "", called, returned)
+	}
 }
 
 func (h *History) tail(ctx context.Context, l *client.Log, id int) (layout.Position, error) {
@@ -211,7 +232,7 @@ func (h *History) halfTrimmed() map[layout.Position]bool {
 // check gives everything that is wrong with the history.
 func (h *History) check() error {
 	errs := []error{h.checkPayloads(), h.checkTails()}
-	for _, part := range byPosition(h.ops) {
+	for _, part := range byPosition(h.withoutRests()) {
 		switch porcupine.CheckOperationsTimeout(register, part, 10*time.Second) {
 		case porcupine.Illegal:
 			errs = append(errs, fmt.Errorf("position %d is not linearizable", part[0].Input.(call).p))
@@ -220,6 +241,22 @@ func (h *History) check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// withoutRests leaves out reads of what is left of large entries that began in a trimmed prefix and ended behind it: they
+// read as trimmed, although nobody trimmed that position.
+func (h *History) withoutRests() []porcupine.Operation {
+	begins := map[layout.Position]bool{}
+	for _, op := range h.ops {
+		if in := op.Input.(call); in.kind == isAppend || in.kind == isMaybe {
+			begins[in.p] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(h.ops), func(op porcupine.Operation) bool {
+		in := op.Input.(call)
+		return in.kind == isRead && op.Output == wasTrimmed && !begins[in.p] &&
+			slices.ContainsFunc(h.ends, func(end layout.Position) bool { return end <= in.p && in.p < end+largest-1 })
+	})
 }
 
 // checkPayloads: a payload is read at the position of its append alone, and one that failed for certain nowhere.

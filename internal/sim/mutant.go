@@ -17,6 +17,7 @@ const (
 	VolatileFlash    Mutant = "R3: acknowledged before it is on flash"
 	NothingCopied    Mutant = "R17: members of the base are not completed"
 	MembersWiped     Mutant = "R17: a member of the base is wiped"
+	NobodyWiped      Mutant = "R17: a unit that was left out and comes back keeps what it has"
 )
 
 // mutate breaks rule R17 in what a reconfigurer sends to a unit.
@@ -28,6 +29,8 @@ func (f *Fabric) mutate(m proto.Message) proto.Message {
 		q.Entries = nil
 	case f.weird.Broken == MembersWiped && q.Header != nil:
 		q.Header.Wipe = true
+	case f.weird.Broken == NobodyWiped && q.Header != nil:
+		q.Header.Wipe = false
 	}
 	return m
 }

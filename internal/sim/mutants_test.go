@@ -1,6 +1,9 @@
 package sim
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // hunt runs seeds until one finds something wrong, and gives how many it took; 0: none of them did.
 func hunt(t *testing.T, most int, b Mutant, lead func(*Plan)) (int, error) {
@@ -20,19 +23,27 @@ func hunt(t *testing.T, most int, b Mutant, lead func(*Plan)) (int, error) {
 	return 0, nil
 }
 
+// failing leads to units that are left out and come back.
+func failing(p *Plan) {
+	p.Shape.Heals, p.Loses, p.Large, p.Clients, p.Ops, p.Think = true, false, false, 3, 40, 5*time.Millisecond
+	p.Faults, p.Gap, p.Only = 12, 12*time.Millisecond, []string{"crash unit", "cut", "pause"}
+}
+
 // The checks find every rule that is broken below the programs.
 func TestFindsWhatIsBroken(t *testing.T) {
 	for _, m := range []struct {
 		mutant Mutant
 		most   int // seeds
+		lead   func(*Plan)
 	}{
-		{CASBeforePayload, 10},
-		{VolatileFlash, 30},
-		{NothingCopied, 60},
-		{MembersWiped, 20},
+		{CASBeforePayload, 10, nil},
+		{VolatileFlash, 30, nil},
+		{NothingCopied, 60, nil},
+		{MembersWiped, 20, nil},
+		{NobodyWiped, 100, failing},
 	} {
 		t.Run(string(m.mutant), func(t *testing.T) {
-			n, err := hunt(t, m.most, m.mutant, nil)
+			n, err := hunt(t, m.most, m.mutant, m.lead)
 			if n == 0 {
 				t.Fatalf("not found in %d seeds", m.most)
 			}

@@ -36,6 +36,20 @@ func TestFindsBrokenRules(t *testing.T) {
 			p.Faults, p.Only, p.Clients, p.Workers = 6, []string{"reconfigure"}, 3, 2
 			p.Weird.Slow, p.Weird.Late = 0.1, 5*time.Millisecond
 		}},
+		{"R16", &mutant.R16, 100, func(p *Plan) {
+			failing(p)
+			p.Shape.Durability = layout.Memory
+		}},
+		{"R18", &mutant.R18, 100, func(p *Plan) {
+			failing(p)
+			p.Shape.Layouts, p.Faults, p.Only = 2, 20, []string{"elect", "reconfigure", "crash layout server", "pause"}
+		}},
+		{"R19", &mutant.R19, 200, func(p *Plan) {
+			failing(p)
+			p.Shape.Chains, p.Shape.Replicas, p.Shape.Durability = 1, 2, layout.Memory
+			p.Faults, p.Gap, p.Only = 12, 50*time.Millisecond, []string{"crash unit", "partition", "pause"}
+		}},
+		{"R20", &mutant.R20, 60, nil},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			*m.rule = true
@@ -46,5 +60,17 @@ func TestFindsBrokenRules(t *testing.T) {
 			}
 			t.Logf("found by seed %d of them: %.300v", n, err)
 		})
+	}
+}
+
+// Without rule R12 the reader that is left behind calls unwritten what was acknowledged before it asked.
+func TestFindsBrokenR12(t *testing.T) {
+	mutant.R12 = true
+	defer func() { mutant.R12 = false }()
+	read, h := leftBehind(t)
+	if err := h.check(); err == nil {
+		t.Fatalf("not found; read: %v", read)
+	} else {
+		t.Log(err)
 	}
 }

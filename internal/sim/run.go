@@ -25,6 +25,8 @@ type Plan struct {
 	Ops     int           // of each worker
 	Faults  int           // that are injected meanwhile
 	Only    []string      // their names; none: all kinds
+	Loses   bool          // units and a sequencer may be lost for good
+	Large   bool          // some entries are larger than a page. Trims are of prefixes then
 	Scan    time.Duration // between two looks of a unit that heard no doorbell
 	Gap     time.Duration // at most, between two faults
 	Think   time.Duration // at most, between the operations of a worker
@@ -48,6 +50,11 @@ func NewPlan(seed uint64) Plan {
 	if r.IntN(2) > 0 {
 		p.Weird.Lost, p.Weird.Duplicate = r.Float64()*0.1, r.Float64()*0.2
 	}
+	if p.Shape.Heals = r.IntN(2) == 0; p.Shape.Heals {
+		p.Shape.Spares, p.Shape.Standby, p.Loses = r.IntN(3), r.IntN(2) == 0, r.IntN(2) == 0
+		p.Faults += r.IntN(6)
+	}
+	p.Large = r.IntN(4) == 0
 	return p
 }
 
@@ -150,13 +157,18 @@ func (x *run) work(ctx context.Context, l *client.Log, who, id int) {
 		op, cancel := context.WithTimeout(ctx, patience)
 		switch k := r.IntN(20); {
 		case k < 9:
-			x.h.append(op, l, id, fmt.Sprintf("%d.%d", id, n))
+			x.h.append(op, l, id, x.payload(r, id, n))
 		case k < 15:
 			_ = x.h.read(op, l, id, near())
 		case k < 17:
 			x.h.fill(op, l, id, near())
 		case k < 18 && x.near.Load() > 4:
-			x.h.trim(op, l, id, layout.Position(r.Uint64N(x.near.Load()-3)))
+			p := layout.Position(r.Uint64N(x.near.Load() - 3))
+			if x.Large || r.IntN(4) == 0 {
+				x.h.trimPrefix(op, l, id, p)
+			} else {
+				x.h.trim(op, l, id, p)
+			}
 		default:
 			if p, err := x.h.tail(op, l, id); err == nil {
 				x.near.Store(uint64(p))
@@ -165,6 +177,18 @@ func (x *run) work(ctx context.Context, l *client.Log, who, id int) {
 		cancel()
 		time.Sleep(time.Duration(r.Int64N(int64(x.Think))))
 	}
+}
+
+// largest is how many pages an entry has at most.
+const largest = 4
+
+// payload is that of the n-th operation of a worker.
+func (x *run) payload(r *rand.Rand, id, n int) string {
+	text := fmt.Sprintf("%d.%d", id, n)
+	if x.Large && r.IntN(4) == 0 {
+		text += strings.Repeat(".", r.IntN((largest-1)*int(geometry.PageSize)))
+	}
+	return text
 }
 
 // readAll ends the history with what everybody will find from now on.

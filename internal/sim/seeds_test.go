@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -9,8 +10,12 @@ import (
 func TestSeeds(t *testing.T) {
 	began := time.Now()
 	var simulated time.Duration
-	ops := 0
+	ops, said := 0, began
 	for i := range *runsFlag {
+		if testing.Verbose() && time.Since(said) > 30*time.Second {
+			said = time.Now()
+			fmt.Printf("... %d of %d seeds\n", i, *runsFlag)
+		}
 		res := execute(t, NewPlan(*seedFlag+uint64(i)))
 		simulated += res.Took
 		ops += len(res.History.ops)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"corfu/internal/mutant"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
@@ -200,6 +201,9 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
+	if mutant.R16 {
+		return nil
+	}
 	return layout.SealedEnough(r.base, r.seals)
 }
 
@@ -222,6 +226,9 @@ func (r *reconfiguration) propose(context.Context) error {
 	start, err := layout.StartAfter(r.base, r.seals)
 	if err != nil {
 		return err
+	}
+	if mutant.R20 && r.base != nil {
+		start = r.base.Start
 	}
 	r.settle()
 	if r.layout, err = r.shape.With(r.change, r.epoch, start); err != nil {
@@ -251,6 +258,9 @@ func (r *reconfiguration) baseEpoch() layout.Epoch {
 func (r *reconfiguration) decide(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if mutant.R18 && r.base != nil {
+		_ = r.activate(ctx)
 	}
 	_, err := r.store.apply(layout.Decide{Epoch: r.epoch, Owner: r.owner, Verdict: layout.Active})
 	return err

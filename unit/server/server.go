@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"corfu/internal/control"
+	"corfu/internal/mutant"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/rdma"
@@ -107,6 +108,8 @@ func (s *Server) start() (err error) {
 	s.core = unit.New(s.cfg.ID, layout.LogID(meta.Log), meta.Promise)
 	if meta.Stopped != 0 {
 		s.core.StoppedIn(meta.Stopped)
+	} else if mutant.R19 {
+		s.core.StoppedIn(meta.Promise)
 	}
 	if meta.Layout != nil {
 		if err := s.adopt(meta.Layout); err != nil {
