@@ -27,3 +27,18 @@ func Equal(t testing.TB, name string, got []byte) {
 		t.Errorf("%s (%v) is\n%swant\n%s", name, err, text, want)
 	}
 }
+
+// Text is Equal for text that people read: it stands in testdata/name.txt as it is.
+func Text(t testing.TB, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || string(want) != got {
+		t.Errorf("%s (%v) is\n%s\nwant\n%s", name, err, got, want)
+	}
+}

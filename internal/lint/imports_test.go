@@ -37,6 +37,11 @@ var mayImport = []struct {
 	// What the servers' metrics have in common; it knows none of them.
 	{"internal/promset", nil},
 
+	// The judgement of a cluster's state, and its JSON form; the page that shows it asks whoever it is given.
+	{"internal/clusterstatus", []string{"internal/wire/pb"}},
+	{"internal/clusterstatus/statustest", []string{"internal/wire/pb", "internal/clusterstatus"}},
+	{"internal/statusweb", []string{"internal/wire/pb", "internal/clusterstatus"}},
+
 	// The golden files of tests, which this table does not look at: code that runs has no use for it.
 	{"internal/golden", nil},
 
@@ -49,7 +54,7 @@ var mayImport = []struct {
 	{"rdma/rdmatest", []string{"rdma"}},
 
 	// The servers put a core to work.
-	{"layout/server", []string{"layout", "internal/wire/...", "internal/control", "internal/mutant", "internal/promset", "rdma"}},
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/clusterstatus", "internal/control", "internal/mutant", "internal/promset", "rdma"}},
 	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/control", "internal/promset", "rdma"}},
 	{"unit/flash", []string{"unit", "layout", "internal/wire"}},
 	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "internal/mutant", "internal/promset", "rdma"}},

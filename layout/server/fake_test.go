@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
@@ -94,6 +95,14 @@ type fakeUnit struct {
 	unaware    bool     // does not know which of its copies are CORRUPT
 	largest    int      // message received, in bytes
 	wipes      int
+	vitals     *pb.UnitVitals // that each State raises; nil: none
+}
+
+// busy lets the unit count a page of the client each time that it is asked.
+func (u *fakeUnit) busy(client uint32) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.vitals = &pb.UnitVitals{Clients: []*pb.ClientVitals{{Client: client}}}
 }
 
 func startUnit(t *testing.T, id layout.UnitID) *fakeUnit {
@@ -137,12 +146,18 @@ func refuse(format string, args ...any) error {
 	return status.Errorf(codes.FailedPrecondition, format, args...)
 }
 
-func (u *fakeUnit) State(context.Context, *pb.UnitStateRequest) (*pb.UnitStateReply, error) {
+func (u *fakeUnit) State(_ context.Context, q *pb.UnitStateRequest) (*pb.UnitStateReply, error) {
 	if err := u.enter("state", 0); err != nil {
 		return nil, err
 	}
 	defer u.mu.Unlock()
-	return &pb.UnitStateReply{Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
+	var vitals *pb.UnitVitals
+	if u.vitals != nil && q.Vitals > 0 {
+		u.vitals.Pages++
+		u.vitals.Clients[0].Pages++
+		vitals = proto.Clone(u.vitals).(*pb.UnitVitals)
+	}
+	return &pb.UnitStateReply{Vitals: vitals, Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
 		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt()))}, nil
 }
 

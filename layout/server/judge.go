@@ -81,6 +81,9 @@ func (s *scene) judge() judgement {
 	return j
 }
 
+// reasonAsked is why, if somebody asked and there is no other reason.
+const reasonAsked = "asked for"
+
 // mend says how to go on from an active epoch.
 func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []string) {
 	// One that falls again and again is left out, if that can be.
@@ -109,7 +112,7 @@ func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []str
 		j.reconfigure = "members have other control addresses than the active layout says"
 	}
 	if j.reconfigure == "" && !s.asked.IsZero() {
-		j.reconfigure = "asked for"
+		j.reconfigure = reasonAsked
 	}
 }
 

@@ -49,6 +49,8 @@ type manager struct {
 	pending   []*request
 	waiting   []*request // ask for another change than the one in hand
 	rebuilder *rebuilder
+	vitals    *vitals
+	history   history
 	warned    bool // of a bootstrap layout that does not fit
 
 	backoff   time.Duration
@@ -63,7 +65,10 @@ type shown struct {
 	leader  bool
 	epoch   layout.Epoch // in progress
 	phase   string
-	deficit int // replicas that chains lack
+	wait    string // what cannot be mended
+	deficit int    // replicas that chains lack
+	wanted  int    // replicas that a chain is to have
+	least   int    // with fewer no chain goes on
 	members []shownMember
 }
 
@@ -71,12 +76,14 @@ type shownMember struct {
 	name, control string
 	role          string
 	unit          layout.UnitID // 0: a sequencer
+	seq           layout.SequencerID
 	report        report
+	silent        time.Duration // since its last answer, if the last heartbeat had none
 }
 
 func newManager(cfg Config, st *store, m *metrics) *manager {
 	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
-		members: members{options: cfg.DialOptions}, repairer: newRepairer(cfg, m)}
+		members: members{options: cfg.DialOptions}, repairer: newRepairer(cfg, m), vitals: newVitals()}
 }
 
 // run leads whenever Raft says so, until ctx ends.
@@ -89,6 +96,7 @@ func (m *manager) run(ctx context.Context) {
 		}
 		m.log.Info("leads the layout servers", "term", term)
 		m.set(func(s *shown) { s.leader = true })
+		m.history.begin(time.Now())
 		reign, end := m.store.during(ctx, term)
 		m.lead(reign, term)
 		end()
@@ -101,6 +109,7 @@ func (m *manager) run(ctx context.Context) {
 // forget ends what was known of the members: it is old when this server leads again. Metrics that are the leader's alone end with it.
 func (m *manager) forget() {
 	m.members.close()
+	m.vitals.forget()
 	m.store.trouble.Store(nil)
 	m.metrics.up.Reset()
 	m.metrics.deficit.Reset()
@@ -164,6 +173,7 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 		j = sc.judge()
 	}
 	m.progress(j)
+	m.set(func(s *shown) { s.wanted, s.least = sc.replicas, sc.min() })
 	m.repairer.offer(active, m.members.list)
 	m.deficit(active, sc.replicas)
 	if m.answerDry(shape, j) {
@@ -233,6 +243,10 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.stateTimeout())
 	defer cancel()
 	var mu sync.Mutex
+	clients := 0
+	if m.vitals.due(time.Now()) {
+		clients = vitalClients
+	}
 	each(m.members.list, func(x *member) {
 		began := time.Now()
 		took := m.cfg.Poll
@@ -240,9 +254,12 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 			took = began.Sub(x.asked)
 		}
 		x.asked = began
-		r := x.poll(ctx, shape)
+		r := x.poll(ctx, shape, clients)
 		if r.state == stateUnreachable && context.Cause(ctx) == context.Canceled {
 			return // the server stops
+		}
+		if clients > 0 {
+			m.vitals.take(time.Now(), x, r)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -252,10 +269,13 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 		}
 		x.report = r
 	})
+	if clients > 0 {
+		m.vitals.copies(time.Now(), m.rebuilder.progress())
+	}
 	show := make([]shownMember, len(m.members.list))
 	m.metrics.up.Reset()
 	for i, x := range m.members.list {
-		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.report}
+		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.report, x.silence()}
 		up := 0.0
 		if x.report.state != stateUnreachable {
 			up = 1
@@ -303,7 +323,7 @@ func (m *manager) progress(j judgement) {
 	}
 	m.store.trouble.Store(&j.wait)
 	var was string
-	m.set(func(s *shown) { was, s.phase = s.phase, text })
+	m.set(func(s *shown) { was, s.phase, s.wait = s.phase, text, j.wait })
 	if j.wait != "" && was != text {
 		m.log.Warn("no reconfiguration possible", "waiting_for", j.wait)
 	}
@@ -313,7 +333,7 @@ func (m *manager) progress(j judgement) {
 func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene, j judgement) error {
 	shape, reason := sc.shape, j.reconfigure
 	for _, q := range m.pending {
-		if reason == "" {
+		if reason == "" || reason == reasonAsked {
 			reason = q.reason
 		}
 	}
@@ -321,8 +341,10 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 		change: j.change, copied: sc.copied,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
 	m.log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "sequencer", j.change.Sequencer)
+	began := time.Now()
 	l, err := r.run(ctx)
 	m.metrics.result(err)
+	m.history.add(r, reason, began, err)
 	if err != nil {
 		if errors.Is(err, layout.ErrConflict) {
 			m.metrics.alarms.Inc()

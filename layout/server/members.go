@@ -32,6 +32,13 @@ type report struct {
 	end        layout.Address
 	intact     layout.Epoch // units: rule R16
 	corrupt    int          // copies there that are known to be CORRUPT
+
+	// For those who look on.
+	watermark layout.Address
+	sessions  int
+	scrub     *pb.ScrubStatus
+	next      layout.Position // sequencers, while they are open
+	vitals    *pb.UnitVitals  // nil: not asked for
 }
 
 // member is a unit or a sequencer. Its report belongs to the manager.
@@ -53,9 +60,17 @@ func (m *member) role() string {
 	case !m.standby:
 		return ""
 	case m.unit != 0:
-		return "spare"
+		return roleSpare
 	}
-	return "standby"
+	return roleStandby
+}
+
+// silence is for how long the member has not answered; 0 if it did the last time.
+func (m *member) silence() time.Duration {
+	if m.pulse.missed == 0 {
+		return 0
+	}
+	return max(m.pulse.silent, time.Millisecond)
 }
 
 // fit tells whether a spare or standby may take a place now.
@@ -140,12 +155,12 @@ func each(list []*member, fn func(m *member)) {
 }
 
 // poll asks the member for its state. What answers as somebody else, or for another log, counts as unreachable: nothing may be
-// asked of it.
-func (m *member) poll(ctx context.Context, shape *layout.Layout) report {
+// asked of it. clients above 0: the counters come along, of so many clients at most.
+func (m *member) poll(ctx context.Context, shape *layout.Layout, clients int) report {
 	var r report
 	var err error
 	if m.unit != 0 {
-		r, err = m.pollUnit(ctx, shape.Log)
+		r, err = m.pollUnit(ctx, shape.Log, clients)
 	} else {
 		r, err = m.pollSequencer(ctx, m.seq)
 	}
@@ -155,8 +170,8 @@ func (m *member) poll(ctx context.Context, shape *layout.Layout) report {
 	return r
 }
 
-func (m *member) pollUnit(ctx context.Context, log layout.LogID) (report, error) {
-	a, err := m.units().State(ctx, &pb.UnitStateRequest{})
+func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (report, error) {
+	a, err := m.units().State(ctx, &pb.UnitStateRequest{Vitals: uint32(clients)})
 	if err != nil {
 		return report{}, err
 	}
@@ -167,7 +182,8 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID) (report, error)
 		return report{}, fmt.Errorf("it holds another log, %v: wipe its directory if that is to go", held)
 	}
 	return report{state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
-		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch)}, nil
+		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
+		watermark: layout.Address(a.Watermark), sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
 }
 
 func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (report, error) {
@@ -178,23 +194,13 @@ func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (repo
 	if a.Id != uint32(id) {
 		return report{}, fmt.Errorf("it answers as sequencer %d", a.Id)
 	}
-	return report{state: a.State, promise: layout.Epoch(a.Promise)}, nil
+	return report{state: a.State, promise: layout.Epoch(a.Promise), next: layout.Position(a.Next), sessions: int(a.GetVitals().GetSessions())}, nil
 }
 
 // unit gives the member that is unit u, or nil.
 func (ms *members) unit(u layout.UnitID) *member {
 	for _, m := range ms.list {
 		if m.unit == u && u != 0 {
-			return m
-		}
-	}
-	return nil
-}
-
-// sequencer gives the member that is sequencer s, or nil.
-func (ms *members) sequencer(s layout.SequencerID) *member {
-	for _, m := range ms.list {
-		if m.unit == 0 && m.seq == s {
 			return m
 		}
 	}

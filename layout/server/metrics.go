@@ -69,10 +69,16 @@ func (m *metrics) addRaft(st *store) {
 		func() float64 { return st.contact().Seconds() })
 }
 
+// How a reconfiguration ends.
+const (
+	resultActive  = "active"
+	resultAborted = "aborted"
+)
+
 func (m *metrics) result(err error) {
-	r := "active"
+	r := resultActive
 	if err != nil {
-		r = "aborted"
+		r = resultAborted
 	}
 	m.results.WithLabelValues(r).Inc()
 }

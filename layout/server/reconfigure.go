@@ -45,6 +45,7 @@ type reconfiguration struct {
 	epoch  layout.Epoch
 	seals  layout.Seals
 	layout *layout.Layout // what is proposed
+	took   []*pb.PhaseStatus
 
 	parts   []*member // have to be sealed: the units that stay and those that join, and the sequencer that goes on
 	leaving []*member // are sealed if they answer: units that are sources still, the sequencer before
@@ -86,7 +87,7 @@ func (r *reconfiguration) guarded(ctx context.Context) error {
 		guards.Go(func() {
 			for heard := time.Now(); sleep(ctx, r.cfg.Poll); {
 				bounded, done := context.WithTimeout(ctx, r.cfg.stateTimeout())
-				answer := m.poll(bounded, r.shape)
+				answer := m.poll(bounded, r.shape, 0)
 				done()
 				if answer.state != stateUnreachable {
 					heard = time.Now()
@@ -125,6 +126,7 @@ func (r *reconfiguration) timed(p phase, do func() error) error {
 	r.enter(r.epoch, p)
 	begin := time.Now()
 	err := do()
+	r.took = append(r.took, &pb.PhaseStatus{Name: string(p), TookMs: uint64(time.Since(begin).Milliseconds())})
 	r.metrics.phases.WithLabelValues(string(p)).Observe(time.Since(begin).Seconds())
 	r.log.Debug("phase", "epoch", uint64(r.epoch), "phase", string(p), "took", time.Since(begin), "err", err)
 	return err

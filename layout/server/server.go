@@ -27,6 +27,7 @@ type Server struct {
 	manager *manager
 	control net.Listener
 	grpc    *grpc.Server
+	others  *others
 	ctx     context.Context
 	cancel  context.CancelFunc
 	once    sync.Once
@@ -38,7 +39,7 @@ type Server struct {
 // Start opens the store and begins to serve; the manager takes over once Raft has elected this server. ctx bounds the start alone.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, control: cfg.ControlListener}
+	s := &Server{cfg: cfg, log: cfg.Logger, control: cfg.ControlListener, others: &others{options: cfg.DialOptions}}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("layout server: %w", err), s.Close())
@@ -103,6 +104,7 @@ func (s *Server) Close() error {
 			s.store.handOver(s.log)
 		}
 		s.stopServing()
+		s.others.close()
 		if s.metrics != nil {
 			s.metrics.Unregister()
 		}

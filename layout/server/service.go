@@ -83,7 +83,7 @@ func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(v.s.ctx, cancel)()
-	reason := "asked for"
+	reason := reasonAsked
 	if q.Reason != "" {
 		reason += ": " + q.Reason
 	}

@@ -69,7 +69,8 @@ func (v service) State(context.Context, *pb.SequencerStateRequest) (*pb.Sequence
 	s := v.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := &pb.SequencerStateReply{Id: uint32(s.cfg.ID), Promise: uint64(s.core.Promise()), State: s.core.Phase().String()}
+	m := &pb.SequencerStateReply{Id: uint32(s.cfg.ID), Promise: uint64(s.core.Promise()), State: s.core.Phase().String(),
+		Vitals: &pb.SequencerVitals{Sessions: uint32(s.sessions.count())}}
 	if s.core.Phase() == seq.Open {
 		m.Next = uint64(s.word().Next())
 	}

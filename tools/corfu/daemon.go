@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"corfu/internal/statusweb"
+	"corfu/internal/wire/pb"
 	"corfu/rdma"
 	"corfu/rdma/fabric"
 	"corfu/tools/corfu/internal/strictyaml"
@@ -44,7 +46,7 @@ func daemonFlags(f *pflag.FlagSet, c *daemonConfig, config *string, control, htt
 	f.StringVar(config, "config", "", "read settings from this YAML `file`")
 	f.StringVar(&c.Dir, "dir", "", "`directory` of everything durable; made if it is not there")
 	f.StringVar(&c.Control, "control", control, "`host:port` of the control service; port 0 takes a free one")
-	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off")
+	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off; a layout server's shows the cluster at /")
 }
 
 func fabricFlags(f *pflag.FlagSet, c *fabricConfig) {
@@ -118,7 +120,9 @@ type status struct {
 }
 
 // serveStatus binds addr at once, so that a port that is taken is an error of the start. health may be called at any time.
-func serveStatus(addr string, r *prometheus.Registry, health func() error) (*status, error) {
+//
+// A server that knows the whole cluster shows it, too: d.Status (statusweb).
+func serveStatus(addr string, r *prometheus.Registry, health func() error, d any) (*status, error) {
 	if addr == httpOff {
 		return nil, nil
 	}
@@ -135,6 +139,11 @@ func serveStatus(addr string, r *prometheus.Registry, health func() error) (*sta
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	if c, ok := d.(interface {
+		Status(context.Context) (*pb.ClusterStatus, error)
+	}); ok {
+		statusweb.Mount(mux, c.Status)
+	}
 	s := &status{server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, listener: l}
 	go func() { _ = s.server.Serve(l) }()
 	return s, nil
@@ -170,7 +179,7 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, provider s
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	st, err := serveStatus(c.HTTP, r, d.Health)
+	st, err := serveStatus(c.HTTP, r, d.Health, d)
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}

@@ -82,7 +82,7 @@ func (a *app) dev(ctx context.Context, d devFlags) (err error) {
 
 // devUp tells the world about the cluster and waits for the end.
 func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept bool, r *prometheus.Registry) error {
-	st, err := serveStatus(d.http, r, c.Health)
+	st, err := serveStatus(d.http, r, c.Health, c)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 			return err
 		}
 	} else {
-		fmt.Fprintf(a.stdout, "layout server  %s\nmetrics        http://%s/metrics\nfabric         %s, device %s: %s\n", strings.Join(c.LayoutAddrs(), ","), st.addr(), info.Provider, info.Name, reason)
+		fmt.Fprintf(a.stdout, "layout server  %s\nweb page       http://%s/ (and /metrics, /healthz, /api/status)\nfabric         %s, device %s: %s\n", strings.Join(c.LayoutAddrs(), ","), st.addr(), info.Provider, info.Name, reason)
 		fate := "forgotten at the end"
 		if kept {
 			fate = "kept"

@@ -40,6 +40,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitOK
 	}
+	if errors.Is(err, errUnhealthy) {
+		return exitRuntime
+	}
 	var usage *usageError
 	if a.started && !errors.As(err, &usage) {
 		fmt.Fprintf(stderr, "corfu: %s\n", oneLine(err))
@@ -70,6 +73,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.devCommand(), a.demoCommand(), a.benchCommand(), a.benchFlashCommand(), a.scrubCommand(), a.fsckCommand(), a.dumpCommand(),
 		a.layoutCommand(), a.seqCommand(), a.unitCommand(),
+		a.statusCommand(), a.topCommand(),
 		a.appendCommand(), a.readCommand(), a.tailCommand(), a.fillCommand(), a.trimCommand(),
 		a.devicesCommand(), a.versionCommand(),
 	)

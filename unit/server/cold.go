@@ -117,5 +117,7 @@ func (s *Server) coldRead(i int, job coldJob, batch *rdma.Batch) {
 		return
 	}
 	s.m.coldReads.Inc()
+	s.coldReads.Add(1)
+	job.link.session.coldReads.Add(1)
 	s.m.coldSeconds.Observe(time.Since(start).Seconds())
 }

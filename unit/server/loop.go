@@ -316,6 +316,7 @@ func (s *Server) deliver() {
 	for _, a := range out.Acks {
 		if l := s.loopState.live[a.To]; l != nil {
 			l.out.ack(a.Ack)
+			l.session.acks.Add(1)
 		}
 	}
 	s.m.acks.Add(float64(len(out.Acks)))

@@ -49,6 +49,7 @@ type Server struct {
 	// What the core showed last: addresses below base are decided and durable.
 	base, trimmed atomic.Uint64
 	bytes         atomic.Int64          // registered
+	coldReads     atomic.Uint64         // since the start
 	noting        atomic.Bool           // the watermark is on its way to the meta file
 	flushError    atomic.Pointer[error] // of the last flush; nil: it succeeded
 

@@ -217,7 +217,8 @@ func (v *service) Activate(ctx context.Context, q *pb.ActivateRequest) (*pb.Acti
 
 func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitStateReply, error) {
 	var x unit.View
-	if err := v.s.do(func(u *unit.Unit) { x = u.View() }); err != nil {
+	var st unit.Stats
+	if err := v.s.do(func(u *unit.Unit) { x, st = u.View(), u.Stats() }); err != nil {
 		return nil, toStatus(err)
 	}
 	r := &pb.UnitStateReply{Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
@@ -225,6 +226,9 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus()}
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
+	}
+	if q.Vitals > 0 {
+		r.Vitals = v.s.vitals(st, x, int(q.Vitals))
 	}
 	return r, nil
 }

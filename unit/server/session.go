@@ -39,6 +39,7 @@ type session struct {
 	tokens [links]token
 	ids    [links]unit.Session // the core's names for its connections; the first owns the slots
 	first  uint16              // use count to start with
+	traffic
 
 	stop chan struct{} // closed by fail
 	done chan struct{} // closed once all is taken down and taken in

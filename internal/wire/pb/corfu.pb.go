@@ -1763,6 +1763,7 @@ func (*ActivateReply) Descriptor() ([]byte, []int) {
 
 type UnitStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vitals        uint32                 `protobuf:"varint,1,opt,name=vitals,proto3" json:"vitals,omitempty"` // not 0: with vitals, which tell of so many clients at most
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1797,6 +1798,13 @@ func (*UnitStateRequest) Descriptor() ([]byte, []int) {
 	return file_corfu_proto_rawDescGZIP(), []int{28}
 }
 
+func (x *UnitStateRequest) GetVitals() uint32 {
+	if x != nil {
+		return x.Vitals
+	}
+	return 0
+}
+
 type UnitStateReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
@@ -1812,6 +1820,7 @@ type UnitStateReply struct {
 	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
 	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
 	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
+	Vitals        *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                               // if asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1935,6 +1944,13 @@ func (x *UnitStateReply) GetIntactEpoch() uint64 {
 		return x.IntactEpoch
 	}
 	return 0
+}
+
+func (x *UnitStateReply) GetVitals() *UnitVitals {
+	if x != nil {
+		return x.Vitals
+	}
+	return nil
 }
 
 type CorruptRequest struct {
@@ -2564,6 +2580,7 @@ type SequencerStateReply struct {
 	Promise       uint64                 `protobuf:"varint,2,opt,name=promise,proto3" json:"promise,omitempty"`
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	Next          uint64                 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`
+	Vitals        *SequencerVitals       `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2626,11 +2643,18 @@ func (x *SequencerStateReply) GetNext() uint64 {
 	return 0
 }
 
+func (x *SequencerStateReply) GetVitals() *SequencerVitals {
+	if x != nil {
+		return x.Vitals
+	}
+	return nil
+}
+
 var File_corfu_proto protoreflect.FileDescriptor
 
 const file_corfu_proto_rawDesc = "" +
 	"\n" +
-	"\vcorfu.proto\x12\bcorfu.v1\"\f\n" +
+	"\vcorfu.proto\x12\bcorfu.v1\x1a\fstatus.proto\x1a\fvitals.proto\"\f\n" +
 	"\n" +
 	"GetRequest\"\x0e\n" +
 	"\fWatchRequest\"\x14\n" +
@@ -2759,8 +2783,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\"'\n" +
 	"\x0fActivateRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
-	"\rActivateReply\"\x12\n" +
-	"\x10UnitStateRequest\"\xf3\x02\n" +
+	"\rActivateReply\"*\n" +
+	"\x10UnitStateRequest\x12\x16\n" +
+	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xa1\x03\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -2777,7 +2802,8 @@ const file_corfu_proto_rawDesc = "" +
 	" \x01(\rR\bsessions\x12\x18\n" +
 	"\acorrupt\x18\v \x01(\rR\acorrupt\x12+\n" +
 	"\x05scrub\x18\f \x01(\v2\x15.corfu.v1.ScrubStatusR\x05scrub\x12!\n" +
-	"\fintact_epoch\x18\r \x01(\x04R\vintactEpoch\"6\n" +
+	"\fintact_epoch\x18\r \x01(\x04R\vintactEpoch\x12,\n" +
+	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\"6\n" +
 	"\x0eCorruptRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\",\n" +
@@ -2817,18 +2843,20 @@ const file_corfu_proto_rawDesc = "" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"\x17\n" +
-	"\x15SequencerStateRequest\"i\n" +
+	"\x15SequencerStateRequest\"\x9c\x01\n" +
 	"\x13SequencerStateReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\apromise\x18\x02 \x01(\x04R\apromise\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x12\n" +
-	"\x04next\x18\x04 \x01(\x04R\x04next2\xb5\x02\n" +
+	"\x04next\x18\x04 \x01(\x04R\x04next\x121\n" +
+	"\x06vitals\x18\x14 \x01(\v2\x19.corfu.v1.SequencerVitalsR\x06vitals2\xf9\x02\n" +
 	"\rLayoutService\x12-\n" +
 	"\x03Get\x12\x14.corfu.v1.GetRequest\x1a\x10.corfu.v1.Layout\x123\n" +
 	"\x05Watch\x12\x16.corfu.v1.WatchRequest\x1a\x10.corfu.v1.Layout0\x01\x12G\n" +
 	"\vNewClientID\x12\x1c.corfu.v1.NewClientIDRequest\x1a\x1a.corfu.v1.NewClientIDReply\x12=\n" +
 	"\vReconfigure\x12\x1c.corfu.v1.ReconfigureRequest\x1a\x10.corfu.v1.Layout\x128\n" +
-	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply2\xb1\x05\n" +
+	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply\x12B\n" +
+	"\aCluster\x12\x1e.corfu.v1.ClusterStatusRequest\x1a\x17.corfu.v1.ClusterStatus2\xb1\x05\n" +
 	"\vUnitService\x12B\n" +
 	"\vOpenSession\x12\x1c.corfu.v1.OpenSessionRequest\x1a\x15.corfu.v1.UnitSession\x126\n" +
 	"\x04Seal\x12\x15.corfu.v1.SealRequest\x1a\x17.corfu.v1.UnitSealReply\x12=\n" +
@@ -2903,6 +2931,10 @@ var file_corfu_proto_goTypes = []any{
 	(*SequencerActivateRequest)(nil), // 39: corfu.v1.SequencerActivateRequest
 	(*SequencerStateRequest)(nil),    // 40: corfu.v1.SequencerStateRequest
 	(*SequencerStateReply)(nil),      // 41: corfu.v1.SequencerStateReply
+	(*UnitVitals)(nil),               // 42: corfu.v1.UnitVitals
+	(*SequencerVitals)(nil),          // 43: corfu.v1.SequencerVitals
+	(*ClusterStatusRequest)(nil),     // 44: corfu.v1.ClusterStatusRequest
+	(*ClusterStatus)(nil),            // 45: corfu.v1.ClusterStatus
 }
 var file_corfu_proto_depIdxs = []int32{
 	11, // 0: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
@@ -2925,53 +2957,57 @@ var file_corfu_proto_depIdxs = []int32{
 	22, // 17: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
 	9,  // 18: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
 	36, // 19: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
-	22, // 20: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
-	16, // 21: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	0,  // 22: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
-	1,  // 23: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
-	2,  // 24: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
-	4,  // 25: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
-	5,  // 26: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	15, // 27: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	18, // 28: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
-	20, // 29: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
-	23, // 30: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
-	23, // 31: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
-	26, // 32: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	28, // 33: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	30, // 34: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
-	32, // 35: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
-	33, // 36: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
-	35, // 37: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
-	15, // 38: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	18, // 39: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	39, // 40: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	40, // 41: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	9,  // 42: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	9,  // 43: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	3,  // 44: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	9,  // 45: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	6,  // 46: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	17, // 47: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	19, // 48: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	21, // 49: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	25, // 50: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
-	25, // 51: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	27, // 52: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	29, // 53: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	31, // 54: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
-	22, // 55: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
-	34, // 56: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
-	36, // 57: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
-	37, // 58: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	38, // 59: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	27, // 60: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	41, // 61: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	42, // [42:62] is the sub-list for method output_type
-	22, // [22:42] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	42, // 20: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
+	22, // 21: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
+	16, // 22: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
+	43, // 23: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
+	0,  // 24: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
+	1,  // 25: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
+	2,  // 26: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
+	4,  // 27: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
+	5,  // 28: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
+	44, // 29: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
+	15, // 30: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	18, // 31: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
+	20, // 32: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
+	23, // 33: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
+	23, // 34: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
+	26, // 35: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
+	28, // 36: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	30, // 37: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	32, // 38: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	33, // 39: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	35, // 40: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	15, // 41: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	18, // 42: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	39, // 43: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	40, // 44: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	9,  // 45: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	9,  // 46: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	3,  // 47: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	9,  // 48: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	6,  // 49: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	45, // 50: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
+	17, // 51: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	19, // 52: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	21, // 53: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	25, // 54: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
+	25, // 55: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	27, // 56: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	29, // 57: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	31, // 58: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	22, // 59: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	34, // 60: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	36, // 61: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	37, // 62: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	38, // 63: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	27, // 64: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	41, // 65: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	45, // [45:66] is the sub-list for method output_type
+	24, // [24:45] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_corfu_proto_init() }
@@ -2979,6 +3015,8 @@ func file_corfu_proto_init() {
 	if File_corfu_proto != nil {
 		return
 	}
+	file_status_proto_init()
+	file_vitals_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -27,6 +27,7 @@ const (
 	LayoutService_NewClientID_FullMethodName = "/corfu.v1.LayoutService/NewClientID"
 	LayoutService_Reconfigure_FullMethodName = "/corfu.v1.LayoutService/Reconfigure"
 	LayoutService_Status_FullMethodName      = "/corfu.v1.LayoutService/Status"
+	LayoutService_Cluster_FullMethodName     = "/corfu.v1.LayoutService/Cluster"
 )
 
 // LayoutServiceClient is the client API for LayoutService service.
@@ -44,6 +45,9 @@ type LayoutServiceClient interface {
 	Reconfigure(ctx context.Context, in *ReconfigureRequest, opts ...grpc.CallOption) (*Layout, error)
 	// Status describes the service, and the last known state of every member.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
+	// Cluster is what the leader knows of the whole cluster from its heartbeats, and its judgement. It asks the other layout
+	// servers how they are, and nobody else.
+	Cluster(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatus, error)
 }
 
 type layoutServiceClient struct {
@@ -113,6 +117,16 @@ func (c *layoutServiceClient) Status(ctx context.Context, in *StatusRequest, opt
 	return out, nil
 }
 
+func (c *layoutServiceClient) Cluster(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClusterStatus)
+	err := c.cc.Invoke(ctx, LayoutService_Cluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LayoutServiceServer is the server API for LayoutService service.
 // All implementations must embed UnimplementedLayoutServiceServer
 // for forward compatibility.
@@ -128,6 +142,9 @@ type LayoutServiceServer interface {
 	Reconfigure(context.Context, *ReconfigureRequest) (*Layout, error)
 	// Status describes the service, and the last known state of every member.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
+	// Cluster is what the leader knows of the whole cluster from its heartbeats, and its judgement. It asks the other layout
+	// servers how they are, and nobody else.
+	Cluster(context.Context, *ClusterStatusRequest) (*ClusterStatus, error)
 	mustEmbedUnimplementedLayoutServiceServer()
 }
 
@@ -152,6 +169,9 @@ func (UnimplementedLayoutServiceServer) Reconfigure(context.Context, *Reconfigur
 }
 func (UnimplementedLayoutServiceServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedLayoutServiceServer) Cluster(context.Context, *ClusterStatusRequest) (*ClusterStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method Cluster not implemented")
 }
 func (UnimplementedLayoutServiceServer) mustEmbedUnimplementedLayoutServiceServer() {}
 func (UnimplementedLayoutServiceServer) testEmbeddedByValue()                       {}
@@ -257,6 +277,24 @@ func _LayoutService_Status_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LayoutService_Cluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClusterStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LayoutServiceServer).Cluster(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LayoutService_Cluster_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LayoutServiceServer).Cluster(ctx, req.(*ClusterStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LayoutService_ServiceDesc is the grpc.ServiceDesc for LayoutService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -279,6 +317,10 @@ var LayoutService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _LayoutService_Status_Handler,
+		},
+		{
+			MethodName: "Cluster",
+			Handler:    _LayoutService_Cluster_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,303 @@
+package clusterstatus
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"corfu/internal/wire/pb"
+)
+
+const (
+	// nearlyFull is the part of a unit's room beyond which it is time to do something.
+	nearlyFull = 0.9
+
+	stateOpen        = "open"
+	stateUnreachable = "unreachable"
+	roleServes       = "serves"
+
+	addSpare = "add a spare (corfu unit add ID=HOST:PORT)"
+	makeRoom = "trim what is not needed any more (corfu trim --prefix), or give the unit more room"
+)
+
+// judge gathers the problems of one status.
+type judge struct{ m *pb.ClusterStatus }
+
+// Judge fills in the problems of m, the worst first, and its verdict.
+func Judge(m *pb.ClusterStatus) {
+	m.Problems = nil
+	j := judge{m}
+	j.progress()
+	j.chains()
+	j.units()
+	j.sequencers()
+	j.spares()
+	j.layoutServers()
+	slices.SortStableFunc(m.Problems, func(a, b *pb.Problem) int { return rank(a.Severity) - rank(b.Severity) })
+	m.Verdict = Healthy
+	if len(m.Problems) > 0 {
+		m.Verdict = m.Problems[0].Severity
+	}
+}
+
+func rank(severity string) int {
+	if severity == Down {
+		return 0
+	}
+	return 1
+}
+
+func (j judge) say(severity, todo, what string, args ...any) {
+	j.m.Problems = append(j.m.Problems, &pb.Problem{Severity: severity, What: fmt.Sprintf(what, args...), Todo: todo})
+}
+
+// progress says whether the log has an epoch, and whether the leader can keep it going.
+func (j judge) progress() {
+	switch m := j.m; {
+	case m.Waiting != "":
+		j.stuck()
+	case m.Epoch == 0:
+		j.say(Down, "", "the log has no active epoch yet")
+	case m.EpochInProgress != 0:
+		j.say(Degraded, "", "epoch %d is being made (%s): appends pause", m.EpochInProgress, m.Phase)
+	}
+}
+
+// stuck says for whom the cluster waits.
+func (j judge) stuck() {
+	var names, start []string
+	units := 0
+	for _, u := range j.m.Units {
+		if u.Role == roleServes && u.State == stateUnreachable {
+			units++
+			names = append(names, fmt.Sprintf("unit %d", u.Id))
+			start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
+		}
+	}
+	for _, s := range j.m.Sequencers {
+		if s.Role == roleServes && s.State == stateUnreachable {
+			names = append(names, fmt.Sprintf("sequencer %d", s.Id))
+			start = append(start, fmt.Sprintf("start sequencer %d at %s again", s.Id, s.Control))
+		}
+	}
+	switch {
+	case len(names) == 0:
+		j.say(Down, "", "appends wait: %s", j.m.Waiting)
+		return
+	case units > 0:
+		start = append(start, addSpare)
+	}
+	verb := "does not answer, and nothing can take its place"
+	if len(names) > 1 {
+		verb = "do not answer, and nothing can take their place"
+	}
+	why := ""
+	if n := j.shortest(); units > 0 && n < int(j.m.MinReplicas) {
+		why = fmt.Sprintf(": a chain would have %d of at least %d units (min_replicas)", n, j.m.MinReplicas)
+	}
+	j.say(Down, strings.Join(start, ", or "), "appends wait: %s %s%s", strings.Join(names, " and "), verb, why)
+}
+
+// shortest is how many units that answer the worst chain has.
+func (j judge) shortest() int {
+	n := -1
+	for _, c := range j.open() {
+		up := 0
+		for _, id := range c.Units {
+			if u := j.unit(id); u != nil && u.State != stateUnreachable {
+				up++
+			}
+		}
+		if n < 0 || up < n {
+			n = up
+		}
+	}
+	return n
+}
+
+// open are the chains that take new entries.
+func (j judge) open() []*pb.ChainStatus {
+	if len(j.m.Segments) == 0 {
+		return nil
+	}
+	return j.m.Segments[len(j.m.Segments)-1].Chains
+}
+
+func (j judge) unit(id uint32) *pb.UnitStatus {
+	i := slices.IndexFunc(j.m.Units, func(u *pb.UnitStatus) bool { return u.Id == id })
+	if i < 0 {
+		return nil
+	}
+	return j.m.Units[i]
+}
+
+// chains says which of them are short, and how the copies go that are to mend older positions.
+func (j judge) chains() {
+	for _, c := range j.open() {
+		if c.Lacks > 0 {
+			j.say(Degraded, j.mendChain(), "chain %s has %d of %d units", ChainName(c), len(c.Units), len(c.Units)+int(c.Lacks))
+		}
+	}
+	left := 0
+	for _, c := range j.m.Copies {
+		if c.Copied < c.Pages {
+			left++
+			j.say(Degraded, "", "older positions are being copied to unit %d: %s", c.Unit, CopyText(c))
+		}
+	}
+	if n := j.m.DeficitOlder; n > 0 && left == 0 && j.m.DeficitOpen == 0 {
+		j.say(Degraded, "", "older positions lack %s", count(int(n), "replica"))
+	}
+}
+
+// mendChain says what to do for a chain that lacks a unit.
+func (j judge) mendChain() string {
+	var start []string
+	for _, u := range j.m.Units {
+		switch {
+		case u.Role == roleServes:
+		case u.State == stateUnreachable:
+			start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
+		default:
+			return "" // it joins by itself
+		}
+	}
+	return strings.Join(append(start, addSpare), ", or ")
+}
+
+// units says what is wrong with those that serve.
+func (j judge) units() {
+	for _, u := range j.m.Units {
+		if u.Role != roleServes {
+			continue
+		}
+		switch {
+		case j.m.Waiting != "" && u.State == stateUnreachable: // said
+		case u.SilentMs > 0:
+			j.say(Degraded, "", "unit %d has not answered for %s", u.Id, ms(u.SilentMs))
+		case j.m.Epoch > 0 && j.m.EpochInProgress == 0 && (u.State != stateOpen || u.Epoch != j.m.Epoch):
+			j.say(Degraded, "", "unit %d is %s at epoch %d", u.Id, u.State, u.Epoch)
+		}
+		j.flash(u)
+		if u.Lost > 0 {
+			j.say(Degraded, "the layout server's log names them; corfu trim gives them up",
+				"unit %d has %s that no replica can restore: what stood there cannot be read", u.Id, count(int(u.Lost), "corrupt page"))
+		}
+		if n := int(u.Corrupt) - int(u.Lost); n > 0 {
+			j.say(Degraded, "", "unit %d has %s, being restored from other replicas", u.Id, count(n, "corrupt page"))
+		}
+		if u.Tampered > 0 {
+			j.say(Degraded, "its log says which; find the client that does that",
+				"unit %d found %s changed as no correct client does, since it started", u.Id, count(int(u.Tampered), "word"))
+		}
+	}
+}
+
+func (j judge) flash(u *pb.UnitStatus) {
+	if u.Full {
+		j.say(Down, makeRoom, "unit %d has no room for more pages: appends to its chain will wait", u.Id)
+	} else if used := Used(u); used >= nearlyFull {
+		j.say(Degraded, makeRoom, "unit %d is %.0f %% full", u.Id, 100*used)
+	}
+}
+
+// Used is how much of its room a unit has taken, 0 to 1.
+func Used(u *pb.UnitStatus) float64 {
+	if u.UsedBytes == 0 {
+		return 0
+	}
+	return float64(u.UsedBytes) / float64(u.UsedBytes+u.FreeBytes)
+}
+
+func (j judge) sequencers() {
+	for _, s := range j.m.Sequencers {
+		switch {
+		case s.Role != roleServes && s.State == stateUnreachable:
+			j.say(Degraded, fmt.Sprintf("start it at %s again", s.Control), "sequencer %d, which stands by, does not answer", s.Id)
+		case s.Role != roleServes, j.m.Waiting != "" && s.State == stateUnreachable: // fine, or said
+		case s.SilentMs > 0:
+			j.say(Degraded, "", "sequencer %d has not answered for %s", s.Id, ms(s.SilentMs))
+		case j.m.Epoch > 0 && j.m.EpochInProgress == 0 && (s.State != stateOpen || s.Epoch != j.m.Epoch):
+			j.say(Degraded, "", "sequencer %d is %s at epoch %d", s.Id, s.State, s.Epoch)
+		}
+	}
+}
+
+// spares says which of them are gone. Of a chain that waits for one it was said.
+func (j judge) spares() {
+	for _, u := range j.m.Units {
+		if u.Role != roleServes && u.State == stateUnreachable && j.m.DeficitOpen == 0 {
+			j.say(Degraded, fmt.Sprintf("start it at %s again, or forget it (corfu unit remove %d)", u.Control, u.Id), "spare %d does not answer", u.Id)
+		}
+	}
+}
+
+func (j judge) layoutServers() {
+	var names, start []string
+	for _, s := range j.m.LayoutServers {
+		if s.Role == stateUnreachable {
+			names = append(names, fmt.Sprint(s.Id))
+			start = append(start, fmt.Sprintf("start layout server %d at %s again", s.Id, s.Control))
+		}
+	}
+	all := len(j.m.LayoutServers)
+	if len(names) == 0 {
+		return
+	}
+	verb := "does not answer"
+	if len(names) > 1 {
+		verb = "do not answer"
+	}
+	spare := all - len(names) - (all/2 + 1)
+	more := fmt.Sprintf("%d more may fail", spare)
+	if spare <= 0 {
+		more = "no other may fail"
+	}
+	j.say(Degraded, strings.Join(start, ", "), "layout server %s of %d %s: %s", strings.Join(names, ", "), all, verb, more)
+}
+
+// ChainName names a chain by its units, head first: "1-2".
+func ChainName(c *pb.ChainStatus) string {
+	var names []string
+	for _, u := range c.Units {
+		names = append(names, fmt.Sprint(u))
+	}
+	return strings.Join(names, "-")
+}
+
+// CopyText says how far a copy is.
+func CopyText(c *pb.CopyStatus) string {
+	text := fmt.Sprintf("%s of %s", Grouped(c.Copied), count(int(c.Pages), "page"))
+	if c.Pages > 0 {
+		text = fmt.Sprintf("%d %%, %s", 100*c.Copied/c.Pages, text)
+	}
+	switch {
+	case c.Copied >= c.Pages:
+		return text + ", joins next"
+	case c.SecondsLeft >= 0:
+		return text + ", about " + time.Duration(c.SecondsLeft*float64(time.Second)).Round(time.Second).String() + " left"
+	}
+	return text
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%s %ss", Grouped(uint64(n)), what)
+}
+
+func ms(n uint64) string {
+	return fmt.Sprintf("%.1f s", float64(n)/1000)
+}
+
+// Grouped is n with commas between thousands.
+func Grouped(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
