@@ -25,7 +25,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present
+.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -85,6 +85,12 @@ lab: ## run CMD='...' in the lab: a VM with Soft-RoCE that sees this machine's f
 
 lab-shell: ## a shell in the lab
 	@deploy/lab/lab --shell
+
+docs: build ## write docs/config.md, the reference of settings, anew
+	bin/corfu config reference >docs/config.md.new && mv docs/config.md.new docs/config.md
+
+man: build ## write the man pages into build/man; shell completion is corfu completion bash, zsh or fish
+	bin/corfu man build/man
 
 fmt: go-present ## format the Go code
 	$(GO) fmt ./...

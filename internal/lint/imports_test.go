@@ -51,7 +51,8 @@ var mayImport = []struct {
 	{"rdma/tcp", []string{"rdma"}},
 	{"rdma/verbs", []string{"rdma", "rdma/internal/verbs"}},
 	{"rdma/fabric", []string{"rdma", "rdma/tcp", "rdma/verbs", "rdma/internal/verbs"}},
-	{"rdma/rdmatest", []string{"rdma"}},
+	{"rdma/selftest", []string{"rdma"}}, // what rdmatest and the doctor both try
+	{"rdma/rdmatest", []string{"rdma", "rdma/selftest"}},
 
 	// The servers put a core to work.
 	{"layout/server", []string{"layout", "internal/wire/...", "internal/clusterstatus", "internal/control", "internal/mutant", "internal/promset", "rdma"}},

@@ -7,8 +7,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -80,35 +82,61 @@ func alive(pid int) bool {
 	return pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// findCluster says where the layout servers are: the flag, the environment, the file of a running corfu dev, the default.
-func (a *app) findCluster() (clusterFile, error) {
-	c := clusterFile{LayoutServers: []string{defaultLayout}}
-	switch env := os.Getenv("CORFU_LAYOUT"); {
-	case a.cluster != "":
-		c.LayoutServers = strings.Split(a.cluster, ",")
-	case env != "":
-		c.LayoutServers = strings.Split(env, ",")
-	default:
-		if path, err := clusterFilePath(); err == nil {
-			if f, err := readClusterFile(path); err == nil && alive(f.PID) && len(f.LayoutServers) > 0 {
-				c = f
-			}
-		}
-	}
-	for i, s := range c.LayoutServers {
-		s = strings.TrimSpace(s)
+// clientConfig is the configuration file of the commands that use a log.
+type clientConfig struct {
+	Role          string        `yaml:"role" env:"-" doc:"client, if it is there: no daemon takes the file"`
+	LayoutServers []string      `yaml:"layout_servers" flag:"cluster" env:"CORFU_LAYOUT" doc:"the layout servers, host:port each; before the file comes a running corfu dev of the same user"`
+	Fabric        clientFabric  `yaml:"fabric"`
+	Timeout       time.Duration `yaml:"timeout" flag:"timeout"`
+	Insecure      bool          `yaml:"insecure" flag:"insecure"`
+}
+
+type clientFabric struct {
+	Provider string `yaml:"provider" flag:"provider" doc:"what carries the data: auto (verbs if an RDMA device is usable, else tcp), verbs or tcp"`
+	Device   string `yaml:"device" flag:"device"`
+}
+
+func (c *clientConfig) role() string  { return c.Role }
+func (c *clientConfig) settle() error { return nil }
+
+func (c *clientConfig) check() error {
+	errs := []error{checkProvider(c.Fabric.Provider)}
+	for _, s := range c.LayoutServers {
 		if _, _, err := net.SplitHostPort(s); err != nil {
-			return c, usagef("layout server %q: must be host:port", s)
+			errs = append(errs, usagef("layout server %q: must be host:port", s))
 		}
-		c.LayoutServers[i] = s
 	}
-	if a.provider != "" {
-		c.Provider = a.provider
+	if c.Timeout <= 0 {
+		errs = append(errs, usagef("timeout %v: must be above zero", c.Timeout))
 	}
-	if a.device != "" {
-		c.Device = a.device
+	return errors.Join(errs...)
+}
+
+// findCluster says where the layout servers are: the flag, the environment, the file that the user named, the file of a
+// running corfu dev, this machine's client file, the default.
+func (a *app) findCluster() (clusterFile, error) {
+	c, own, err := a.loadClient()
+	if err != nil {
+		return clusterFile{}, err
 	}
-	return c, nil
+	found := clusterFile{LayoutServers: slices.Clone(c.LayoutServers), Provider: c.Fabric.Provider, Device: c.Fabric.Device}
+	if own {
+		return found, nil
+	}
+	path, err := clusterFilePath()
+	if err != nil {
+		return found, nil
+	}
+	if f, err := readClusterFile(path); err == nil && alive(f.PID) && len(f.LayoutServers) > 0 {
+		found = f
+		if a.provider != "" {
+			found.Provider = a.provider
+		}
+		if a.device != "" {
+			found.Device = a.device
+		}
+	}
+	return found, nil
 }
 
 // openLog opens the log within --timeout.

@@ -11,87 +11,82 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"corfu/internal/statusweb"
 	"corfu/internal/wire/pb"
 	"corfu/rdma"
 	"corfu/rdma/fabric"
-	"corfu/tools/corfu/internal/strictyaml"
 )
 
-// daemonConfig is what every daemon's configuration file may hold. A flag given on the command line beats the file.
+// daemonConfig is what every daemon's configuration file may hold. What its flags say, it need not say again.
 type daemonConfig struct {
-	Dir      string       `yaml:"dir"`
-	Control  string       `yaml:"control"`
-	HTTP     string       `yaml:"http"`
-	Insecure bool         `yaml:"insecure"`
-	Fabric   fabricConfig `yaml:"fabric"`
+	Role     string `yaml:"role" env:"-" doc:"the daemon that the file is for: layout, seq or unit. If it is there, no other takes the file"`
+	Dir      string `yaml:"dir" flag:"dir"`
+	Control  string `yaml:"control" flag:"control"`
+	HTTP     string `yaml:"http" flag:"http"`
+	Insecure bool   `yaml:"insecure" flag:"insecure"`
 }
 
+// fabricConfig is the section of the daemons that have a fabric device: seq and unit.
 type fabricConfig struct {
-	Provider  string `yaml:"provider"`
-	Device    string `yaml:"device"`
-	Addr      string `yaml:"addr"`
-	Listen    string `yaml:"listen"`
-	HugePages bool   `yaml:"huge_pages"`
+	Provider  string `yaml:"provider" flag:"provider" doc:"what carries the data: auto (verbs if an RDMA device is usable, else tcp), verbs or tcp"`
+	Device    string `yaml:"device" flag:"device"`
+	Addr      string `yaml:"addr" flag:"fabric-addr"`
+	Listen    string `yaml:"listen" flag:"fabric-listen"`
+	HugePages bool   `yaml:"huge_pages" flag:"huge-pages"`
 }
 
 // httpOff as the HTTP address switches metrics and health off.
 const httpOff = "off"
 
 // daemonFlags are the flags that go with daemonConfig.
-func daemonFlags(f *pflag.FlagSet, c *daemonConfig, config *string, control, http string) {
-	f.StringVar(config, "config", "", "read settings from this YAML `file`")
+func daemonFlags(f *pflag.FlagSet, c *daemonConfig, control, http string) {
 	f.StringVar(&c.Dir, "dir", "", "`directory` of everything durable; made if it is not there")
 	f.StringVar(&c.Control, "control", control, "`host:port` of the control service; port 0 takes a free one")
 	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off; a layout server's shows the cluster at /")
 }
 
 func fabricFlags(f *pflag.FlagSet, c *fabricConfig) {
+	c.Provider = fabric.Auto
 	f.StringVar(&c.Addr, "fabric-addr", "", "IP `address` of the fabric (default: the device's, or loopback with tcp)")
 	f.StringVar(&c.Listen, "fabric-listen", "", "`host:port` that clients' fabric connections come in at (default: a free port of the fabric address)")
 	f.BoolVar(&c.HugePages, "huge-pages", false, "back registered memory by huge pages where there are any")
 }
 
-// loadConfig reads the file that --config names into c, under the flags that were given: they are set again after it.
-func loadConfig(cmd *cobra.Command, path string, c any) error {
-	if path == "" {
-		return nil
+// check finds what no daemon could start with.
+func (c *daemonConfig) check() error {
+	if c.HTTP == httpOff {
+		return checkAddr("control", c.Control)
 	}
-	given := map[string]string{}
-	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if _, list := f.Value.(pflag.SliceValue); !list {
-			given[f.Name] = f.Value.String()
-		}
-	})
-	if err := strictyaml.ReadFile(path, c); err != nil {
-		return &usageError{err}
+	return errors.Join(checkAddr("control", c.Control), checkAddr("http", c.HTTP))
+}
+
+func (c *fabricConfig) check() error {
+	var bad error
+	if c.Addr != "" && net.ParseIP(c.Addr) == nil {
+		bad = usagef("fabric.addr %q: must be an IP address", c.Addr)
 	}
-	for name, value := range given {
-		if err := cmd.Flags().Set(name, value); err != nil {
-			return &usageError{err}
-		}
+	return errors.Join(checkProvider(c.Provider), bad, checkAddr("fabric.listen", c.Listen))
+}
+
+func checkAddr(key, addr string) error {
+	if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
+		return usagef("%s %q: must be host:port", key, addr)
 	}
 	return nil
 }
 
-// openFabric opens the device that the flags of all commands and the configuration ask for.
+func checkProvider(p string) error {
+	switch p {
+	case "", fabric.Auto, fabric.Verbs, fabric.TCP:
+		return nil
+	}
+	return usagef("provider %q: must be auto, verbs or tcp", p)
+}
+
+// openFabric opens the device that the configuration asks for.
 func (a *app) openFabric(c fabricConfig) (dev rdma.Device, reason string, err error) {
-	if a.provider != "" {
-		c.Provider = a.provider
-	}
-	if a.device != "" {
-		c.Device = a.device
-	}
-	switch c.Provider {
-	case "":
-		c.Provider = "auto"
-	case "auto", "verbs", "tcp":
-	default:
-		return nil, "", usagef("provider %q: must be auto, verbs or tcp", c.Provider)
-	}
 	dev, reason, err = fabric.Open(fabric.Options{Provider: c.Provider, Device: c.Device, Addr: c.Addr, HugePages: c.HugePages})
 	if err != nil {
 		return nil, "", fmt.Errorf("no fabric device: %w", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -18,12 +19,20 @@ import (
 // layoutConfig is the configuration file of a layout server.
 type layoutConfig struct {
 	daemonConfig `yaml:",inline"`
-	ID           uint16          `yaml:"id"`
-	Raft         string          `yaml:"raft"`
-	Servers      []serverConfig  `yaml:"servers"` // all layout servers, this one included; none: a single one
-	Election     time.Duration   `yaml:"election_timeout"`
+	ID           uint16          `yaml:"id" flag:"id"`
+	Raft         string          `yaml:"raft" flag:"raft"`
+	Servers      []serverConfig  `yaml:"servers" flag:"server" doc:"all layout servers, this one included: {id: 1, control: host:port, raft: host:port} each. None: this is a single one"`
+	Election     time.Duration   `yaml:"election_timeout" flag:"election-timeout"`
 	Heal         healConfig      `yaml:",inline"`
 	Bootstrap    bootstrapConfig `yaml:"bootstrap"`
+
+	given layoutFlags
+}
+
+// layoutFlags are those that take the place of lists in the file.
+type layoutFlags struct {
+	sequencer                                string
+	servers, units, chains, spares, standbys []string
 }
 
 // serverConfig is one of several layout servers.
@@ -35,10 +44,10 @@ type serverConfig struct {
 
 // healConfig says when members count as failed, and what follows.
 type healConfig struct {
-	Heartbeat   time.Duration `yaml:"heartbeat"`
-	FailAfter   time.Duration `yaml:"fail_after"`
-	MinReplicas int           `yaml:"min_replicas"`
-	RebuildRate string        `yaml:"rebuild_rate"`
+	Heartbeat   time.Duration `yaml:"heartbeat" flag:"heartbeat"`
+	FailAfter   time.Duration `yaml:"fail_after" flag:"fail-after"`
+	MinReplicas int           `yaml:"min_replicas" flag:"min-replicas"`
+	RebuildRate string        `yaml:"rebuild_rate" flag:"rebuild-rate"`
 }
 
 func (h *healConfig) flags(f *pflag.FlagSet) {
@@ -50,27 +59,27 @@ func (h *healConfig) flags(f *pflag.FlagSet) {
 
 // bootstrapConfig describes the log's first layout. A server that has a layout already keeps that.
 type bootstrapConfig struct {
-	Log        string         `yaml:"log"` // 32 hexadecimal digits; default: a new one
-	Durability string         `yaml:"durability"`
+	Log        string         `yaml:"log" doc:"the log's id, 32 hexadecimal digits (default: a new one)"`
+	Durability string         `yaml:"durability" flag:"durability"`
 	Geometry   geometryConfig `yaml:"geometry"`
-	Sequencer  memberConfig   `yaml:"sequencer"`
-	Units      []memberConfig `yaml:"units"`
-	Spares     []memberConfig `yaml:"spares"`   // units that join a chain when it loses one
-	Standbys   []memberConfig `yaml:"standbys"` // sequencers that take over
-	Chains     [][]uint32     `yaml:"chains"`   // unit numbers, head first
+	Sequencer  memberConfig   `yaml:"sequencer" flag:"seq"`
+	Units      []memberConfig `yaml:"units" flag:"unit" doc:"the storage units: {id: 1, control: host:port} each"`
+	Spares     []memberConfig `yaml:"spares" flag:"spare" doc:"units that join a chain when it loses one, written as units are"`
+	Standbys   []memberConfig `yaml:"standbys" flag:"standby" doc:"sequencers that take over when the first is lost, written as units are"`
+	Chains     [][]uint32     `yaml:"chains" flag:"chain" doc:"the chains: the numbers of the units of each, head first"`
 }
 
 type memberConfig struct {
-	ID      uint32 `yaml:"id"`
-	Control string `yaml:"control"`
+	ID      uint32 `yaml:"id" doc:"its number, from 1"`
+	Control string `yaml:"control" doc:"host:port of its control service"`
 }
 
 // geometryConfig is layout.Geometry with the names of configuration files.
 type geometryConfig struct {
-	PageSize     int `yaml:"page_size"`
-	Window       int `yaml:"window"`
-	SessionSlots int `yaml:"session_slots"`
-	MaxSessions  int `yaml:"max_sessions"`
+	PageSize     int `yaml:"page_size" flag:"page-size"`
+	Window       int `yaml:"window" flag:"window"`
+	SessionSlots int `yaml:"session_slots" doc:"staging pages that one client has on a unit, which are its appends in flight there"`
+	MaxSessions  int `yaml:"max_sessions" doc:"clients that a unit serves at once"`
 }
 
 func defaultGeometryConfig() geometryConfig {
@@ -84,8 +93,7 @@ func (g geometryConfig) geometry() layout.Geometry {
 
 func (a *app) layoutCommand() *cobra.Command {
 	c := layoutConfig{ID: 1, Bootstrap: bootstrapConfig{Durability: layout.Flash.String(), Geometry: defaultGeometryConfig()}}
-	var config, sequencer string
-	var units, chains, servers, spares, standbys []string
+	g := &c.given
 	cmd := &cobra.Command{
 		Use: "layout", Short: "Run a layout server, or ask one", Args: cobra.NoArgs,
 		Long: `Run a layout server: it keeps the layouts of all epochs, and moves the cluster from
@@ -101,40 +109,29 @@ of which all but the larger half may fail. Each is started with the same list, i
     --server 3=10.0.0.3:7770,10.0.0.3:7772 --insecure --config cluster.yaml`,
 	}
 	f := cmd.Flags()
-	daemonFlags(f, &c.daemonConfig, &config, "", "127.0.0.1:7870")
+	a.settingsOf("layout", cmd, &c)
+	daemonFlags(f, &c.daemonConfig, "", "127.0.0.1:7870")
 	f.Lookup("control").Usage += " (default: what --server says, else " + defaultLayout + ")"
 	f.Uint16Var(&c.ID, "id", 1, "the `number` of this layout server, from 1")
-	f.StringArrayVar(&servers, "server", nil, "a layout server, `id=host:port,host:port`: its control address, and that of Raft; once for each, this one included (default: a single server)")
+	f.StringArrayVar(&g.servers, "server", nil, "a layout server, `id=host:port,host:port`: its control address, and that of Raft; once for each, this one included (default: a single server)")
 	f.StringVar(&c.Raft, "raft", "", "`host:port` that Raft listens at among several layout servers (default: what --server says)")
 	f.DurationVar(&c.Election, "election-timeout", 0, "how long the leader of several layout servers may be silent (default 200ms; the same for each)")
 	f.StringVar(&c.Bootstrap.Durability, "durability", layout.Flash.String(), "flash, or memory on machines whose memory survives a power cut")
 	f.IntVar(&c.Bootstrap.Geometry.PageSize, "page-size", c.Bootstrap.Geometry.PageSize, "`bytes` of a page")
 	f.IntVar(&c.Bootstrap.Geometry.Window, "window", c.Bootstrap.Geometry.Window, "`pages` of a unit in registered memory")
 	c.Heal.flags(f)
-	f.StringArrayVar(&spares, "spare", nil, "a unit that joins a chain when that loses one, `id=host:port`; once for each")
-	f.StringArrayVar(&standbys, "standby", nil, "a sequencer that takes over when the first is lost, `id=host:port`; once for each")
-	f.StringVar(&sequencer, "seq", "", "the sequencer, `id=host:port`")
-	f.StringArrayVar(&units, "unit", nil, "a storage unit, `id=host:port`; once for each")
-	f.StringArrayVar(&chains, "chain", nil, "a chain of `units`, 1,2: head first; once for each")
+	f.StringArrayVar(&g.spares, "spare", nil, "a unit that joins a chain when that loses one, `id=host:port`; once for each")
+	f.StringArrayVar(&g.standbys, "standby", nil, "a sequencer that takes over when the first is lost, `id=host:port`; once for each")
+	f.StringVar(&g.sequencer, "seq", "", "the sequencer, `id=host:port`")
+	f.StringArrayVar(&g.units, "unit", nil, "a storage unit, `id=host:port`; once for each")
+	f.StringArrayVar(&g.chains, "chain", nil, "a chain of `units`, 1,2: head first; once for each")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
-		if err := loadConfig(cmd, config, &c); err != nil {
+		if err := a.loadDaemon("layout"); err != nil {
 			return err
 		}
-		if err := c.Bootstrap.members(sequencer, units, chains); err != nil {
+		rate, err := c.Heal.rate()
+		if err != nil {
 			return err
-		}
-		if err := c.takeServers(servers); err != nil {
-			return err
-		}
-		if err := c.Bootstrap.standing(spares, standbys); err != nil {
-			return err
-		}
-		rate, err := parseSize(c.Heal.RebuildRate)
-		if err != nil || rate <= 0 {
-			return usagef("rebuild rate %q: must be bytes a second, as in 64MiB", c.Heal.RebuildRate)
-		}
-		if c.Dir == "" {
-			return usagef("layout needs --dir")
 		}
 		first, err := c.Bootstrap.layout()
 		if err != nil {
@@ -144,12 +141,40 @@ of which all but the larger half may fail. Each is started with the same list, i
 			return layoutserver.Start(ctx, layoutserver.Config{
 				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
 				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
-				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: a.logger(false),
+				Insecure: c.Insecure, Registerer: r, Logger: a.logger(false),
 			})
 		})
 	})
 	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand())
 	return cmd
+}
+
+func (c *layoutConfig) settle() error {
+	if err := c.Bootstrap.members(c.given.sequencer, c.given.units, c.given.chains); err != nil {
+		return err
+	}
+	if err := c.takeServers(c.given.servers); err != nil {
+		return err
+	}
+	return c.Bootstrap.standing(c.given.spares, c.given.standbys)
+}
+
+func (c *layoutConfig) check() error {
+	if c.Dir == "" {
+		return needs("layout", "dir", "")
+	}
+	_, slow := c.Heal.rate()
+	_, shape := c.Bootstrap.layout()
+	return errors.Join(slow, shape, c.daemonConfig.check())
+}
+
+// rate of rebuilding, in bytes a second.
+func (h *healConfig) rate() (int64, error) {
+	rate, err := parseSize(h.RebuildRate)
+	if err != nil || rate <= 0 {
+		return 0, usagef("rebuild rate %q: must be bytes a second, as in 64MiB", h.RebuildRate)
+	}
+	return rate, nil
 }
 
 // takeServers takes what the flags say in place of the file, and the default control address where nothing says another.

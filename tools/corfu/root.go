@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"corfu/rdma/fabric"
 )
 
 // app is one run of the command: its streams and the flags that all commands share.
@@ -24,6 +26,9 @@ type app struct {
 	output   string        // -o
 	insecure bool          // --insecure
 	verbose  bool          // --verbose
+	config   string        // --config
+
+	roles map[string]settings // by role
 
 	started bool // a command's own code began: errors before it are about usage
 }
@@ -59,10 +64,10 @@ func (a *app) rootCommand() *cobra.Command {
 		Long:              "corfu is a shared log over RDMA flash: one totally ordered log that many clients append to and read from.",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.checkFlags() },
 	}
 	f := root.PersistentFlags()
+	f.StringVar(&a.config, "config", "", "read settings from this YAML `file` (default: $CORFU_CONFIG; clients then read "+clientFile+")")
 	f.StringVar(&a.cluster, "cluster", "", "layout `servers`, host:port, comma-separated (default: $CORFU_LAYOUT, then a running corfu dev, then "+defaultLayout+")")
 	f.StringVar(&a.provider, "provider", "", "fabric `provider`: auto, verbs or tcp (default: what the cluster file says, then auto)")
 	f.StringVar(&a.device, "device", "", "RDMA `device` (default: the first usable one)")
@@ -70,13 +75,18 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", "text", "output `format`: text or json")
 	f.BoolVar(&a.insecure, "insecure", false, "allow control connections in clear to addresses that are not loopback")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
+	a.settingsOf("client", root, &clientConfig{
+		LayoutServers: []string{defaultLayout}, Fabric: clientFabric{Provider: fabric.Auto}, Timeout: a.timeout,
+	})
 	root.AddCommand(
 		a.devCommand(), a.demoCommand(), a.benchCommand(), a.benchFlashCommand(), a.scrubCommand(), a.fsckCommand(), a.dumpCommand(),
 		a.layoutCommand(), a.seqCommand(), a.unitCommand(),
 		a.statusCommand(), a.topCommand(),
 		a.appendCommand(), a.readCommand(), a.tailCommand(), a.fillCommand(), a.trimCommand(),
-		a.devicesCommand(), a.versionCommand(),
+		a.devicesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
 	)
+	a.addCompletions(root)
+	describeCommands(root)
 	return root
 }
 
@@ -84,10 +94,8 @@ func (a *app) checkFlags() error {
 	if a.output != "text" && a.output != "json" {
 		return usagef("output format %q: must be text or json", a.output)
 	}
-	switch a.provider {
-	case "", "auto", "verbs", "tcp":
-	default:
-		return usagef("provider %q: must be auto, verbs or tcp", a.provider)
+	if err := checkProvider(a.provider); err != nil {
+		return err
 	}
 	if a.timeout <= 0 {
 		return usagef("timeout %v: must be above zero", a.timeout)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,30 +14,37 @@ import (
 
 // seqConfig is the configuration file of a sequencer.
 type seqConfig struct {
-	ID           uint32 `yaml:"id"`
+	ID           uint32 `yaml:"id" flag:"id"`
 	daemonConfig `yaml:",inline"`
+	Fabric       fabricConfig `yaml:"fabric"`
+}
+
+func (c *seqConfig) settle() error { return nil }
+
+func (c *seqConfig) check() error {
+	switch {
+	case c.ID == 0:
+		return needs("seq", "id", ", a number from 1")
+	case c.Dir == "":
+		return needs("seq", "dir", "")
+	}
+	return errors.Join(c.daemonConfig.check(), c.Fabric.check())
 }
 
 func (a *app) seqCommand() *cobra.Command {
 	c := seqConfig{ID: 1}
-	var config string
 	cmd := &cobra.Command{
 		Use: "seq", Short: "Run a sequencer", Args: cobra.NoArgs,
 		Long: `Run a sequencer: one word of registered memory that clients add to. It serves
 nothing until the layout service activates it.`,
 	}
-	daemonFlags(cmd.Flags(), &c.daemonConfig, &config, "127.0.0.1:7771", "127.0.0.1:7871")
+	a.settingsOf("seq", cmd, &c)
+	daemonFlags(cmd.Flags(), &c.daemonConfig, "127.0.0.1:7771", "127.0.0.1:7871")
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 1, "the sequencer's `number`, from 1")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
-		if err := loadConfig(cmd, config, &c); err != nil {
+		if err := a.loadDaemon("seq"); err != nil {
 			return err
-		}
-		switch {
-		case c.ID == 0:
-			return usagef("seq needs --id, a number from 1")
-		case c.Dir == "":
-			return usagef("seq needs --dir")
 		}
 		dev, reason, err := a.openFabric(c.Fabric)
 		if err != nil {
@@ -48,7 +56,7 @@ nothing until the layout service activates it.`,
 		return a.serve(ctx, fmt.Sprintf("corfu seq %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return seqserver.Start(ctx, seqserver.Config{
 				ID: layout.SequencerID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
+				Insecure: c.Insecure, Registerer: r, Logger: log,
 			})
 		})
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,17 +16,17 @@ import (
 
 // unitConfig is the configuration file of a storage unit.
 type unitConfig struct {
-	ID           uint32 `yaml:"id"`
-	Store        string `yaml:"store"`
-	Capacity     string `yaml:"capacity"`
-	ScrubRate    string `yaml:"scrub_rate"`
-	ScrubEvery   string `yaml:"scrub_every"`
+	ID           uint32 `yaml:"id" flag:"id"`
+	Store        string `yaml:"store" flag:"store"`
+	Capacity     string `yaml:"capacity" flag:"capacity"`
+	ScrubRate    string `yaml:"scrub_rate" flag:"scrub-rate"`
+	ScrubEvery   string `yaml:"scrub_every" flag:"scrub-every"`
 	daemonConfig `yaml:",inline"`
+	Fabric       fabricConfig `yaml:"fabric"`
 }
 
 func (a *app) unitCommand() *cobra.Command {
 	var c unitConfig
-	var config string
 	var format bool
 	cmd := &cobra.Command{
 		Use: "unit", Short: "Run a storage unit", Args: cobra.NoArgs,
@@ -41,7 +42,8 @@ otherwise.`,
 		Example: `  corfu unit --id 1 --store /var/lib/corfu/unit-1
   corfu unit --id 2 --store /dev/nvme1n1`,
 	}
-	daemonFlags(cmd.Flags(), &c.daemonConfig, &config, "127.0.0.1:7780", "127.0.0.1:7880")
+	a.settingsOf("unit", cmd, &c)
+	daemonFlags(cmd.Flags(), &c.daemonConfig, "127.0.0.1:7780", "127.0.0.1:7880")
 	cmd.Flags().Lookup("dir").Usage = "the same as --store"
 	cmd.Flags().StringVar(&c.Store, "store", "", "`path` of a directory, made if it is not there, or of a block device: everything durable")
 	cmd.Flags().BoolVar(&format, "format", false, "take a device that holds something else, which is lost; never one with a unit's store, whose ever")
@@ -51,7 +53,7 @@ otherwise.`,
 	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
 	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
-		if err := loadConfig(cmd, config, &c); err != nil {
+		if err := a.loadDaemon("unit"); err != nil {
 			return err
 		}
 		capacity, err := parseSize(c.Capacity)
@@ -61,16 +63,6 @@ otherwise.`,
 		rate, every, err := c.scrub()
 		if err != nil {
 			return err
-		}
-		switch {
-		case c.ID == 0:
-			return usagef("unit needs --id, a number from 1")
-		case c.Store == "" && c.Dir == "":
-			return usagef("unit needs --store")
-		case c.Store != "" && c.Dir != "" && c.Store != c.Dir:
-			return usagef("--store %s and --dir %s are two names of one thing: give one", c.Store, c.Dir)
-		case c.Store != "":
-			c.Dir = c.Store
 		}
 		dev, reason, err := a.openFabric(c.Fabric)
 		if err != nil {
@@ -83,12 +75,38 @@ otherwise.`,
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
 				Flash: flash.Options{Capacity: capacity, Format: format}, ScrubRate: rate, ScrubEvery: every,
-				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
+				Insecure: c.Insecure, Registerer: r, Logger: log,
 			})
 		})
 	})
 	cmd.AddCommand(a.unitAddCommand(), a.unitRemoveCommand())
 	return cmd
+}
+
+func (c *unitConfig) settle() error {
+	switch {
+	case c.Store == "":
+		c.Store = c.Dir
+	case c.Dir != "" && c.Store != c.Dir:
+		return usagef("--store %s and --dir %s are two names of one thing: give one", c.Store, c.Dir)
+	}
+	c.Dir = c.Store
+	return nil
+}
+
+func (c *unitConfig) check() error {
+	switch {
+	case c.ID == 0:
+		return needs("unit", "id", ", a number from 1")
+	case c.Store == "":
+		return needs("unit", "store", "")
+	}
+	_, bad := parseSize(c.Capacity)
+	if bad != nil {
+		bad = usagef("capacity %q: %w", c.Capacity, bad)
+	}
+	_, _, worse := c.scrub()
+	return errors.Join(bad, worse, c.daemonConfig.check(), c.Fabric.check())
 }
 
 // scrub gives rate and interval of the unit's own scrubs.

@@ -96,7 +96,7 @@ func checkKeys(n *yaml.Node, t reflect.Type) error {
 			k := n.Content[i]
 			ft, ok := known[k.Value]
 			if !ok {
-				return &KeyError{Line: k.Line, Key: k.Value, Nearest: nearest(k.Value, known)}
+				return &KeyError{Line: k.Line, Key: k.Value, Nearest: Nearest(k.Value, known)}
 			}
 			if err := checkKeys(n.Content[i+1], ft); err != nil {
 				return err
@@ -104,6 +104,27 @@ func checkKeys(n *yaml.Node, t reflect.Type) error {
 		}
 	}
 	return nil
+}
+
+// Lines tells on which line each key of a document stands, sections with a dot behind them: "fabric.addr". b was decoded before.
+func Lines(b []byte) map[string]int {
+	lines := map[string]int{}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err == nil && len(doc.Content) == 1 {
+		note(doc.Content[0], "", lines)
+	}
+	return lines
+}
+
+func note(n *yaml.Node, path string, lines map[string]int) {
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i]
+		lines[path+k.Value] = k.Line
+		note(n.Content[i+1], path+k.Value+".", lines)
+	}
 }
 
 // keys of a struct as its yaml tags name them, those of inlined structs included.
@@ -127,11 +148,12 @@ func keys(t reflect.Type) map[string]reflect.Type {
 	return m
 }
 
-// nearest is the known key with the smallest edit distance, if that is small enough to be a slip of the pen.
-func nearest(key string, known map[string]reflect.Type) string {
-	best, bestD := "", 1+max(2, len(key)/2)
+// Nearest is the known name with the smallest edit distance, upper and lower case being the same, if that is small enough to be a
+// slip of the pen; else "".
+func Nearest[V any](name string, known map[string]V) string {
+	best, bestD := "", 1+max(2, min(len(name)/2, 6))
 	for k := range known {
-		d := distance(strings.ToLower(key), k)
+		d := distance(strings.ToLower(name), strings.ToLower(k))
 		if d < bestD || d == bestD && best != "" && k < best {
 			best, bestD = k, d
 		}
