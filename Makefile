@@ -25,7 +25,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit sim test-sim test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present
+.PHONY: help build demo test test-unit test-watch sim test-sim test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -36,10 +36,14 @@ build: go-present ## build bin/corfu
 demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
 	bin/corfu demo
 
-test: deps vet lint test-unit test-sim model test-lab test-powercut ## everything: vet, lint, tests with the race detector, simulation, models, tests over verbs in the lab, two power cuts
+test: deps vet lint test-unit test-watch test-sim model test-lab test-powercut ## everything: vet, lint, tests with the race detector, simulation, models, tests over verbs in the lab, two power cuts
 
 test-unit: go-present ## tests with the race detector, without the lab
 	$(GO) test -race ./...
+
+test-watch: go-present ## alerts by promtool; every panel of the dashboards against a real Prometheus and a cluster; pictures in build/watch
+	deploy/apt-missing prometheus librsvg2-bin fonts-dejavu-core
+	$(GO) test ./deploy/watch -count=1 -timeout 5m -v -run 'Promtool|LiveCluster' -args -live
 
 sim: go-present ## RUNS=2000 simulated clusters with faults from SEED=1 on; SEED=n RUNS=1 replays one
 	@internal/sim/run $(SEED) $(RUNS)

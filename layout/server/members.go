@@ -191,16 +191,6 @@ func (ms *members) unit(u layout.UnitID) *member {
 	return nil
 }
 
-// sequencer gives the member that is sequencer s, or nil.
-func (ms *members) sequencer(s layout.SequencerID) *member {
-	for _, m := range ms.list {
-		if m.unit == 0 && m.seq == s {
-			return m
-		}
-	}
-	return nil
-}
-
 // pad takes no log id for a zero one.
 func pad(b []byte) (id [16]byte) {
 	copy(id[:], b)

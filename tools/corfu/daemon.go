@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type daemonConfig struct {
 	Dir      string       `yaml:"dir"`
 	Control  string       `yaml:"control"`
 	HTTP     string       `yaml:"http"`
+	Pprof    string       `yaml:"pprof"`
 	Insecure bool         `yaml:"insecure"`
 	Fabric   fabricConfig `yaml:"fabric"`
 }
@@ -45,7 +47,15 @@ func daemonFlags(f *pflag.FlagSet, c *daemonConfig, config *string, control, htt
 	f.StringVar(&c.Dir, "dir", "", "`directory` of everything durable; made if it is not there")
 	f.StringVar(&c.Control, "control", control, "`host:port` of the control service; port 0 takes a free one")
 	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off")
+	f.StringVar(&c.Pprof, "pprof", profilesLocal, "to `whom` the http port gives /debug/pprof/: local, any or off")
 }
+
+// Who gets profiles.
+const (
+	profilesLocal = "local"
+	profilesAny   = "any"
+	profilesOff   = "off"
+)
 
 func fabricFlags(f *pflag.FlagSet, c *fabricConfig) {
 	f.StringVar(&c.Addr, "fabric-addr", "", "IP `address` of the fabric (default: the device's, or loopback with tcp)")
@@ -117,8 +127,13 @@ type status struct {
 	listener net.Listener
 }
 
-// serveStatus binds addr at once, so that a port that is taken is an error of the start. health may be called at any time.
-func serveStatus(addr string, r *prometheus.Registry, health func() error) (*status, error) {
+// serveStatus serves metrics, health and, to whom profiles says, profiles. It binds addr at once, so that a port that is taken is an error of the start. health may be called at any time.
+func serveStatus(addr, profiles string, r *prometheus.Registry, health func() error) (*status, error) {
+	switch profiles {
+	case profilesLocal, profilesAny, profilesOff:
+	default:
+		return nil, usagef("pprof %q: must be local, any or off", profiles)
+	}
 	if addr == httpOff {
 		return nil, nil
 	}
@@ -135,6 +150,9 @@ func serveStatus(addr string, r *prometheus.Registry, health func() error) (*sta
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	if profiles != profilesOff {
+		addProfiles(mux, profiles == profilesAny)
+	}
 	s := &status{server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, listener: l}
 	go func() { _ = s.server.Serve(l) }()
 	return s, nil
@@ -170,7 +188,7 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, provider s
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	st, err := serveStatus(c.HTTP, r, d.Health)
+	st, err := serveStatus(c.HTTP, cmp.Or(c.Pprof, profilesLocal), r, d.Health)
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
