@@ -25,7 +25,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man
+.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -36,7 +36,7 @@ build: go-present ## build bin/corfu
 demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
 	bin/corfu demo
 
-test: deps vet lint test-unit test-web test-sim model test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, simulation, models, tests over verbs in the lab, two power cuts
+test: deps vet lint test-unit test-web test-watch test-sim model test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, alerts and dashboards, simulation, models, tests over verbs in the lab, two power cuts
 
 test-unit: go-present ## tests with the race detector, without the lab
 	$(GO) test -race ./...
@@ -44,6 +44,10 @@ test-unit: go-present ## tests with the race detector, without the lab
 test-web: go-present ## the web page in headless Chromium; leaves pictures of it in build/web-*.png
 	deploy/apt-missing chromium fonts-dejavu-core
 	CORFU_WEB=1 $(GO) test ./internal/statusweb -count=1 -timeout 5m -run '^TestThePage'
+
+test-watch: go-present ## alerts by promtool; every panel of the dashboards against a real Prometheus and a cluster; pictures in build/watch
+	deploy/apt-missing prometheus librsvg2-bin fonts-dejavu-core
+	$(GO) test ./deploy/watch -count=1 -timeout 5m -v -run 'Promtool|LiveCluster' -args -live
 
 sim: go-present ## RUNS=2000 simulated clusters with faults from SEED=1 on; SEED=n RUNS=1 replays one
 	@internal/sim/run $(SEED) $(RUNS)

@@ -54,11 +54,13 @@ func (l *Log) begin(ctx context.Context, payload []byte) (*attempt, error) {
 	}
 	if l.full() {
 		l.exit()
+		l.m.calls.refused(opAppend, ErrFull)
 		return nil, ErrFull
 	}
 	a, err := l.attempts.get(ctx)
 	if err != nil {
 		l.exit()
+		l.m.calls.refused(opAppend, err)
 		return nil, err
 	}
 	a.load(payload)
@@ -92,14 +94,20 @@ const (
 
 // run appends what was loaded and gives the attempt back to the pool.
 func (a *attempt) run(ctx context.Context) (layout.Position, error) {
+	l, began := a.l, time.Now()
+	p, err := a.untilKnown(ctx)
+	l.m.calls.ended(opAppend, began, err)
+	return p, err
+}
+
+// untilKnown tries until the outcome is known, or cannot be.
+func (a *attempt) untilKnown(ctx context.Context) (layout.Position, error) {
 	l := a.l
-	start := time.Now()
 	var b backoff
 	for {
 		v := l.current()
 		out, err := a.try(ctx, v)
 		if out, err = a.known(ctx, v, out, err); out == outUnknown {
-			l.m.unknown.Inc()
 			err = &UnknownError{Position: a.pos, Cause: err}
 			a.recycle(true)
 			return 0, err
@@ -114,8 +122,6 @@ func (a *attempt) run(ctx context.Context) (layout.Position, error) {
 		case outDone:
 			p := a.pos
 			a.recycle(false)
-			l.m.appended.Inc()
-			l.m.appendSeconds.Observe(time.Since(start).Seconds())
 			return p, nil
 		case outLost:
 			l.m.casLost.Inc()
@@ -128,7 +134,6 @@ func (a *attempt) run(ctx context.Context) (layout.Position, error) {
 			err = l.retry(ctx, v, err, &b)
 		}
 		if err != nil {
-			l.m.failed.Inc()
 			a.recycle(out == outNothing && a.view != nil && !l.closed.Load())
 			return 0, err
 		}

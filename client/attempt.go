@@ -121,6 +121,16 @@ func (as *attempts) grow() error {
 	return nil
 }
 
+// use is how many are in flight, and the memory that all have, in bytes.
+func (as *attempts) use() (inFlight, bytes int) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	for _, m := range as.memory {
+		bytes += m.Len()
+	}
+	return as.made - len(as.free), bytes
+}
+
 func (as *attempts) close() {
 	as.mu.Lock()
 	defer as.mu.Unlock()

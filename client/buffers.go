@@ -53,6 +53,16 @@ type frames struct {
 	memory  []*rdma.Memory
 }
 
+// bytes of registered memory that the frames have.
+func (fs *frames) bytes() (n int) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, m := range fs.memory {
+		n += m.Len()
+	}
+	return n
+}
+
 // framesAtOnce is how many frames share one registration.
 const framesAtOnce = 32
 

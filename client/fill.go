@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"corfu/internal/mutant"
 	"corfu/internal/wire"
@@ -13,11 +14,13 @@ import (
 
 // Fill decides position p: if nothing is there it becomes junk, and whatever is there, a value or junk, is durable in
 // the whole chain when Fill returns nil. Read tells which. A hole inside a larger entry is filled like any other: the entry is torn then, junk as a whole. A position that was never handed out is ErrUnwritten.
-func (l *Log) Fill(ctx context.Context, p layout.Position) error {
+func (l *Log) Fill(ctx context.Context, p layout.Position) (err error) {
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.exit()
+	began := time.Now()
+	defer func() { l.m.calls.ended(opFill, began, err) }()
 	if err := l.handedOut(ctx, p); err != nil {
 		return err
 	}

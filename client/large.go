@@ -81,6 +81,7 @@ func (l *Log) beginLarge(ctx context.Context, payload []byte) error {
 	}
 	if err != nil {
 		l.exit()
+		l.m.calls.refused(opAppend, err)
 	}
 	return err
 }
@@ -93,17 +94,20 @@ func (l *Log) endLarge() {
 // runLarge appends the payload, under new positions each time that an attempt was torn.
 func (l *Log) runLarge(ctx context.Context, payload []byte) (layout.Position, error) {
 	start := time.Now()
+	p, err := l.untilWhole(ctx, payload)
+	l.m.calls.ended(opAppend, start, err)
+	return p, err
+}
+
+func (l *Log) untilWhole(ctx context.Context, payload []byte) (layout.Position, error) {
 	var b backoff
 	for {
 		v := l.current()
 		first, out, err := l.tryLarge(ctx, v, payload)
 		switch out {
 		case outDone:
-			l.m.appended.Inc()
-			l.m.appendSeconds.Observe(time.Since(start).Seconds())
 			return first, nil
 		case outUnknown:
-			l.m.unknown.Inc()
 			return 0, &UnknownError{Position: first, Cause: err}
 		case outLost:
 			err = sleep(ctx, b.step()) // readers that are in such a hurry will be again
@@ -111,7 +115,6 @@ func (l *Log) runLarge(ctx context.Context, payload []byte) (layout.Position, er
 			err = l.retry(ctx, v, err, &b)
 		}
 		if err != nil {
-			l.m.failed.Inc()
 			return 0, err
 		}
 	}

@@ -200,6 +200,11 @@ func (l *Log) inspectSessions(now time.Time) {
 		}
 	}
 	l.m.credits.Set(float64(free))
+	l.m.sessions.Set(float64(len(all)))
+	inFlight, pages := l.attempts.use()
+	_, fragments := l.large.fragments.use()
+	l.m.inFlight.Set(float64(inFlight))
+	l.m.memory.Set(float64(pages + fragments + l.frames.bytes()))
 }
 
 // Layout is the layout in use. It must not be changed.

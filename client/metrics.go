@@ -8,45 +8,50 @@ import (
 
 // metrics of a Log. Logs that share a registerer share the counters; the gauges show the last one's.
 type metrics struct {
-	appended, failed, unknown prometheus.Counter // corfu_client_appends_total by result
-	appendSeconds             prometheus.Histogram
-	tokens                    prometheus.Counter
-	casLost                   prometheus.Counter
-	fragments                 prometheus.Counter
-	torn                      prometheus.Counter
-	retries                   prometheus.Counter
-	fills                     prometheus.Counter
-	helped                    prometheus.Counter
-	reads                     prometheus.Counter
-	coldReads                 prometheus.Counter
-	holes                     prometheus.Counter
-	resolvedMine              prometheus.Counter
-	resolvedLost              prometheus.Counter
-	windowWaits               prometheus.Counter
-	ackMissed                 prometheus.Counter
-	connErrors                prometheus.Counter
-	invariant                 prometheus.Counter
-	corrupt                   prometheus.Counter
-	credits                   prometheus.Gauge
-	epoch                     prometheus.Gauge
+	all []prometheus.Collector // what Collector shows
+
+	calls operations
+
+	tokens                     prometheus.Counter
+	casLost                    prometheus.Counter
+	fragments                  prometheus.Counter
+	torn                       prometheus.Counter
+	retries                    prometheus.Counter
+	fills                      prometheus.Counter
+	helped                     prometheus.Counter
+	reads                      prometheus.Counter
+	coldReads                  prometheus.Counter
+	holes                      prometheus.Counter
+	resolvedMine               prometheus.Counter
+	resolvedLost               prometheus.Counter
+	windowWaits                prometheus.Counter
+	ackMissed                  prometheus.Counter
+	connErrors                 prometheus.Counter
+	invariant                  prometheus.Counter
+	corrupt                    prometheus.Counter
+	credits                    prometheus.Gauge
+	epoch                      prometheus.Gauge
+	inFlight, sessions, memory prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{}
 	counter := func(name, help string) prometheus.Counter {
-		return register(r, prometheus.NewCounter(prometheus.CounterOpts{Name: "corfu_client_" + name, Help: help}))
+		return register(m, r, prometheus.NewCounter(prometheus.CounterOpts{Name: "corfu_client_" + name, Help: help}))
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		return register(r, prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_client_" + name, Help: help}))
+		return register(m, r, prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_client_" + name, Help: help}))
 	}
-	appends := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "corfu_client_appends_total", Help: "Appends ended, by result: ok, error, unknown."}, []string{"result"}))
-	resolved := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+	calls := newOperations(
+		register(m, r, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_client_operations_total",
+			Help: "Calls ended, by operation and result: ok, empty (no value begins at the position), unknown (an append that may have happened), error."},
+			[]string{"operation", "result"})),
+		register(m, r, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "corfu_client_operation_seconds",
+			Help: "Time of calls that were answered, results ok and empty.", Buckets: operationBuckets}, []string{"operation"})))
+	resolved := register(m, r, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "corfu_client_resolved_total", Help: "Appends of unknown outcome that were looked up (rule R9), by answer: mine, lost."}, []string{"answer"}))
-	return &metrics{
-		appended: appends.WithLabelValues("ok"), failed: appends.WithLabelValues("error"), unknown: appends.WithLabelValues("unknown"),
-		appendSeconds: register(r, prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "corfu_client_append_seconds", Help: "Time of appends that succeeded.",
-			Buckets: prometheus.ExponentialBuckets(4e-6, 2, 22)})),
+	made := metrics{
+		calls:        calls,
 		tokens:       counter("tokens_total", "Positions taken from the sequencer."),
 		casLost:      counter("cas_losses_total", "Positions lost to somebody else's entry or junk."),
 		fragments:    counter("fragments_total", "Pages of entries larger than a page that this client published."),
@@ -65,20 +70,46 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		corrupt:     counter("corrupt_total", "Corrupt copies met."),
 		credits:     gauge("staging_slots_free", "Free staging slots over all sessions."),
 		epoch:       gauge("epoch", "Epoch of the layout in use."),
+		inFlight:    gauge("appends_in_flight", "Appends of up to a page that are under way, of Options.MaxOutstanding."),
+		sessions:    gauge("sessions", "Sessions that stand, with units and the sequencer."),
+		memory:      gauge("registered_memory_bytes", "Memory that the fabric reads and writes, as last looked at."),
+	}
+	made.all = m.all
+	return &made
+}
+
+// register registers c with r, or gives what is registered under its name already. m shows it from then on.
+func register[C prometheus.Collector](m *metrics, r prometheus.Registerer, c C) C {
+	if r != nil {
+		var dup prometheus.AlreadyRegisteredError
+		if err := r.Register(c); errors.As(err, &dup) {
+			if old, ok := dup.ExistingCollector.(C); ok {
+				c = old
+			}
+		}
+	}
+	m.all = append(m.all, c)
+	return c
+}
+
+// Collector shows the log's metrics (docs/metrics.md lists them) to a registry of the caller's, in place of Options.Registerer:
+//
+//	registry.MustRegister(log.Collector())
+//
+// Logs that share Options.Registerer share their counters; without it each has its own, and one of them fits into a registry, or
+// several with labels of their own (prometheus.WrapRegistererWith).
+func (l *Log) Collector() prometheus.Collector { return l.m }
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.all {
+		c.Describe(ch)
 	}
 }
 
-// register registers c, or gives what is registered under its name already.
-func register[C prometheus.Collector](r prometheus.Registerer, c C) C {
-	if r == nil {
-		return c
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.all {
+		c.Collect(ch)
 	}
-	err := r.Register(c)
-	var dup prometheus.AlreadyRegisteredError
-	if errors.As(err, &dup) {
-		if old, ok := dup.ExistingCollector.(C); ok {
-			return old
-		}
-	}
-	return c
 }

@@ -16,11 +16,13 @@ import (
 // An entry larger than a page is read at its first position; at its others a *FragmentError says which that is. It is
 // ErrJunk at all of them if one of its fragments never came (what else stands there is read as what it is), and
 // ErrTrimmed if one of them was trimmed.
-func (l *Log) Read(ctx context.Context, p layout.Position) ([]byte, error) {
+func (l *Log) Read(ctx context.Context, p layout.Position) (payload []byte, err error) {
 	if err := l.enter(); err != nil {
 		return nil, err
 	}
 	defer l.exit()
+	began := time.Now()
+	defer func() { l.m.calls.ended(opRead, began, err) }()
 	r := reading{l: l, p: p}
 	e, err := r.run(ctx)
 	switch {

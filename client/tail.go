@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"corfu/internal/mutant"
 	"corfu/internal/wire"
@@ -10,11 +11,13 @@ import (
 )
 
 // Tail is the first position that is not handed out: everything acknowledged before the call is below it.
-func (l *Log) Tail(ctx context.Context) (layout.Position, error) {
+func (l *Log) Tail(ctx context.Context) (p layout.Position, err error) {
 	if err := l.enter(); err != nil {
 		return 0, err
 	}
 	defer l.exit()
+	began := time.Now()
+	defer func() { l.m.calls.ended(opTail, began, err) }()
 	return l.tail(ctx)
 }
 
@@ -102,11 +105,13 @@ func (l *Log) showsEpoch(ctx context.Context, v *view, s *unitSession, f *frame)
 
 // SlowTail is the first position above all entries, by asking every unit. It needs no sequencer. Positions that were
 // handed out and not written yet may lie above it.
-func (l *Log) SlowTail(ctx context.Context) (layout.Position, error) {
+func (l *Log) SlowTail(ctx context.Context) (p layout.Position, err error) {
 	if err := l.enter(); err != nil {
 		return 0, err
 	}
 	defer l.exit()
+	began := time.Now()
+	defer func() { l.m.calls.ended(opSlowTail, began, err) }()
 	return try(ctx, l, func(v *view) (layout.Position, error) { return l.slowTail(ctx, v) })
 }
 

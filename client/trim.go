@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,11 +16,13 @@ import (
 // Trim gives up position p for good, at all replicas. A hole is filled first. If a fragment of a larger entry stands at p,
 // whole or torn, then all of them go, and p last: begun again after an error, Trim goes on. Idempotent. It fails
 // with ErrUnwritten if p was never handed out.
-func (l *Log) Trim(ctx context.Context, p layout.Position) error {
+func (l *Log) Trim(ctx context.Context, p layout.Position) (err error) {
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.exit()
+	began := time.Now()
+	defer func() { l.m.calls.ended(opTrim, began, err) }()
 	if err := l.handedOut(ctx, p); err != nil {
 		return err
 	}
@@ -132,18 +135,20 @@ func besidesContent(err error) error {
 // TrimPrefix gives up all positions below p for good. Holes below it are filled first. A larger entry that begins
 // below p is trimmed as a whole for its readers; its fragments from p on take space until a later prefix passes them. Idempotent. It
 // fails with ErrUnwritten if not all of them were handed out.
-func (l *Log) TrimPrefix(ctx context.Context, p layout.Position) error {
+func (l *Log) TrimPrefix(ctx context.Context, p layout.Position) (err error) {
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.exit()
+	began := time.Now()
+	defer func() { l.m.calls.ended(opTrimPrefix, began, err) }()
 	if p == 0 {
 		return nil
 	}
 	if err := l.handedOut(ctx, p-1); err != nil {
 		return err
 	}
-	_, err := try(ctx, l, func(v *view) (struct{}, error) {
+	_, err = try(ctx, l, func(v *view) (struct{}, error) {
 		bounds := prefixBounds(v.layout, p)
 		for _, b := range bounds { // as for a single trim: see decideDown
 			if !b.tail {

@@ -42,6 +42,9 @@ var mayImport = []struct {
 	{"internal/clusterstatus/statustest", []string{"internal/wire/pb", "internal/clusterstatus"}},
 	{"internal/statusweb", []string{"internal/wire/pb", "internal/clusterstatus"}},
 
+	// How a disk wears, which unit/server shows.
+	{"internal/nvme", nil},
+
 	// The golden files of tests, which this table does not look at: code that runs has no use for it.
 	{"internal/golden", nil},
 
@@ -58,7 +61,7 @@ var mayImport = []struct {
 	{"layout/server", []string{"layout", "internal/wire/...", "internal/clusterstatus", "internal/control", "internal/mutant", "internal/promset", "rdma"}},
 	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/control", "internal/promset", "rdma"}},
 	{"unit/flash", []string{"unit", "layout", "internal/wire"}},
-	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "internal/mutant", "internal/promset", "rdma"}},
+	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "internal/mutant", "internal/nvme", "internal/promset", "rdma"}},
 
 	// Clients reach units and sequencers by the fabric and the control plane alone.
 	{"client", []string{"layout", "internal/wire/...", "internal/control", "internal/mutant", "rdma", "rdma/fabric"}},
@@ -70,6 +73,9 @@ var mayImport = []struct {
 
 	// The lab serves every package's tests and knows none.
 	{"deploy/lab/nbd", nil},
+
+	// Dashboards know metrics by their names alone.
+	{"deploy/watch", nil},
 }
 
 // pure packages hold no clock, goroutine's lock, file, network or C. Their owner brings those.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"corfu/internal/control"
 	"corfu/layout"
 )
 
@@ -25,6 +27,7 @@ var errUnreachable = errors.New("a member is unreachable")
 // request asks for a reconfiguration that begins after the request was made.
 type request struct {
 	reason   string
+	op       string        // the operation's id, if the caller gave one
 	failover bool          // a standby takes over
 	change   layout.Change // Lost, Add and Forget
 	dry      bool          // the layout that would come about is all that is wanted
@@ -111,8 +114,7 @@ func (m *manager) forget() {
 	m.members.close()
 	m.vitals.forget()
 	m.store.trouble.Store(nil)
-	m.metrics.up.Reset()
-	m.metrics.deficit.Reset()
+	m.metrics.notLeading()
 }
 
 // refuse answers all who wait with an error.
@@ -282,6 +284,7 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 		}
 		m.metrics.up.WithLabelValues(x.name).Set(up)
 	}
+	m.metrics.observeMembers(m.members.list, m.cfg.FailAfter)
 	m.set(func(s *shown) { s.members = show })
 }
 
@@ -331,24 +334,29 @@ func (m *manager) progress(j judgement) {
 
 // reconfigure makes one attempt, for the reason given and for everybody who asked before it began.
 func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene, j judgement) error {
-	shape, reason := sc.shape, j.reconfigure
+	shape, reason, op := sc.shape, j.reconfigure, ""
 	for _, q := range m.pending {
 		if reason == "" || reason == reasonAsked {
 			reason = q.reason
 		}
+		op = cmp.Or(op, q.op)
 	}
-	r := &reconfiguration{cfg: m.cfg, log: m.log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
+	ctx = control.Resume(ctx, op)
+	log := m.log.With(control.LogKey, control.Operation(ctx))
+	r := &reconfiguration{cfg: m.cfg, log: log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
 		change: j.change, copied: sc.copied,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
-	m.log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "sequencer", j.change.Sequencer)
+	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "sequencer", j.change.Sequencer)
+	m.metrics.inProgress.Set(1)
 	began := time.Now()
 	l, err := r.run(ctx)
+	m.metrics.inProgress.Set(0)
 	m.metrics.result(err)
 	m.history.add(r, reason, began, err)
 	if err != nil {
 		if errors.Is(err, layout.ErrConflict) {
 			m.metrics.alarms.Inc()
-			m.log.Error("ALARM: a safety rule was broken; the log stays sealed", "err", err)
+			log.Error("ALARM: a safety rule was broken; the log stays sealed", "err", err)
 		}
 		m.backoff = min(max(2*m.backoff, backoffMin), backoffMax)
 		m.notBefore = time.Now().Add(m.backoff)

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"strconv"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"corfu/internal/promset"
@@ -22,13 +25,18 @@ type metrics struct {
 	deficit                *prometheus.GaugeVec
 	rebuilt                prometheus.Counter
 	rebuildLeft            prometheus.Gauge
+
+	whole, repairSeconds                     prometheus.Histogram
+	wanted, present                          *prometheus.GaugeVec
+	rebuildTotal, lastEnded, inProgress      prometheus.Gauge
+	spares, standbys, suspects, rebuildRatio prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, st *store, more ...prometheus.Collector) (*metrics, error) {
 	m := &metrics{Set: promset.New("corfu_layout_")}
 	m.phases = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "corfu_layout_reconfiguration_seconds",
 		Help:    "Duration of each phase of a reconfiguration, failed ones included.",
-		Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}, []string{"phase"})
+		Buckets: prometheus.ExponentialBuckets(16e-6, 2, 22)}, []string{"phase"})
 	m.results = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_layout_reconfigurations_total",
 		Help: "Reconfigurations ended, by result: active or aborted."}, []string{"result"})
 	m.up = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_member_up",
@@ -41,6 +49,7 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 	m.rebuildLeft = prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_layout_rebuild_remaining_pages",
 		Help: "Addresses of older positions that units which joined a chain still lack; at the leader only."})
 	m.Add(m.rebuildLeft)
+	m.chains()
 	m.clients = m.Counter("client_ids_total", "Client ids handed out since the start of the process.")
 	m.alarms = m.Counter("alarms_total", "Reconfigurations that found two different entries at one position: a safety rule was broken.")
 	m.repaired = m.Counter("repairs_total", "Corrupt copies that units were sent anew.")
@@ -51,6 +60,7 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 		return e
 	})
 	m.addRaft(st)
+	m.Add(more...)
 	return m, m.Register(reg)
 }
 
@@ -81,4 +91,79 @@ func (m *metrics) result(err error) {
 		r = resultAborted
 	}
 	m.results.WithLabelValues(r).Inc()
+	m.lastEnded.SetToCurrentTime()
+}
+
+// chains adds what chains want and have, and how far a change is.
+func (m *metrics) chains() {
+	of := []string{"segment", "chain"}
+	m.wanted = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_chain_replicas_wanted",
+		Help: "Replicas that a chain shall have, by the first position of its segment and its place there; at the leader only."}, of)
+	m.present = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_chain_replicas",
+		Help: "Replicas that a chain has; at the leader only."}, of)
+	m.Add(m.wanted, m.present)
+	m.whole = m.Histogram("epoch_change_seconds", "Time of a whole reconfiguration that ended ACTIVE, from its beginning until it was open everywhere.",
+		prometheus.ExponentialBuckets(1e-3, 2, 16))
+	m.repairSeconds = m.Histogram("repair_seconds", "Time of a repair of one copy that succeeded.", prometheus.ExponentialBuckets(64e-6, 4, 10))
+	m.inProgress = m.Gauge("reconfiguration_in_progress", "1 while a reconfiguration is under way; at the leader only.")
+	m.lastEnded = m.Gauge("last_reconfiguration_timestamp_seconds", "When this server ended its last reconfiguration, as Unix time; 0: none since its start.")
+	m.rebuildTotal = m.Gauge("rebuild_pages", "Addresses of older positions that units which joined a chain are to get in this epoch; at the leader only.")
+	m.rebuildRatio = m.Gauge("rebuild_progress_ratio", "How much of them they have; 1: nothing is lacking; at the leader only.")
+	m.rebuildRatio.Set(1)
+	m.spares = m.Gauge("spares_ready", "Spare units that answer; at the leader only.")
+	m.standbys = m.Gauge("standbys_ready", "Standby sequencers that answer; at the leader only.")
+	m.suspects = m.Gauge("members_failed", "Members without which the log goes on, or waits; at the leader only.")
+}
+
+// observeChains shows what the chains of l have, of replicas each.
+func (m *metrics) observeChains(l *layout.Layout, replicas int) {
+	m.wanted.Reset()
+	m.present.Reset()
+	for _, s := range l.Segments {
+		for j, c := range s.Chains {
+			segment, chain := strconv.FormatUint(uint64(s.Start), 10), strconv.Itoa(j)
+			m.wanted.WithLabelValues(segment, chain).Set(float64(replicas))
+			m.present.WithLabelValues(segment, chain).Set(float64(len(c.Units)))
+		}
+	}
+}
+
+// observeMembers shows who stands ready, and who does not answer.
+func (m *metrics) observeMembers(list []*member, failAfter time.Duration) {
+	var spares, standbys, failed float64
+	for _, x := range list {
+		switch {
+		case x.pulse.failed:
+			failed++
+		case !x.standby || !x.fit(failAfter):
+		case x.unit != 0:
+			spares++
+		default:
+			standbys++
+		}
+	}
+	m.spares.Set(spares)
+	m.standbys.Set(standbys)
+	m.suspects.Set(failed)
+}
+
+// observeRebuild shows how much is left of a rebuild of so many addresses.
+func (m *metrics) observeRebuild(total, left uint64) {
+	m.rebuildTotal.Set(float64(total))
+	m.rebuildLeft.Set(float64(left))
+	ratio := 1.0
+	if total > 0 {
+		ratio = float64(total-left) / float64(total)
+	}
+	m.rebuildRatio.Set(ratio)
+}
+
+// notLeading ends what only the leader knows.
+func (m *metrics) notLeading() {
+	m.up.Reset()
+	m.deficit.Reset()
+	m.wanted.Reset()
+	m.present.Reset()
+	m.observeMembers(nil, 0)
+	m.observeRebuild(0, 0)
 }

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -70,8 +71,9 @@ func (r *rebuilder) follow(ctx context.Context, active *layout.Layout, ms *membe
 	for _, x := range behind {
 		r.work = append(r.work, rebuilding{copied: copied{Range: x, below: x.From}})
 	}
+	r.show()
 	r.mu.Unlock()
-	ctx, r.stop = context.WithCancel(ctx)
+	ctx, r.stop = context.WithCancel(control.Begin(ctx))
 	r.done = make(chan struct{})
 	go func() {
 		defer close(r.done)
@@ -90,7 +92,7 @@ func (r *rebuilder) end() {
 	r.mu.Lock()
 	r.work = nil
 	r.mu.Unlock()
-	r.metrics.rebuildLeft.Set(0)
+	r.metrics.observeRebuild(0, 0)
 }
 
 // copied is what is ready to be handed over in the epoch that follows active.
@@ -115,7 +117,8 @@ func (r *rebuilder) progress() []rebuilding {
 
 // run copies one range after the other, and then looks after holes, until ctx ends.
 func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[layout.UnitID]*member) {
-	r.log.Info("copying older positions to units that joined", "epoch", uint64(active.Epoch), "ranges", len(active.Behind()))
+	log := r.log.With(control.LogKey, control.Operation(ctx))
+	log.Info("copying older positions to units that joined", "epoch", uint64(active.Epoch), "ranges", len(active.Behind()))
 	stalled := make([]int, len(r.progress()))
 	for ctx.Err() == nil {
 		pause := time.Duration(0)
@@ -123,7 +126,7 @@ func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[la
 			for x.below < x.To && pause == 0 && ctx.Err() == nil {
 				below, err := r.step(ctx, active, units, x.copied)
 				if err != nil && ctx.Err() == nil {
-					r.log.Warn("older positions are not copied", "unit", uint32(x.Unit), "err", err)
+					log.Warn("older positions are not copied", "unit", uint32(x.Unit), "err", err)
 					pause = rebuildRetry
 				} else if below == x.below { // a hole: sooner or later a client fills it
 					stalled[i]++
@@ -147,11 +150,17 @@ func (r *rebuilder) note(i int, below layout.Address, ready bool) {
 		r.work[i].below = below
 		r.work[i].ready = r.work[i].ready || ready
 	}
-	left := uint64(0)
+	r.show()
+}
+
+// show keeps the metrics. mu is held.
+func (r *rebuilder) show() {
+	total, left := uint64(0), uint64(0)
 	for _, x := range r.work {
+		total += uint64(x.To - x.From)
 		left += uint64(x.To - x.below)
 	}
-	r.metrics.rebuildLeft.Set(float64(left))
+	r.metrics.observeRebuild(total, left)
 }
 
 // step copies a chunk and gives the address below which all is settled at the unit: the same, if a hole is in the way.

@@ -74,6 +74,7 @@ func (r *reconfiguration) run(ctx context.Context) (*layout.Layout, error) {
 	if err := r.timed(phaseActivate, func() error { return r.activate(ctx) }); err != nil {
 		r.log.Warn("not everywhere active yet", "epoch", uint64(r.epoch), "err", err)
 	}
+	r.metrics.whole.Observe(time.Since(begin).Seconds())
 	r.log.Info("epoch is active", "epoch", uint64(r.epoch), "start", uint64(r.layout.Start), "took", time.Since(begin))
 	return r.layout, nil
 }

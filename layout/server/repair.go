@@ -248,6 +248,7 @@ func (r *repairer) result(m *member, c *care, a layout.Address, err error) {
 
 // repair restores the copy of one address of a unit. Nil: it is sound now.
 func (r *repairer) repair(ctx context.Context, w repairs, m *member, a layout.Address) error {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
 	defer cancel()
 	p, ok := w.active.PositionAt(m.unit, a)
@@ -262,6 +263,7 @@ func (r *repairer) repair(ctx context.Context, w repairs, m *member, a layout.Ad
 	switch status.Code(err) {
 	case codes.OK:
 		r.metrics.repaired.Inc()
+		r.metrics.repairSeconds.Observe(time.Since(began).Seconds())
 		r.log.Info("repaired", "unit", uint32(m.unit), "address", uint64(a), "position", uint64(p), "state", wire.State(e.State).String())
 		return nil
 	case codes.AlreadyExists:

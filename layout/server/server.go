@@ -28,6 +28,7 @@ type Server struct {
 	control net.Listener
 	grpc    *grpc.Server
 	others  *others
+	calls   *control.Observer
 	ctx     context.Context
 	cancel  context.CancelFunc
 	once    sync.Once
@@ -39,7 +40,7 @@ type Server struct {
 // Start opens the store and begins to serve; the manager takes over once Raft has elected this server. ctx bounds the start alone.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, control: cfg.ControlListener, others: &others{options: cfg.DialOptions}}
+	s := &Server{cfg: cfg, log: cfg.Logger, control: cfg.ControlListener, others: &others{options: cfg.DialOptions}, calls: control.Observe("layout", cfg.Logger)}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("layout server: %w", err), s.Close())
@@ -61,11 +62,11 @@ func (s *Server) open() (err error) {
 	if s.store, err = openStore(s.cfg); err != nil {
 		return err
 	}
-	if s.metrics, err = newMetrics(s.cfg.Registerer, s.store); err != nil {
+	if s.metrics, err = newMetrics(s.cfg.Registerer, s.store, s.calls.Collector()); err != nil {
 		return err
 	}
 	s.manager = newManager(s.cfg, s.store, s.metrics)
-	s.grpc = control.Serve(s.cfg.ServerOptions...)
+	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterLayoutServiceServer(services, service{s: s})
 	pb.RegisterLayoutServerServiceServer(services, stateService{s: s})

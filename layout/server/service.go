@@ -87,7 +87,7 @@ func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb
 	if q.Reason != "" {
 		reason += ": " + q.Reason
 	}
-	ask := &request{reason: reason, failover: q.Failover, dry: q.DryRun}
+	ask := &request{reason: reason, op: control.Operation(ctx), failover: q.Failover, dry: q.DryRun}
 	for _, u := range q.Remove {
 		ask.change.Forget = append(ask.change.Forget, layout.UnitID(u))
 	}

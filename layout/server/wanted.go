@@ -125,6 +125,7 @@ func (m *manager) deficit(l *layout.Layout, replicas int) {
 		return
 	}
 	open, older := l.Deficit(replicas)
+	m.metrics.observeChains(l, replicas)
 	m.metrics.deficit.WithLabelValues("open").Set(float64(open))
 	m.metrics.deficit.WithLabelValues("older").Set(float64(older))
 	var was int

@@ -15,6 +15,7 @@ type metrics struct {
 	connections prometheus.Counter
 	rejected    prometheus.Counter
 	alarms      prometheus.Counter
+	sealSeconds prometheus.Histogram
 }
 
 func newMetrics(s *Server) (*metrics, error) {
@@ -24,12 +25,15 @@ func newMetrics(s *Server) (*metrics, error) {
 	m.connections = m.Counter("connections_total", "Client connections accepted.")
 	m.rejected = m.Counter("connections_rejected_total", "Client connections refused: token unknown, used or too old.")
 	m.alarms = m.Counter("alarms_total", "Times the word was revoked because it was tampered with or out of positions.")
+	m.sealSeconds = m.Histogram("seal_seconds", "Time of a seal, from the order to the answer.", prometheus.ExponentialBuckets(16e-6, 4, 11))
+	m.GaugeFunc("sessions_max", "Client connections and unused tokens that there is room for.", func() float64 { return float64(s.cfg.MaxSessions) })
 	m.Add(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_seq_tokens_total",
 		Help: "Positions handed out since the start of the process."}, s.tokens))
 	m.GaugeFunc("next_position", "Next position to be handed out; 0 while closed or sealed.", s.next)
 	m.GaugeFunc("epoch", "The promise: the epoch served or sealed for.", s.epoch)
 	m.GaugeFunc("open", "1 while tokens can be taken.", s.isOpen)
 	m.GaugeFunc("sessions", "Client connections open.", func() float64 { return float64(s.sessions.count()) })
+	m.Add(s.calls.Collector())
 	return m, m.Register(s.cfg.Registerer)
 }
 

@@ -34,6 +34,7 @@ type Server struct {
 	fabric  rdma.Listener
 	control net.Listener
 	grpc    *grpc.Server
+	calls   *control.Observer
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -59,7 +60,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sequencer %d: %w", cfg.ID, err)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, core: seq.New(promise), sessions: newSessions(cfg)}
+	s := &Server{cfg: cfg, log: cfg.Logger, core: seq.New(promise), sessions: newSessions(cfg), calls: control.Observe("seq", cfg.Logger)}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("sequencer %d: %w", cfg.ID, err), s.Close())
@@ -82,7 +83,7 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return err
 	}
-	s.grpc = control.Serve(s.cfg.ServerOptions...)
+	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
 	pb.RegisterSequencerServiceServer(control.Registrar(s.grpc, s.control), service{s: s})
 	s.running.Go(func() { _ = s.grpc.Serve(s.control) })
 	s.running.Go(s.accept)
@@ -137,6 +138,7 @@ func (s *Server) Close() error {
 func (s *Server) seal(log layout.LogID, n layout.Epoch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	began := time.Now()
 	fresh, err := s.core.CheckSeal(n)
 	if err != nil || !fresh {
 		return err
@@ -153,6 +155,7 @@ func (s *Server) seal(log layout.LogID, n layout.Epoch) error {
 		return err
 	}
 	s.metrics.seals.Inc()
+	s.metrics.sealSeconds.Observe(time.Since(began).Seconds())
 	s.log.Info("sealed", "epoch", uint64(n), "log", log)
 	return nil
 }

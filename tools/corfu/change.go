@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -75,7 +76,7 @@ func (a *app) change(ctx context.Context, q *pb.ReconfigureRequest) error {
 		if before, err = pbconv.ToLayout(m); err != nil {
 			return err
 		}
-		if m, err = c.Reconfigure(ctx, q); err != nil {
+		if m, err = c.Reconfigure(control.Begin(ctx), q); err != nil {
 			return err
 		}
 		after, err = pbconv.ToLayout(m)

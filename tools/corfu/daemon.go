@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ type daemonConfig struct {
 	Dir      string `yaml:"dir" flag:"dir"`
 	Control  string `yaml:"control" flag:"control"`
 	HTTP     string `yaml:"http" flag:"http"`
+	Pprof    string `yaml:"pprof" flag:"pprof"`
 	Insecure bool   `yaml:"insecure" flag:"insecure"`
 }
 
@@ -45,7 +47,15 @@ func daemonFlags(f *pflag.FlagSet, c *daemonConfig, control, http string) {
 	f.StringVar(&c.Dir, "dir", "", "`directory` of everything durable; made if it is not there")
 	f.StringVar(&c.Control, "control", control, "`host:port` of the control service; port 0 takes a free one")
 	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off; a layout server's shows the cluster at /")
+	f.StringVar(&c.Pprof, "pprof", profilesLocal, "to `whom` the http port gives /debug/pprof/: local, any or off")
 }
+
+// Who gets profiles.
+const (
+	profilesLocal = "local"
+	profilesAny   = "any"
+	profilesOff   = "off"
+)
 
 func fabricFlags(f *pflag.FlagSet, c *fabricConfig) {
 	c.Provider = fabric.Auto
@@ -114,10 +124,16 @@ type status struct {
 	listener net.Listener
 }
 
-// serveStatus binds addr at once, so that a port that is taken is an error of the start. health may be called at any time.
+// serveStatus serves metrics, health and, to whom profiles says, profiles. It binds addr at once, so that a port that is taken is an
+// error of the start. health may be called at any time.
 //
 // A server that knows the whole cluster shows it, too: d.Status (statusweb).
-func serveStatus(addr string, r *prometheus.Registry, health func() error, d any) (*status, error) {
+func serveStatus(addr, profiles string, r *prometheus.Registry, health func() error, d any) (*status, error) {
+	switch profiles {
+	case profilesLocal, profilesAny, profilesOff:
+	default:
+		return nil, usagef("pprof %q: must be local, any or off", profiles)
+	}
 	if addr == httpOff {
 		return nil, nil
 	}
@@ -138,6 +154,9 @@ func serveStatus(addr string, r *prometheus.Registry, health func() error, d any
 		Status(context.Context) (*pb.ClusterStatus, error)
 	}); ok {
 		statusweb.Mount(mux, c.Status)
+	}
+	if profiles != profilesOff {
+		addProfiles(mux, profiles == profilesAny)
 	}
 	s := &status{server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, listener: l}
 	go func() { _ = s.server.Serve(l) }()
@@ -174,7 +193,7 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, provider s
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	st, err := serveStatus(c.HTTP, r, d.Health, d)
+	st, err := serveStatus(c.HTTP, cmp.Or(c.Pprof, profilesLocal), r, d.Health, d)
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}

@@ -82,13 +82,14 @@ func (a *app) dev(ctx context.Context, d devFlags) (err error) {
 
 // devUp tells the world about the cluster and waits for the end.
 func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept bool, r *prometheus.Registry) error {
-	st, err := serveStatus(d.http, r, c.Health, c)
+	st, err := serveStatus(d.http, profilesLocal, r, c.Health, c)
 	if err != nil {
 		return err
 	}
 	defer st.close()
 	dev, reason := c.Device()
 	info := dev.Info()
+	r.MustRegister(deviceCollector{info})
 	file, remove, err := writeClusterFile(clusterFile{
 		LayoutServers: c.LayoutAddrs(), Provider: info.Provider, Device: deviceName(info.Provider, info.Name), PID: os.Getpid(),
 	})

@@ -53,7 +53,7 @@ func (a *app) layoutReconfigureCommand() *cobra.Command {
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		var l *layout.Layout
 		err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
-			m, err := c.Reconfigure(ctx, &pb.ReconfigureRequest{Reason: reason})
+			m, err := c.Reconfigure(control.Begin(ctx), &pb.ReconfigureRequest{Reason: reason})
 			if err != nil {
 				return err
 			}

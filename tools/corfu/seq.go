@@ -54,6 +54,7 @@ nothing until the layout service activates it.`,
 		log := a.logger(false).With("sequencer", c.ID)
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
 		return a.serve(ctx, fmt.Sprintf("corfu seq %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
+			r.MustRegister(deviceCollector{dev.Info()})
 			return seqserver.Start(ctx, seqserver.Config{
 				ID: layout.SequencerID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
 				Insecure: c.Insecure, Registerer: r, Logger: log,

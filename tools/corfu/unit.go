@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,10 +73,12 @@ otherwise.`,
 		log := a.logger(false).With("unit", c.ID)
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason, "processors", useProcessors())
 		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
+			r.MustRegister(deviceCollector{dev.Info()})
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
 				Flash: flash.Options{Capacity: capacity, Format: format}, ScrubRate: rate, ScrubEvery: every,
-				Insecure: c.Insecure, Registerer: r, Logger: log,
+				Insecure:   c.Insecure, // As corfu dev shows them, where all units are in one process.
+				Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.FormatUint(uint64(c.ID), 10)}, r), Logger: log,
 			})
 		})
 	})

@@ -111,9 +111,9 @@ func (s *Store) wrap(n uint64, f File) File {
 		})
 	}
 	if s.opts.Wrap != nil {
-		return s.opts.Wrap(segmentPath(s.dir, n), f)
+		f = s.opts.Wrap(segmentPath(s.dir, n), f)
 	}
-	return f
+	return metered{f, s}
 }
 
 // find gives segment n, or nil if it does not exist.

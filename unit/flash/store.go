@@ -106,8 +106,9 @@ type Store struct {
 	punchDone chan struct{} // closed once puncher ended
 	noPunch   sync.Once     // says once that no space comes back
 
-	scanned, unreadable atomic.Int64
-	buffered            sync.Once // says once that there is no O_DIRECT
+	scanned, unreadable                   atomic.Int64
+	pages, wrote, readErrors, writeErrors atomic.Int64 // see Wear
+	buffered                              sync.Once    // says once that there is no O_DIRECT
 }
 
 // shape is how pages lie in files.
@@ -238,8 +239,10 @@ func (s *Store) save(m Meta) error {
 		return err
 	}
 	if err := s.vol.saveMeta(b); err != nil {
+		s.writeErrors.Add(1)
 		return err
 	}
+	s.wrote.Add(int64(len(b)))
 	s.meta = m
 	s.adopt()
 	return nil

@@ -30,6 +30,8 @@ type volume interface {
 	remove(ns []uint64) error
 	// used is what segment n, which is in the list, takes of the volume, in bytes.
 	used(n uint64) (int64, error)
+	// free is how many bytes more segments may take.
+	free() (int64, error)
 	// slow tells whether the first write to a block of a new segment is slower than the next ones.
 	slow() bool
 	// check calls report with what a sound volume does not have; segments have size bytes (0: not known yet), of which pages hold pages.

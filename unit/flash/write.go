@@ -58,7 +58,11 @@ func (s *Store) Write(pages []Page) error {
 	if !each {
 		j.syncFiles()
 	}
-	return j.result()
+	err := j.result()
+	if err == nil {
+		s.pages.Add(int64(len(pages)) * int64(x.pageSize))
+	}
+	return err
 }
 
 // keptJobs is how many jobs are kept: more Writes at a time than that allocate.

@@ -95,6 +95,7 @@ func (s *Server) coldRead(i int, job coldJob, batch *rdma.Batch) {
 	switch {
 	case err != nil:
 		s.cfg.Logger.Error("cold read", "address", job.read.Address, "error", err)
+		s.m.coldErrors.Inc()
 		r.State, r.Status = wire.Empty, wire.StatusIO
 	case state == wire.Empty:
 		r.Status = wire.StatusTooNew
@@ -109,6 +110,7 @@ func (s *Server) coldRead(i int, job coldJob, batch *rdma.Batch) {
 	ctx, cancel := context.WithTimeout(context.Background(), coldTimeout)
 	defer cancel()
 	if err := job.link.conn.Do(ctx, batch); err != nil {
+		s.m.coldErrors.Inc()
 		job.link.session.fail(err)
 		if batch.InFlight() {
 			// The end of the session closes the connection, which completes the batch.

@@ -91,17 +91,22 @@ func (s *Server) hand(helm bool) {
 
 // steer is the loop. It returns true when it was told to stop, and false when it was relieved: then another owns the core.
 func (s *Server) steer() (stopped bool) {
+	var woke time.Time
 	for {
 		select {
 		case ev := <-s.events:
+			woke = time.Now()
 			s.handle(ev)
 			s.drain()
 			s.loopState.busy = time.Now()
 		case f := <-s.flushed:
+			woke = time.Now()
 			s.finishFlush(f)
 		case <-s.store.Grown():
+			woke = time.Now()
 			s.setLimit()
 		case <-s.loopState.timer.C:
+			woke = time.Now()
 			s.loopState.timer.Reset(s.tick())
 		case <-s.stopLoop:
 			return true
@@ -115,6 +120,7 @@ func (s *Server) steer() (stopped bool) {
 		s.deliver()
 		s.notifyFlushed(nil)
 		s.publish(v)
+		s.m.helm.Add(int64(time.Since(woke)))
 	}
 }
 

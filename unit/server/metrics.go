@@ -24,6 +24,7 @@ type metrics struct {
 	ends *prometheus.CounterVec
 
 	repairMetrics
+	useMetrics
 }
 
 func newMetrics(s *Server) (*metrics, error) {
@@ -32,16 +33,18 @@ func newMetrics(s *Server) (*metrics, error) {
 	m.counters()
 	m.gauges()
 	m.repairs(s)
+	m.use(s)
 	m.ends = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_unit_sessions_ended_total",
 		Help: "Sessions that ended, by why: the unit's own decision, the peer, or what it did wrong."}, []string{"why"})
 	m.Add(m.ends)
 	m.GaugeFunc("sessions", "Sessions open, or waiting for their connections.", func() float64 { return float64(s.sessionCount()) })
+	m.Add(s.calls.Collector())
 	return m, m.Register(s.cfg.Registerer)
 }
 
 func (m *metrics) histograms() {
 	h := m.Histogram
-	fine := prometheus.ExponentialBuckets(10e-6, 2, 20) // 10 µs to 5 s
+	fine := prometheus.ExponentialBuckets(1e-6, 2, 24) // 1 µs to 8 s
 	m.batchPages = h("flush_batch_pages", "Pages in one flush.", prometheus.ExponentialBuckets(1, 2, 11))
 	m.flushSeconds = h("flush_seconds", "Time until flash had a batch.", fine)
 	m.sealSeconds = h("seal_seconds", "Time of a seal, from the order to the answer.", prometheus.ExponentialBuckets(1e-3, 2, 15))
@@ -128,6 +131,7 @@ func (s *Server) observe(v unit.View) {
 		full = 1
 	}
 	m.flashFull.Set(full)
+	s.observeUse(v, f)
 }
 
 // ended counts the end of a session by its reason.

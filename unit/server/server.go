@@ -29,6 +29,7 @@ type Server struct {
 	core     *unit.Unit // the loop's, once it runs
 	m        *metrics
 	grpc     *grpc.Server
+	calls    *control.Observer
 	control  net.Listener
 	listener rdma.Listener
 
@@ -80,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("unit: %w", err)
 	}
 	s := &Server{
-		cfg:    cfg,
+		cfg: cfg, calls: control.Observe("unit", cfg.Logger),
 		events: make(chan event, queueDepth), batches: make(chan *unit.Batch, unit.MaxInFlight), flushed: make(chan flushed, unit.MaxInFlight),
 		coldJobs: make(chan coldJob, coldDepth),
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}), helm: flash.NewHelm(),
@@ -146,12 +147,13 @@ func (s *Server) start() (err error) {
 		s.coldDone.Add(1)
 		go s.coldReader(i)
 	}
-	s.grpc = control.Serve(s.cfg.ServerOptions...)
+	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
 	pb.RegisterUnitServiceServer(control.Registrar(s.grpc, s.control), &service{s: s})
 	go func() { _ = s.grpc.Serve(s.control) }()
 	ctx, end := context.WithCancel(context.Background())
 	s.scrubEnd = end
 	go s.scrubLoop(ctx)
+	go s.watchDisk()
 	return s.do(func(u *unit.Unit) {
 		v := u.View()
 		s.cfg.Logger.Info("unit started", "dir", s.cfg.Dir, "control", s.ControlAddr(), "fabric", s.listener.Addr(),
