@@ -24,12 +24,11 @@ var errUnreachable = errors.New("a member is unreachable")
 
 // request asks for a reconfiguration that begins after the request was made.
 type request struct {
-	reason   string
-	failover bool          // a standby takes over
-	change   layout.Change // Lost, Add and Forget
-	dry      bool          // the layout that would come about is all that is wanted
-	tried    int
-	done     chan outcome // gets exactly one
+	reason string
+	asked  asked
+	dry    bool // the layout that would come about is all that is wanted
+	tried  int
+	done   chan outcome // gets exactly one
 }
 
 type outcome struct {
@@ -104,6 +103,7 @@ func (m *manager) forget() {
 	m.store.trouble.Store(nil)
 	m.metrics.up.Reset()
 	m.metrics.deficit.Reset()
+	m.metrics.waiting.Set(0)
 }
 
 // refuse answers all who wait with an error.
@@ -146,7 +146,8 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 		m.refuse(layout.ErrNotFounded)
 		return nil
 	}
-	if err := m.members.follow(shape); err != nil {
+	m.collect()
+	if err := m.members.follow(m.candidates(shape)); err != nil {
 		return err
 	}
 	m.poll(ctx, shape)
@@ -154,7 +155,6 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 		return ctx.Err() // what the poll found is its own end
 	}
 	active, _ := m.store.fsm.active.get()
-	m.collect()
 	m.rebuilder.follow(ctx, active, &m.members)
 	sc := m.scene(active, shape)
 	j := sc.judge()
@@ -302,10 +302,14 @@ func (m *manager) progress(j judgement) {
 		text = "to do: " + j.reconfigure
 	}
 	m.store.trouble.Store(&j.wait)
+	m.metrics.waiting.Set(0)
+	if j.wait != "" {
+		m.metrics.waiting.Set(1)
+	}
 	var was string
 	m.set(func(s *shown) { was, s.phase = s.phase, text })
 	if j.wait != "" && was != text {
-		m.log.Warn("no reconfiguration possible", "waiting_for", j.wait)
+		m.log.Error("WAITING: the log takes no new entries until this is mended", "waiting_for", j.wait)
 	}
 }
 
@@ -318,9 +322,9 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 		}
 	}
 	r := &reconfiguration{cfg: m.cfg, log: m.log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
-		change: j.change, copied: sc.copied,
+		change: j.change, copied: sc.copied, drained: sc.drained(j.change), acceptLoss: sc.acceptLoss,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
-	m.log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "sequencer", j.change.Sequencer)
+	m.log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "chain", j.change.Chain, "sequencer", j.change.Sequencer)
 	l, err := r.run(ctx)
 	m.metrics.result(err)
 	if err != nil {

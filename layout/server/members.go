@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -30,8 +31,10 @@ type report struct {
 	err        string
 	store      string
 	end        layout.Address
-	intact     layout.Epoch // units: rule R16
-	corrupt    int          // copies there that are known to be CORRUPT
+	intact     layout.Epoch     // units: rule R16
+	corrupt    int              // copies there that are known to be CORRUPT,
+	bad        []layout.Address // and which; ascending
+	watermark  layout.Address
 }
 
 // member is a unit or a sequencer. Its report belongs to the manager.
@@ -166,8 +169,25 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID) (report, error)
 	if held := layout.LogID(pad(a.Log)); !held.IsZero() && held != log {
 		return report{}, fmt.Errorf("it holds another log, %v: wipe its directory if that is to go", held)
 	}
-	return report{state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
+	var bad []layout.Address
+	if a.Corrupt > 0 {
+		// What nobody else has decides who can be spared (rule R16).
+		list, err := m.units().Corrupt(ctx, &pb.CorruptRequest{Max: math.MaxUint32})
+		if err != nil {
+			return report{}, err
+		}
+		bad = addresses(list.Addresses)
+	}
+	return report{bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch)}, nil
+}
+
+func addresses(in []uint64) []layout.Address {
+	out := make([]layout.Address, len(in))
+	for i, a := range in {
+		out[i] = layout.Address(a)
+	}
+	return out
 }
 
 func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (report, error) {
@@ -185,16 +205,6 @@ func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (repo
 func (ms *members) unit(u layout.UnitID) *member {
 	for _, m := range ms.list {
 		if m.unit == u && u != 0 {
-			return m
-		}
-	}
-	return nil
-}
-
-// sequencer gives the member that is sequencer s, or nil.
-func (ms *members) sequencer(s layout.SequencerID) *member {
-	for _, m := range ms.list {
-		if m.unit == 0 && m.seq == s {
 			return m
 		}
 	}

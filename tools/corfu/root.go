@@ -69,7 +69,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
 	root.AddCommand(
 		a.devCommand(), a.demoCommand(), a.benchCommand(), a.benchFlashCommand(), a.scrubCommand(), a.fsckCommand(), a.dumpCommand(),
-		a.layoutCommand(), a.seqCommand(), a.unitCommand(),
+		a.layoutCommand(), a.seqCommand(), a.unitCommand(), a.chainCommand(),
 		a.appendCommand(), a.readCommand(), a.tailCommand(), a.fillCommand(), a.trimCommand(),
 		a.devicesCommand(), a.versionCommand(),
 	)
