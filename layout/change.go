@@ -12,18 +12,21 @@ import (
 //
 // No change moves a position: its stripe and its address stay what they were, for ever. Only the units behind it change.
 type Change struct {
-	Lost      []UnitID    // leave all chains, and are spares from then on: dead, or drained
 	Sequencer SequencerID // of the standbys: takes over, and the old one stands by; 0: no change
 	Adopt     []Range     // were filled beforehand: the unit joins the chain of older positions
+	Lost      []UnitID    // leave all chains, and are spares from then on: dead, or drained
 	Add       []Unit      // new spares
 	Forget    []UnitID    // spares that are listed no more
+	Stay      []UnitID    // are not to leave any more
+	Leave     []Leaving   // are to leave, once others hold what they hold; spares among them are out of service
 	Join      []UnitID    // spares that join the chains of the positions from the new start on, the shortest chain first
+	Chain     []UnitID    // spares that are one more chain, head first, over which the positions from the new start on are striped, too
 	Replicas  int         // units that a chain is to have: nobody joins a chain that has as many
 }
 
 // IsZero tells whether nothing changes.
 func (c Change) IsZero() bool {
-	return c.Sequencer == 0 && len(c.Lost)+len(c.Adopt)+len(c.Add)+len(c.Forget)+len(c.Join) == 0
+	return c.Sequencer == 0 && len(c.Lost)+len(c.Adopt)+len(c.Add)+len(c.Forget)+len(c.Stay)+len(c.Leave)+len(c.Join)+len(c.Chain) == 0
 }
 
 // Range are the addresses From … To-1 of an older segment's chain that a unit is to join, since it is in the chain that
@@ -40,30 +43,28 @@ var (
 	ErrLastReplica = errors.New("the only unit of a chain")
 	// ErrNoSpare: the unit, or the sequencer, does not stand by.
 	ErrNoSpare = errors.New("not a spare or standby of the layout")
+	// ErrOutOfService: the unit was drained, or is to leave. Add it again, or take another.
+	ErrOutOfService = errors.New("out of service")
 	// ErrNoMember: no chain names the unit.
 	ErrNoMember = errors.New("in no chain of the layout")
 )
 
 // With is the layout of epoch e that follows l with the change, its sequencer starting at start (rule R20), behind every entry of l's
-// chains. It fails with ErrLastReplica, ErrNoSpare or ErrNoMember, or with what Validate says.
+// chains. It fails with ErrLastReplica, ErrNoSpare, ErrOutOfService or
+// ErrNoMember, or with what Validate says.
 func (l *Layout) With(c Change, e Epoch, start Position) (*Layout, error) {
 	n := l.Next(e, start)
+	if err := n.takeOver(c.Sequencer); err != nil {
+		return nil, err
+	}
+	// What was copied counts before anybody leaves: a chain of one unit can be drained.
+	for _, r := range c.Adopt {
+		n.adopt(r)
+	}
 	for _, u := range c.Lost {
 		if err := n.drop(u); err != nil {
 			return nil, err
 		}
-	}
-	if c.Sequencer != 0 {
-		i := slices.IndexFunc(n.Standbys, func(s Sequencer) bool { return s.ID == c.Sequencer })
-		if i < 0 {
-			return nil, fmt.Errorf("sequencer %d: %w", c.Sequencer, ErrNoSpare)
-		}
-		next := n.Standbys[i]
-		n.Standbys = append(slices.Delete(n.Standbys, i, i+1), n.Sequencer)
-		n.Sequencer = next
-	}
-	for _, r := range c.Adopt {
-		n.adopt(r)
 	}
 	n.merge()
 	n.Spares = append(n.Spares, c.Add...)
@@ -73,13 +74,40 @@ func (l *Layout) With(c Change, e Epoch, start Position) (*Layout, error) {
 			return nil, fmt.Errorf("unit %d: %w", u, ErrNoSpare)
 		}
 		n.Spares = slices.Delete(n.Spares, i, i+1)
+		n.stay(u)
+	}
+	for _, u := range c.Stay {
+		n.stay(u)
+	}
+	for _, x := range c.Leave {
+		if err := n.leave(x); err != nil {
+			return nil, err
+		}
 	}
 	for _, u := range c.Join {
 		if err := n.join(u, c.Replicas); err != nil {
 			return nil, err
 		}
 	}
+	if err := n.addChain(c.Chain); err != nil {
+		return nil, err
+	}
 	return n, n.Validate()
+}
+
+// takeOver makes a standby the sequencer, which stands by from then on.
+func (l *Layout) takeOver(id SequencerID) error {
+	if id == 0 {
+		return nil
+	}
+	i := slices.IndexFunc(l.Standbys, func(s Sequencer) bool { return s.ID == id })
+	if i < 0 {
+		return fmt.Errorf("sequencer %d: %w", id, ErrNoSpare)
+	}
+	next := l.Standbys[i]
+	l.Standbys = append(slices.Delete(l.Standbys, i, i+1), l.Sequencer)
+	l.Sequencer = next
+	return nil
 }
 
 func (l *Layout) spare(u UnitID) int {
@@ -111,30 +139,57 @@ func (l *Layout) drop(u UnitID) error {
 	return nil
 }
 
-// join puts a spare at the end of the shortest chain of the last segment, which begins at Start from then on. It holds nothing of what
+// join puts a spare at the end of a chain of the last segment, which begins at Start from then on. It holds nothing of what
 // lies before.
 func (l *Layout) join(u UnitID, replicas int) error {
+	x, err := l.enlist(u)
+	if err != nil {
+		return err
+	}
+	chain := l.seat(u, replicas)
+	if chain == nil {
+		return fmt.Errorf("unit %d: no chain has fewer than %d units", u, replicas)
+	}
+	chain.Units = append(chain.Units, u)
+	l.Units = append(l.Units, x)
+	return nil
+}
+
+// enlist takes u off the spares. It serves from Start on, so that a segment begins there.
+func (l *Layout) enlist(u UnitID) (Unit, error) {
 	i := l.spare(u)
 	if i < 0 {
-		return fmt.Errorf("unit %d: %w", u, ErrNoSpare)
+		return Unit{}, fmt.Errorf("unit %d: %w", u, ErrNoSpare)
+	}
+	if _, out := l.leaving(u); out {
+		return Unit{}, fmt.Errorf("unit %d: %w", u, ErrOutOfService)
 	}
 	if last := len(l.Segments) - 1; l.Start > l.Segments[last].Start {
 		l.Segments = append(l.Segments, Segment{Start: l.Start, Chains: l.continued(last, l.Start)})
 	}
+	x := l.Spares[i]
+	l.Spares = slices.Delete(l.Spares, i, i+1)
+	return x, nil
+}
+
+// seat is the chain that u joins: that of the unit which it replaces, else the one with the fewest units that stay; nil if none lacks any.
+func (l *Layout) seat(u UnitID, replicas int) *Chain {
 	chains := l.Segments[len(l.Segments)-1].Chains
-	short := &chains[0]
+	var short *Chain
 	for j := range chains {
-		if len(chains[j].Units) < len(short.Units) {
-			short = &chains[j]
+		c := &chains[j]
+		n := l.staying(c.Units)
+		if n >= replicas {
+			continue
+		}
+		if slices.ContainsFunc(l.Leaving, func(x Leaving) bool { return x.By == u && contains(c.Units, x.Unit) }) {
+			return c
+		}
+		if short == nil || n < l.staying(short.Units) {
+			short = c
 		}
 	}
-	if len(short.Units) >= replicas {
-		return fmt.Errorf("unit %d: no chain has fewer than %d units", u, replicas)
-	}
-	short.Units = append(short.Units, u)
-	l.Units = append(l.Units, l.Spares[i])
-	l.Spares = slices.Delete(l.Spares, i, i+1)
-	return nil
+	return short
 }
 
 // continued are the chains of a segment that begins at position at and goes on as segment i would: the same position
@@ -163,6 +218,9 @@ func (l *Layout) merge() {
 
 // heirs are, for each chain of segment i, the units that its last successor has: those of the chain itself, and those that
 // joined it later and do not hold its addresses yet. A chain without a successor has its own.
+//
+// The successor goes on at the address at which the chain ends, and has all of its units: who joins is added, and who leaves leaves all
+// segments. It is the only one, since the chains of a segment have no unit in common.
 func (l *Layout) heirs(i int) [][]UnitID {
 	s := l.Segments[i]
 	units := make([][]UnitID, len(s.Chains))
@@ -172,18 +230,13 @@ func (l *Layout) heirs(i int) [][]UnitID {
 	if i+1 == len(l.Segments) {
 		return units
 	}
-	next := l.Segments[i+1]
-	if len(next.Chains) != len(s.Chains) {
-		return units
-	}
 	later := l.heirs(i + 1)
-	n, turn := len(s.Chains), int(uint64(next.Start-s.Start)%uint64(len(s.Chains)))
-	goesOn := l.continued(i, next.Start)
-	for j := range next.Chains {
-		mine := (j + turn) % n
-		missing := func(u UnitID) bool { return !contains(later[j], u) }
-		if next.Chains[j].Base == goesOn[j].Base && !slices.ContainsFunc(s.Chains[mine].Units, missing) {
-			units[mine] = later[j]
+	for j, c := range s.Chains {
+		for k, d := range l.Segments[i+1].Chains {
+			missing := func(u UnitID) bool { return !contains(later[k], u) }
+			if d.Base == l.limit(i, j) && !slices.ContainsFunc(c.Units, missing) {
+				units[j] = later[k]
+			}
 		}
 	}
 	return units
@@ -222,12 +275,12 @@ func (l *Layout) adopt(r Range) {
 }
 
 // Deficit counts the units that chains lack to have as many as replicas: of the open segment, whose chains take new entries, and of
-// the older ones.
+// the older ones. Units that are to leave do not count.
 func (l *Layout) Deficit(replicas int) (open, older int) {
 	for i, s := range l.Segments {
 		lack := 0
 		for _, c := range s.Chains {
-			lack += max(0, replicas-len(c.Units))
+			lack += max(0, replicas-l.staying(c.Units))
 		}
 		if i+1 == len(l.Segments) {
 			open = lack

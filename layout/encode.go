@@ -20,9 +20,10 @@ import (
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout]
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
 //	               sequencer u32 string, units n × (u32 string), segments n × (start u64, chains n × (base u64, units n × u32)),
-//	               spares n × (u32 string), standbys n × (u32 string); version 1 ends with the segments
+//	               spares n × (u32 string), standbys n × (u32 string), leaving n × (u32 u32); version 1 ends with the segments,
+//	               version 2 with the standbys
 const (
-	formatVersion = 2
+	formatVersion = 3
 
 	codeFound = iota
 	codePropose
@@ -161,6 +162,10 @@ func appendLayout(b []byte, l *Layout) []byte {
 	for _, s := range l.Standbys {
 		b = appendString(le.AppendUint32(b, uint32(s.ID)), s.Control)
 	}
+	b = le.AppendUint32(b, uint32(len(l.Leaving)))
+	for _, x := range l.Leaving {
+		b = le.AppendUint32(le.AppendUint32(b, uint32(x.Unit)), uint32(x.By))
+	}
 	return b
 }
 
@@ -257,6 +262,12 @@ func (d *decoder) layout() *Layout {
 	}
 	for range d.count() {
 		l.Standbys = append(l.Standbys, Sequencer{ID: SequencerID(d.u32()), Control: d.string()})
+	}
+	if d.version < 3 {
+		return l
+	}
+	for range d.count() {
+		l.Leaving = append(l.Leaving, Leaving{Unit: UnitID(d.u32()), By: UnitID(d.u32())})
 	}
 	return l
 }

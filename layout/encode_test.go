@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -56,21 +57,26 @@ func TestGoldenCommandsAndSnapshot(t *testing.T) {
 	}
 }
 
-// TestVersion1IsRead reads what was written before layouts had spares.
-func TestVersion1IsRead(t *testing.T) {
-	text, err := os.ReadFile("testdata/propose-1.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := sample()
-	l.Spares, l.Standbys = nil, nil
-	want := Propose{Owner: 0x1122334455667788, Base: 6, Layout: l}
-	if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("decoded to %+v, %v; want %+v", got, err, want)
+// TestOlderVersionsAreRead: version 1 knew no spares, version 2 no units that are to leave.
+func TestOlderVersionsAreRead(t *testing.T) {
+	for version := 1; version <= 2; version++ {
+		text, err := os.ReadFile(fmt.Sprintf("testdata/propose-%d.txt", version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := hex.DecodeString(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := sample()
+		l.Leaving = nil
+		if version == 1 {
+			l.Spares, l.Standbys = nil, nil
+		}
+		want := Propose{Owner: 0x1122334455667788, Base: 6, Layout: l}
+		if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("version %d: decoded to %+v, %v; want %+v", version, got, err, want)
+		}
 	}
 }
 

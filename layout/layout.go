@@ -53,6 +53,7 @@ type Layout struct {
 	// What stands by. No client needs it.
 	Spares   []Unit      // hold nothing of the log; wiped before they join a chain (rule R17). Units that were lost end here
 	Standbys []Sequencer // one of them goes on when the sequencer is lost
+	Leaving  []Leaving   // units that are to leave; spares among them are out of service
 }
 
 // ErrBeyond: no segment holds the position, or it has no address at the chain's units.
@@ -158,6 +159,7 @@ func (l *Layout) Validate() error {
 	}
 	l.validateUnits(&p)
 	l.validateSegments(&p)
+	l.validateLeaving(&p)
 	return p.err()
 }
 

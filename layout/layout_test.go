@@ -21,6 +21,7 @@ func sample() *Layout {
 		l.Units = append(l.Units, Unit{ID: id, Control: "unit:1"})
 	}
 	l.Spares, l.Standbys = []Unit{{7, "unit:7"}}, []Sequencer{{2, "seq:2"}}
+	l.Leaving = []Leaving{{4, 7}}
 	return l
 }
 

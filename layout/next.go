@@ -13,6 +13,7 @@ func (l *Layout) Next(e Epoch, start Position) *Layout {
 func (l *Layout) clone() *Layout {
 	n := *l
 	n.Units, n.Spares, n.Standbys = slices.Clone(l.Units), slices.Clone(l.Spares), slices.Clone(l.Standbys)
+	n.Leaving = slices.Clone(l.Leaving)
 	n.Segments = slices.Clone(l.Segments)
 	for i := range n.Segments {
 		n.Segments[i].Chains = slices.Clone(n.Segments[i].Chains)

@@ -13,6 +13,9 @@ type Seal struct {
 	Watermark    Address // every address below is durable, junk or trimmed here
 	End          Address // first address above all entries, trimmed ones included
 	TrimmedBelow Address // every address below is trimmed here
+
+	Corrupt     []Address // whose copy here is known to be CORRUPT, ascending (rule R16)
+	MoreCorrupt bool      // there are more of them than can be named
 }
 
 // Seals are the answers of the units that were sealed.
@@ -183,6 +186,26 @@ var ErrOrder = errors.New("a unit's entries do not ascend")
 // anywhere is trimmed everywhere. fresh are units that have nothing of the chain yet. Addresses that nobody lacks are left
 // out. It fails with ErrConflict or ErrOrder.
 func PlanCopies(listings []Listing, fresh []UnitID) ([]Copy, error) {
+	return plan(listings, fresh, false)
+}
+
+// PlanSameEpoch decides what units get while the epoch that the listings are of goes on: a copy of an older range, or of one that is
+// CORRUPT. An entry that any member shows wins over a trim that others show: the trim has not come down the chain, and the units that get
+// something are behind some of those that have the entry. Were they to show "trimmed", readers would, and after their loss the entry again
+// (docs/model, trim-one-sided). Nothing is sent to who has trimmed.
+func PlanSameEpoch(listings []Listing, fresh []UnitID) ([]Copy, error) {
+	return plan(listings, fresh, true)
+}
+
+// rank is what wins over what.
+func rank(k Kind, sameEpoch bool) int {
+	if sameEpoch && k == HoldsTrimmed {
+		return 2*int(HoldsCorrupt) + 1
+	}
+	return 2 * int(k)
+}
+
+func plan(listings []Listing, fresh []UnitID, sameEpoch bool) ([]Copy, error) {
 	for _, l := range listings {
 		for i := 1; i < len(l.Holdings); i++ {
 			if a, b := l.Holdings[i-1].Address, l.Holdings[i].Address; a >= b {
@@ -197,7 +220,7 @@ func PlanCopies(listings []Listing, fresh []UnitID) ([]Copy, error) {
 		if !ok {
 			return copies, nil
 		}
-		c, err := decide(a, listings, next)
+		c, err := decide(a, listings, next, sameEpoch)
 		if err != nil {
 			return nil, err
 		}
@@ -219,7 +242,7 @@ func lowest(listings []Listing, next []int) (a Address, ok bool) {
 }
 
 // decide takes address a off all listings and decides it.
-func decide(a Address, listings []Listing, next []int) (Copy, error) {
+func decide(a Address, listings []Listing, next []int, sameEpoch bool) (Copy, error) {
 	c := Copy{Holding: Holding{Address: a}}
 	held := make([]Kind, len(listings))
 	var known Holding // the junk or entry that stands here, at whatever unit
@@ -237,7 +260,7 @@ func decide(a Address, listings []Listing, next []int) (Copy, error) {
 			}
 			known = h
 		}
-		if h.Kind > c.Kind {
+		if rank(h.Kind, sameEpoch) > rank(c.Kind, sameEpoch) {
 			c.Holding, c.Source = h, 0
 			if h.Kind == HoldsEntry {
 				c.Source = l.Unit
@@ -245,7 +268,7 @@ func decide(a Address, listings []Listing, next []int) (Copy, error) {
 		}
 	}
 	for i, l := range listings {
-		if held[i] != c.Kind {
+		if held[i] != c.Kind && (!sameEpoch || held[i] != HoldsTrimmed) {
 			c.Lacks = append(c.Lacks, l.Unit)
 		}
 	}

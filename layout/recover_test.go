@@ -203,6 +203,22 @@ func TestR17AnyEntryFoundWins(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		lists []Listing
+		fresh []UnitID
+		want  []Copy
+	}{
+		{"trimmed at the head, not yet at the tail", []Listing{at(1, trimmed(3)), at(2, entry(3, 7))}, []UnitID{5}, []Copy{{entry(3, 7), 2, []UnitID{5}}}},
+		{"trimmed everywhere", []Listing{at(1, trimmed(3)), at(2, trimmed(3))}, []UnitID{5}, []Copy{{trimmed(3), 0, []UnitID{5}}}},
+		{"trimmed, and one that is corrupt", []Listing{at(1, trimmed(3)), at(2, Holding{Address: 3, Kind: HoldsCorrupt})}, nil, []Copy{{trimmed(3), 0, []UnitID{2}}}},
+		{"trimmed, junk, and one that is corrupt", []Listing{at(1, trimmed(3)), at(2, junk(3)), at(3, Holding{Address: 3, Kind: HoldsCorrupt})}, nil,
+			[]Copy{{junk(3), 0, []UnitID{3}}}},
+	} {
+		if got, err := PlanSameEpoch(c.lists, c.fresh); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("within an epoch, %s: %+v, %v; want %+v", c.name, got, err, c.want)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		lists []Listing
 		want  error
 	}{
 		{"two attempts", []Listing{at(1, entry(3, 7)), at(2, entry(3, 8))}, ErrConflict},

@@ -111,6 +111,7 @@ func (u *Unit) StoppedIn(e layout.Epoch) { u.intact = e }
 func (u *Unit) Forget() {
 	u.intact, u.reconciled, u.trimmed, u.answer = 0, 0, 0, Snapshot{}
 	clear(u.bad)
+	u.noted = notes{}
 }
 
 // Answer is the snapshot of the last seal: what the unit lists entries from while it is reconciled.
@@ -154,7 +155,7 @@ func (u *Unit) Prepare(n layout.Epoch) (ready bool, err error) {
 // Activate opens epoch n, after Prepare, once the index is registered.
 func (u *Unit) Activate(n layout.Epoch) {
 	u.phase, u.epoch, u.intact = Open, n, n
-	u.noted.reset(n)
+	u.noted.open(n)
 }
 
 // CheckOpen fails with ErrNotOpen or ErrOtherLog unless the unit serves n.

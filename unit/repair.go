@@ -113,6 +113,9 @@ func (u *Unit) Corrupt(from layout.Address, limit int) []layout.Address {
 	return all[:min(limit, len(all))]
 }
 
+// MoreCorrupt tells whether there may be more addresses with a CORRUPT copy than Corrupt lists.
+func (u *Unit) MoreCorrupt() bool { return u.badMore || len(u.bad) == MaxCorrupt }
+
 // ForgetMore tells whether addresses were found CORRUPT for which there was no room, and are to be looked for again; it forgets that.
 func (u *Unit) ForgetMore() bool {
 	more := u.badMore

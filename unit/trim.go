@@ -35,7 +35,7 @@ func (u *Unit) settleTrim(t Trim) {
 	u.stats.Trimmed++
 	delete(u.bad, t.Address)
 	u.markTrimmed(t.Address)
-	u.noted.add(t.Address)
+	u.noted.add(t.Address, u.epoch)
 	u.reply(t.session, wire.Reply{Request: t.request, State: wire.Trimmed})
 }
 

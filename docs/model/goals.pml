@@ -14,5 +14,7 @@
 #define GOAL (rots==1 && acked==X && seen==X && newest==1 && word[TAIL(1)]==X && word[HEAD(1)]==X && length[1]==2)
 #elif REACH==7  /* all units stopped cleanly, and the log goes on with what it had */
 #define GOAL (stops==2 && acked==X && newest==1 && length[1]==2 && TAIL_UP(1) && word[TAIL(1)]==X)
+#elif REACH==8  /* unit 2 joined with its copy, and another unit has left */
+#define GOAL (copied==X && acked==X && newest>0 && members[newest]==(BIT(1)|BIT(2)) && TAIL_UP(newest) && word[TAIL(newest)]==X)
 #endif
 #endif

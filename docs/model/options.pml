@@ -131,5 +131,7 @@
  *   NO_MISMATCH      a broken rule is to be seen by a client, not by the protocol's own
  *                    alarms (a later replica, or a sealed member, with another entry)
  *   REACH=n          assert that situation n (goals.pml) is never reached: it must be
+ *   SETTLED          the first chain has an entry, durable and acknowledged; its head may have
+ *                    trimmed it, by a trim of long ago that got no further
  *   TRACE            print events (for counter-examples)
  */

@@ -6,6 +6,7 @@
 #include "state.pml"
 #include "failures.pml"
 #include "goals.pml"
+#include "copy.pml"
 #include "trim.pml"
 #include "stop.pml"
 #include "read.pml"
@@ -35,6 +36,17 @@ init {
 		:: u<CHAIN -> mark[u]=1; u++
 		:: else -> break
 		od;
+#endif
+#if defined(COPY) && defined(NO_COPY_SETTLED)
+		word[0]=X; durable[0]=1;
+#elif defined(SETTLED)
+		u=0;
+		do
+		:: u<CHAIN -> word[u]=X; durable[u]=1; u++
+		:: else -> break
+		od;
+		acked=X;
+		if :: true :: word[0]=TRIMMED fi;
 #endif
 		u=0; e=0;
 		verdict[0]=ACTIVE; owner[0]=NONE; length[0]=CHAIN; members[0]=(1<<CHAIN)-1;
@@ -67,6 +79,9 @@ init {
 #endif
 #if TRIM
 		run trim();
+#endif
+#ifdef COPY
+		run copier();
 #endif
 #ifdef REPAIR
 		run repair();

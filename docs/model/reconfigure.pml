@@ -22,6 +22,9 @@ inline count(u) {
 	if
 	:: IS_SOURCE(u) ->
 		trimmedBelow = trimmedBelow | TRIMMED_BELOW(u);
+#ifdef COPY
+		if :: TELLS(u,n) -> told=1 :: else fi;
+#endif
 		if :: (members[base[n]] & BIT(u)) && IS_INTACT(u,base[n]) && SOUND(u) -> intact=1 :: else fi;
 		if :: !SOUND(u) -> unsound = unsound | BIT(u) :: else fi;
 		if
@@ -99,7 +102,11 @@ inline chooseChain() {
 #ifdef NO_R17_WIPE
 #define REBUILD(u) if :: value!=EMPTY && word[u]==EMPTY -> word[u]=value :: else fi
 #else
+#ifdef COPY
+#define REBUILD(u) joinWith(u); served[u]=NONE
+#else
 #define REBUILD(u) word[u]=value; served[u]=NONE
+#endif
 #endif
 #define RECONCILE(u) \
 	:: atomic { (members[n] & BIT(u)) && !(done & BIT(u)) && phase[u]==SEALED && promise[u]==n -> \
@@ -116,6 +123,7 @@ inline chooseChain() {
 		:: else \
 		fi; \
 		if :: RECONCILED_DURABLE && word[u]!=EMPTY -> durable[u]=1 :: else fi; \
+		if :: word[u]==TRIMMED && !(have & BIT(u)) -> TRIM_HEARD(u,n) skip :: else fi; \
 		TRIM_RECONCILED(u) \
 		prepared[u]=n }
 
@@ -128,6 +136,9 @@ inline forgetRecord(e) {
 proctype reconfigure(byte first; byte last; byte id) {
 	byte n, b, sealed, have, unsound, done, value;
 	bit intact, trimmedBelow;
+#ifdef COPY
+	bit told;
+#endif
 #ifdef NO_R15
 	byte open=NONE;
 #endif
@@ -190,6 +201,9 @@ next:
 	fi;
 giveUp:
 	atomic { sealed=0; intact=0; have=0; unsound=0; done=0; value=0; trimmedBelow=0;
+#ifdef COPY
+		told=0;
+#endif
 #ifdef NO_R15
 		open=NONE;
 #endif

@@ -149,14 +149,20 @@ func (c *Cluster) UnitDir(id layout.UnitID) string {
 // Reconfigure moves the cluster to a new epoch with the same members, and returns its layout. It asks until ctx ends while a member is
 // unreachable, or no layout server leads.
 func (c *Cluster) Reconfigure(ctx context.Context) (*layout.Layout, error) {
+	return c.Change(ctx, &pb.ReconfigureRequest{})
+}
+
+// Change is Reconfigure with whatever else is asked for.
+func (c *Cluster) Change(ctx context.Context, q *pb.ReconfigureRequest) (*layout.Layout, error) {
+	q.Reason = "devcluster"
 	for {
 		m, err := control.Ask(ctx, c.asking.Layouts, func(ctx context.Context, s pb.LayoutServiceClient) (*pb.Layout, error) {
-			return s.Reconfigure(ctx, &pb.ReconfigureRequest{Reason: "devcluster"})
+			return s.Reconfigure(ctx, q)
 		})
 		switch {
 		case err == nil:
 			return pbconv.ToLayout(m)
-		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
+		case (status.Code(err) != codes.Unavailable && status.Code(err) != codes.Aborted) || ctx.Err() != nil:
 			return nil, fmt.Errorf("devcluster: reconfigure: %w", err)
 		}
 		time.Sleep(reconfigurePause) // nothing was done: a member did not answer in time, as happens on a machine that is very busy

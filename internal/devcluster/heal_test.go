@@ -2,6 +2,7 @@ package devcluster_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,7 +164,7 @@ var small = layout.Geometry{PageSize: 4096, Window: 256, SessionSlots: 16, MaxSe
 
 func startHealing(t *testing.T, ctx context.Context, dev rdma.Device, o devcluster.Options) (*devcluster.Cluster, *client.Log) {
 	t.Helper()
-	o.Device, o.Dir, o.Geometry, o.FailAfter = dev, t.TempDir(), small, failAfter
+	o.Device, o.Dir, o.Geometry, o.FailAfter = dev, t.TempDir(), small, cmp.Or(o.FailAfter, failAfter)
 	if os.Getenv("CORFU_TEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

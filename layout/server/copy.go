@@ -39,7 +39,7 @@ func (r *reconfiguration) reconcile(ctx context.Context) error {
 	timer := time.AfterFunc(r.cfg.StallTimeout, func() { cancel(fmt.Errorf("%w for %v", errStalled, r.cfg.StallTimeout)) })
 	defer timer.Stop()
 	c := &copier{base: r.base, epoch: r.epoch, copied: r.metrics.copied, sources: map[layout.UnitID]*member{}, sinks: map[layout.UnitID]*sink{},
-		cancel: cancel, progress: func() { timer.Reset(r.cfg.StallTimeout) }}
+		cancel: cancel, progress: func() { timer.Reset(r.cfg.StallTimeout) }, plan: layout.PlanCopies}
 	err := c.reconcile(ctx, r)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause // what came first; the rest is its consequence
@@ -56,6 +56,7 @@ type copier struct {
 	copied   prometheus.Counter
 	progress func()
 	cancel   context.CancelCauseFunc
+	plan     func([]layout.Listing, []layout.UnitID) ([]layout.Copy, error)
 }
 
 // reconcile brings every unit of the new layout to what the sealed members of the base say.
@@ -123,14 +124,22 @@ func (c *copier) copyChain(ctx context.Context, r *reconfiguration, segment, str
 			units = append(units, u)
 		}
 	}
+	since := c.base.Epoch
 	for _, x := range r.copied {
 		if slices.Contains(r.change.Adopt, x.Range) && x.Segment == segment && x.Stripe == stripe {
-			fresh, from = append(fresh, x.Unit), min(from, x.below)
+			fresh, from, since = append(fresh, x.Unit), min(from, x.below), min(since, x.since)
 		}
 	}
-	if len(fresh) > 0 {
+	if len(fresh) == 0 {
+		stays := func(u layout.UnitID) bool { return c.sinks[u] != nil }
+		for _, a := range layout.OnlyLeaving(c.base, segment, stripe, r.seals, stays, from) {
+			if err := c.copyRange(ctx, units, nil, a, a+1); err != nil {
+				return err
+			}
+		}
+	} else {
 		base := c.base.Segments[segment].Chains[stripe].Base
-		known, err := c.trims(ctx, units, fresh, base, from)
+		known, err := c.trims(ctx, units, fresh, since, base, from)
 		if err != nil {
 			return err
 		}
@@ -153,7 +162,7 @@ func (c *copier) copyRange(ctx context.Context, units, fresh []layout.UnitID, fr
 		if err != nil {
 			return err
 		}
-		copies, err := layout.PlanCopies(listings, fresh)
+		copies, err := c.plan(listings, fresh)
 		if err != nil {
 			return fmt.Errorf("units %v: %w", units, err)
 		}
@@ -164,17 +173,26 @@ func (c *copier) copyRange(ctx context.Context, units, fresh []layout.UnitID, fr
 	return nil
 }
 
-// trims sends to the units that take over a range what was trimmed there, address by address, behind their backs: since the base was
-// opened, in which the range was copied. It reports whether all sources know; else all of the range has to be compared.
-func (c *copier) trims(ctx context.Context, units, fresh []layout.UnitID, from, to layout.Address) (known bool, err error) {
-	trimmed := map[layout.Address]bool{}
-	for _, u := range units {
-		q := &pb.EntriesRequest{From: uint64(from), To: uint64(to), TrimsSince: uint64(c.base.Epoch)}
+// trims sends what was trimmed, address by address, since the range was copied in epoch since, to all of the chain that lack it: those that
+// take over, behind whose backs it was, and members that the trim has not reached. Else a new tail could show a trim that the others do not
+// know, and be lost (docs/model, trim-one-sided). It reports whether all sources know; else all of the range has to be compared.
+func (c *copier) trims(ctx context.Context, units, fresh []layout.UnitID, since layout.Epoch, from, to layout.Address) (known bool, err error) {
+	all := slices.Concat(units, fresh)
+	trimmed := map[layout.Address]map[layout.UnitID]bool{}
+	for _, u := range all {
+		q := &pb.EntriesRequest{From: uint64(from), To: uint64(to), TrimsSince: uint64(since)}
 		err := c.entries(ctx, u, q, func(e *pb.Entry) error {
-			trimmed[layout.Address(e.Address)] = true
+			a := layout.Address(e.Address)
+			if trimmed[a] == nil {
+				trimmed[a] = map[layout.UnitID]bool{}
+			}
+			trimmed[a][u] = true
 			return nil
 		})
 		if status.Code(err) == codes.OutOfRange {
+			if slices.Contains(fresh, u) {
+				continue // it knows of trims only if an epoch that came to nothing told it
+			}
 			return false, nil
 		}
 		if err != nil {
@@ -182,7 +200,8 @@ func (c *copier) trims(ctx context.Context, units, fresh []layout.UnitID, from, 
 		}
 	}
 	for _, a := range slices.Sorted(maps.Keys(trimmed)) {
-		if err := c.send(layout.Copy{Holding: layout.Holding{Address: a, Kind: layout.HoldsTrimmed}, Lacks: fresh}, nil); err != nil {
+		lacks := slices.DeleteFunc(slices.Clone(all), func(u layout.UnitID) bool { return trimmed[a][u] })
+		if err := c.send(layout.Copy{Holding: layout.Holding{Address: a, Kind: layout.HoldsTrimmed}, Lacks: lacks}, nil); err != nil {
 			return false, err
 		}
 	}

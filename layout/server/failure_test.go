@@ -100,7 +100,7 @@ func TestSequencerThatDiesIsSealedAnew(t *testing.T) {
 		}
 		return fmt.Errorf("%v", m)
 	})
-	if _, err := c.reconfigure(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "sequencer 1") {
+	if _, err := c.reconfigure(); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "sequencer 1") {
 		t.Errorf("asked for without the sequencer: %v", err)
 	}
 	c.seq.daemon.start()

@@ -158,7 +158,7 @@ func (u *fakeUnit) State(_ context.Context, q *pb.UnitStateRequest) (*pb.UnitSta
 		vitals = proto.Clone(u.vitals).(*pb.UnitVitals)
 	}
 	return &pb.UnitStateReply{Vitals: vitals, Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
-		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt()))}, nil
+		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark}, nil
 }
 
 func (u *fakeUnit) end() (end uint64) {
@@ -182,20 +182,24 @@ func (u *fakeUnit) Seal(_ context.Context, r *pb.SealRequest) (*pb.UnitSealReply
 	if u.base = r.Base; r.Epoch > u.promise {
 		u.promise, u.state, u.reconciled = r.Epoch, stateSealed, false
 	}
-	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed}, nil
+	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed, Corrupt: u.corrupt()}, nil
 }
 
 func (u *fakeUnit) Entries(r *pb.EntriesRequest, stream grpc.ServerStreamingServer[pb.EntriesReply]) error {
 	if err := u.enter("entries", r.Epoch); err != nil {
 		return err
 	}
-	if u.state != stateSealed || u.promise != r.Epoch {
+	to := r.To
+	if u.state == stateOpen {
+		to = min(to, u.watermark)
+	}
+	if u.state == stateClosed || u.promise != r.Epoch {
 		u.mu.Unlock()
-		return refuse("not sealed at %d", r.Epoch)
+		return refuse("not sealed at %d, nor open in it", r.Epoch)
 	}
 	var list []*pb.Entry
 	for _, a := range slices.Sorted(maps.Keys(u.entries)) {
-		if e := u.entries[a]; a >= r.From && a < r.To {
+		if e := u.entries[a]; a >= r.From && a < to && (r.TrimsSince == 0 || wire.State(e.State) == wire.Trimmed) {
 			c := &pb.Entry{Address: a, State: e.State, Attempt: e.Attempt}
 			if r.Pages {
 				c.Page = e.Page
@@ -248,6 +252,38 @@ func (u *fakeUnit) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileReque
 		return refuse("not sealed at %d", epoch)
 	}
 	u.reconciled = true
+	u.mu.Unlock()
+	return stream.SendAndClose(&pb.ReconcileReply{})
+}
+
+func (u *fakeUnit) Backfill(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]) error {
+	var epoch uint64
+	for first := true; ; first = false {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if first {
+			epoch = m.Header.Layout.Epoch
+		}
+		u.mu.Lock()
+		open := u.state == stateOpen && u.promise == epoch
+		for _, e := range m.Entries {
+			if open {
+				u.entries[e.Address] = e
+			}
+		}
+		u.mu.Unlock()
+		if !open {
+			return refuse("not open in %d", epoch)
+		}
+	}
+	if err := u.enter("backfilled", epoch); err != nil {
+		return err
+	}
 	u.mu.Unlock()
 	return stream.SendAndClose(&pb.ReconcileReply{})
 }

@@ -177,7 +177,7 @@ func TestBelowMinReplicasTheLogWaitsAndSaysWhy(t *testing.T) {
 		}
 		return err
 	})
-	if _, err := c.reconfigure(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), why) {
+	if _, err := c.reconfigure(); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), why) {
 		t.Errorf("asked for: %v", err)
 	}
 	c.units[3].restart()
@@ -247,8 +247,14 @@ func TestOperatorChangesMembers(t *testing.T) {
 	if l := ask(q); l.Epoch != 2 || len(l.Spares) != 1 {
 		t.Errorf("add: %+v", l)
 	}
-	if _, err := c.client().Reconfigure(context.Background(), q); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "listed already") {
-		t.Errorf("add again: %v", err)
+	if l := ask(q); l.Epoch != 2 {
+		t.Errorf("add again: %+v", l)
+	}
+	for _, control := range []string{"127.0.0.1:1", c.spare.addr} {
+		q := &pb.ReconfigureRequest{Add: []*pb.Unit{{Id: 5, Control: control}, {Id: 6, Control: control}}}
+		if _, err := c.client().Reconfigure(context.Background(), q); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("add at %s: %v", control, err)
+		}
 	}
 	// The spare has answered by now, or will be found in a later epoch.
 	ask(&pb.ReconfigureRequest{Remove: []uint32{2}})

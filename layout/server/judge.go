@@ -2,9 +2,11 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"corfu/internal/mutant"
+	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
 
@@ -27,12 +29,20 @@ type scene struct {
 	members  *members
 	copied   []copied      // older positions that were copied to units that joined
 	asked    layout.Change // by an operator
+
+	acceptLoss bool // of entries whose other copies are all CORRUPT
 }
 
 // copied says how far a range was copied to a unit that joined.
 type copied struct {
 	layout.Range
-	below layout.Address // all below is settled there
+	below layout.Address // all below is settled there,
+	since layout.Epoch   // as it was in this epoch, or became: trims that came later are to be told
+}
+
+// note is what a unit remembers of it when all below is durable there.
+func (c copied) note(below layout.Address) *pb.CopiedRange {
+	return &pb.CopiedRange{From: uint64(c.From), To: uint64(c.To), Below: uint64(below), Since: uint64(c.since)}
 }
 
 // judge looks at the members. It chooses between what is possible; what is safe the seals decide (rule R16).
@@ -100,10 +110,10 @@ func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []str
 	}
 	j.change = change
 	switch {
-	case len(change.Lost)+int(change.Sequencer) > 0:
+	case len(silent)+len(broken) > 0:
 		j.reconfigure = strings.Join(append(silent, broken...), "; ")
-	case len(broken) > 0:
-		j.reconfigure = strings.Join(broken, "; ")
+	case len(s.drained(change)) > 0:
+		j.reconfigure = fmt.Sprintf("units %v leave: others hold everything", s.drained(change))
 	case len(change.Join) > 0:
 		j.reconfigure = fmt.Sprintf("spares %v join", change.Join)
 	case len(change.Adopt) > 0 && len(change.Adopt) == len(s.shape.Behind()):
@@ -116,6 +126,18 @@ func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []str
 	}
 }
 
+// drained are the units that leave since they were to, and can.
+func (s *scene) drained(c layout.Change) (list []layout.UnitID) {
+	for _, u := range c.Lost {
+		if m := s.members.unit(u); m != nil && !m.pulse.failed && !contains(s.asked.Lost, u) {
+			if _, leaving := s.shape.IsLeaving(u); leaving {
+				list = append(list, u)
+			}
+		}
+	}
+	return list
+}
+
 // change is what the next layout has to do otherwise if these members are down: they leave, a standby takes over, spares join. It fails
 // if there is no way.
 func (s *scene) change(down []*member) (layout.Change, error) {
@@ -123,7 +145,7 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 	c.Replicas = s.replicas
 	for _, m := range down {
 		if m.unit == 0 {
-			if c.Sequencer = s.standby(); c.Sequencer == 0 {
+			if c.Sequencer = s.standby(0); c.Sequencer == 0 {
 				return c, fmt.Errorf("no standby answers that could take over from %s", m.name)
 			}
 		} else if !contains(c.Lost, m.unit) {
@@ -131,22 +153,22 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 		}
 	}
 	for _, r := range s.copied {
-		if m := s.members.unit(r.Unit); m != nil && fits(r, m.report.end, s.shape.Geometry) {
+		if m := s.members.unit(r.Unit); m != nil && !contains(c.Lost, r.Unit) && fits(r, m.report.end, s.shape.Geometry) {
 			c.Adopt = append(c.Adopt, r.Range)
 		}
 	}
-	// A first look: who joins depends on what is missing then.
+	// A first look: who can go, and who joins, depends on what is missing then.
 	without, err := s.shape.With(c, s.active.Epoch+1, s.active.Start)
 	if err != nil {
 		return c, err
 	}
-	open, _ := without.Deficit(s.replicas)
-	for _, m := range s.members.list {
-		if open > 0 && m.standby && m.unit != 0 && m.fit(s.cfg.FailAfter) && !contains(c.Forget, m.unit) {
-			c.Join = append(c.Join, m.unit)
-			open--
+	for _, u := range without.Dispensable(s.replicas) {
+		if !contains(c.Lost, u) {
+			c.Lost = append(c.Lost, u)
 		}
 	}
+	open, _ := without.Deficit(s.replicas)
+	c.Join = s.joiners(without, c, open)
 	next, err := s.shape.With(c, s.active.Epoch+1, s.active.Start)
 	if err != nil {
 		return c, err
@@ -157,7 +179,30 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 	if mutant.R16 {
 		return c, nil
 	}
-	return c, layout.SealedEnough(s.active, s.foresee(c.Lost))
+	seals := s.foresee(c.Lost)
+	if err := layout.SealedEnough(s.active, seals); err != nil || s.acceptLoss {
+		return c, err
+	}
+	return c, layout.SoundEnough(s.active, seals)
+}
+
+// joiners are up to n spares that answer: those first that an operator named for the place of a unit that leaves.
+func (s *scene) joiners(next *layout.Layout, c layout.Change, n int) (list []layout.UnitID) {
+	for _, named := range []bool{true, false} {
+		for _, m := range s.members.list {
+			called := slices.ContainsFunc(next.Leaving, func(x layout.Leaving) bool { return x.By == m.unit })
+			_, out := next.IsLeaving(m.unit)
+			free := m.standby && m.unit != 0 && !out && !contains(c.Forget, m.unit) && !contains(c.Chain, m.unit) && listedSpare(next, m.unit)
+			if len(list) < n && free && called == named && m.fit(s.cfg.FailAfter) {
+				list = append(list, m.unit)
+			}
+		}
+	}
+	return list
+}
+
+func listedSpare(l *layout.Layout, u layout.UnitID) bool {
+	return slices.ContainsFunc(l.Spares, func(x layout.Unit) bool { return x.ID == u })
 }
 
 // fits tells whether a unit whose entries end at end may take over a range: one with holes only if the first of them and
@@ -173,10 +218,10 @@ func (s *scene) min() int {
 	return max(1, s.replicas-1)
 }
 
-// standby is the first that could take over.
-func (s *scene) standby() layout.SequencerID {
+// standby is the sequencer that could take over: this one, or the first if it is 0. 0: none.
+func (s *scene) standby(id layout.SequencerID) layout.SequencerID {
 	for _, m := range s.members.list {
-		if m.standby && m.unit == 0 && m.fit(s.cfg.FailAfter) {
+		if m.standby && m.unit == 0 && m.fit(s.cfg.FailAfter) && (id == 0 || id == m.seq) {
 			return m.seq
 		}
 	}
@@ -195,19 +240,12 @@ func (s *scene) foresee(lost []layout.UnitID) layout.Seals {
 		if m.report.reconciled && m.report.promise == s.active.Epoch {
 			intact = s.active.Epoch // it missed the activation
 		}
-		seals[m.unit] = layout.Seal{Unit: m.unit, Intact: intact}
+		seals[m.unit] = layout.Seal{Unit: m.unit, Intact: intact, Watermark: m.report.watermark, Corrupt: m.report.bad, MoreCorrupt: m.report.corrupt > len(m.report.bad)}
 	}
 	return seals
 }
 
-func contains(list []layout.UnitID, u layout.UnitID) bool {
-	for _, x := range list {
-		if x == u {
-			return true
-		}
-	}
-	return false
-}
+func contains(list []layout.UnitID, u layout.UnitID) bool { return slices.Contains(list, u) }
 
 // moved tells whether control addresses differ between two layouts of the same members.
 func moved(a, b *layout.Layout) bool {

@@ -26,13 +26,12 @@ var errUnreachable = errors.New("a member is unreachable")
 
 // request asks for a reconfiguration that begins after the request was made.
 type request struct {
-	reason   string
-	op       string        // the operation's id, if the caller gave one
-	failover bool          // a standby takes over
-	change   layout.Change // Lost, Add and Forget
-	dry      bool          // the layout that would come about is all that is wanted
-	tried    int
-	done     chan outcome // gets exactly one
+	reason string
+	op     string // the operation's id, if the caller gave one
+	asked  asked
+	dry    bool // the layout that would come about is all that is wanted
+	tried  int
+	done   chan outcome // gets exactly one
 }
 
 type outcome struct {
@@ -157,7 +156,8 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 		m.refuse(layout.ErrNotFounded)
 		return nil
 	}
-	if err := m.members.follow(shape); err != nil {
+	m.collect()
+	if err := m.members.follow(m.candidates(shape)); err != nil {
 		return err
 	}
 	m.poll(ctx, shape)
@@ -165,7 +165,6 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 		return ctx.Err() // what the poll found is its own end
 	}
 	active, _ := m.store.fsm.active.get()
-	m.collect()
 	m.rebuilder.follow(ctx, active, &m.members)
 	sc := m.scene(active, shape)
 	j := sc.judge()
@@ -325,10 +324,14 @@ func (m *manager) progress(j judgement) {
 		text = "to do: " + j.reconfigure
 	}
 	m.store.trouble.Store(&j.wait)
+	m.metrics.waiting.Set(0)
+	if j.wait != "" {
+		m.metrics.waiting.Set(1)
+	}
 	var was string
 	m.set(func(s *shown) { was, s.phase, s.wait = s.phase, text, j.wait })
 	if j.wait != "" && was != text {
-		m.log.Warn("no reconfiguration possible", "waiting_for", j.wait)
+		m.log.Error("WAITING: the log takes no new entries until this is mended", "waiting_for", j.wait)
 	}
 }
 
@@ -344,9 +347,9 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	ctx = control.Resume(ctx, op)
 	log := m.log.With(control.LogKey, control.Operation(ctx))
 	r := &reconfiguration{cfg: m.cfg, log: log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
-		change: j.change, copied: sc.copied,
+		change: j.change, copied: sc.copied, drained: sc.drained(j.change), acceptLoss: sc.acceptLoss,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
-	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "sequencer", j.change.Sequencer)
+	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "chain", j.change.Chain, "sequencer", j.change.Sequencer)
 	m.metrics.inProgress.Set(1)
 	began := time.Now()
 	l, err := r.run(ctx)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -30,15 +31,16 @@ type report struct {
 	err        string
 	store      string
 	end        layout.Address
-	intact     layout.Epoch // units: rule R16
-	corrupt    int          // copies there that are known to be CORRUPT
+	intact     layout.Epoch     // units: rule R16
+	corrupt    int              // copies there that are known to be CORRUPT,
+	bad        []layout.Address // and which; ascending
+	watermark  layout.Address
 
 	// For those who look on.
-	watermark layout.Address
-	sessions  int
-	scrub     *pb.ScrubStatus
-	next      layout.Position // sequencers, while they are open
-	vitals    *pb.UnitVitals  // nil: not asked for
+	sessions int
+	scrub    *pb.ScrubStatus
+	next     layout.Position // sequencers, while they are open
+	vitals   *pb.UnitVitals  // nil: not asked for
 }
 
 // member is a unit or a sequencer. Its report belongs to the manager.
@@ -181,9 +183,26 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 	if held := layout.LogID(pad(a.Log)); !held.IsZero() && held != log {
 		return report{}, fmt.Errorf("it holds another log, %v: wipe its directory if that is to go", held)
 	}
-	return report{state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
+	var bad []layout.Address
+	if a.Corrupt > 0 {
+		// What nobody else has decides who can be spared (rule R16).
+		list, err := m.units().Corrupt(ctx, &pb.CorruptRequest{Max: math.MaxUint32})
+		if err != nil {
+			return report{}, err
+		}
+		bad = addresses(list.Addresses)
+	}
+	return report{bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
-		watermark: layout.Address(a.Watermark), sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
+		sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
+}
+
+func addresses(in []uint64) []layout.Address {
+	out := make([]layout.Address, len(in))
+	for i, a := range in {
+		out[i] = layout.Address(a)
+	}
+	return out
 }
 
 func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (report, error) {

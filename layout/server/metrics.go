@@ -23,6 +23,7 @@ type metrics struct {
 	lost                   prometheus.Gauge
 	up                     *prometheus.GaugeVec
 	deficit                *prometheus.GaugeVec
+	waiting                prometheus.Gauge
 	rebuilt                prometheus.Counter
 	rebuildLeft            prometheus.Gauge
 
@@ -44,6 +45,7 @@ func newMetrics(reg prometheus.Registerer, st *store, more ...prometheus.Collect
 	m.deficit = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_replication_deficit",
 		Help: "Replicas that chains lack, of the positions that take new entries (open) and of older ones (older); at the leader only."}, []string{"positions"})
 	m.Add(m.phases, m.results, m.up, m.deficit)
+	m.waiting = m.Gauge("waiting", "1 while something failed that cannot be mended, such as chains that would fall below min_replicas: appends fail; at the leader only.")
 	m.copied = m.Counter("entries_copied_total", "Entries sent to units that lacked them, in reconciliations.")
 	m.rebuilt = m.Counter("rebuild_copied_bytes_total", "Bytes of older pages sent to units that joined a chain.")
 	m.rebuildLeft = prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_layout_rebuild_remaining_pages",
@@ -162,6 +164,7 @@ func (m *metrics) observeRebuild(total, left uint64) {
 func (m *metrics) notLeading() {
 	m.up.Reset()
 	m.deficit.Reset()
+	m.waiting.Set(0)
 	m.wanted.Reset()
 	m.present.Reset()
 	m.observeMembers(nil, 0)

@@ -19,7 +19,8 @@ import (
 // A unit that joined a chain at its tail has nothing of the older positions. They are copied to it in the background, in the
 // epoch that is active, from what every member of the chain shows to be durable: that is final, but for trims (rule R17 keeps
 // it in every later epoch). Once all is there the manager makes an epoch in which the unit joins the older segments, too; what is missing still is
-// copied while that one is sealed. Another epoch begins anew: what the unit has it is not sent twice, since it compares.
+// copied while that one is sealed. Another epoch, or another leader, goes on where this one is: the unit remembers how far its copies are and since
+// when. What was copied stays true in every later epoch, but for trims, and those the members remember (docs/model, R17-copy).
 
 const (
 	rebuildChunk = 1024                   // addresses, after which progress counts
@@ -48,6 +49,9 @@ type rebuilder struct {
 type rebuilding struct {
 	copied
 	ready bool // all that can be copied is
+	bytes int  // of pages that were sent
+	began time.Time
+	first layout.Address // where this leader began
 }
 
 // follow copies what the units of the active layout lack, and leaves what an older one lacked. The manager calls it in every round.
@@ -69,7 +73,7 @@ func (r *rebuilder) follow(ctx context.Context, active *layout.Layout, ms *membe
 	}
 	r.mu.Lock()
 	for _, x := range behind {
-		r.work = append(r.work, rebuilding{copied: copied{Range: x, below: x.From}})
+		r.work = append(r.work, rebuilding{copied: copied{Range: x, below: x.From, since: active.Epoch}, began: time.Now(), first: x.From})
 	}
 	r.show()
 	r.mu.Unlock()
@@ -120,6 +124,9 @@ func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[la
 	log := r.log.With(control.LogKey, control.Operation(ctx))
 	log.Info("copying older positions to units that joined", "epoch", uint64(active.Epoch), "ranges", len(active.Behind()))
 	stalled := make([]int, len(r.progress()))
+	for i, x := range r.progress() {
+		r.resume(ctx, i, x, active, units)
+	}
 	for ctx.Err() == nil {
 		pause := time.Duration(0)
 		for i, x := range r.progress() {
@@ -180,6 +187,7 @@ func (r *rebuilder) step(ctx context.Context, active *layout.Layout, units map[l
 	}
 	began := time.Now()
 	bytes, err := r.copy(ctx, active, units, x, to)
+	r.sent(x.Range, bytes)
 	if err != nil {
 		return x.below, err
 	}
@@ -191,16 +199,73 @@ func (r *rebuilder) step(ctx context.Context, active *layout.Layout, units map[l
 	return to, nil
 }
 
-// watermark is the address below which everything is durable at a unit that serves the epoch.
-func (r *rebuilder) watermark(ctx context.Context, active *layout.Layout, m *member) (layout.Address, error) {
+// resume goes on where an earlier epoch, or another leader, left a range: if every member of its chain remembers what was trimmed since.
+func (r *rebuilder) resume(ctx context.Context, i int, x rebuilding, active *layout.Layout, units map[layout.UnitID]*member) {
+	below, since := x.below, x.since
+	if a, err := r.state(ctx, units[x.Unit]); err == nil {
+		for _, n := range a.Copied {
+			if layout.Address(n.From) == x.From && layout.Address(n.To) == x.To && layout.Address(n.Below) <= x.To {
+				below, since = max(below, layout.Address(n.Below)), layout.Epoch(n.Since)
+			}
+		}
+	}
+	if below == x.below {
+		return
+	}
+	for _, u := range active.Segments[x.Segment].Chains[x.Stripe].Units {
+		a, err := r.state(ctx, units[u])
+		if known := layout.Epoch(a.GetTrimsSince()); err != nil || known == 0 || known > since {
+			r.log.Info("copies begin anew: a unit does not know what was trimmed since", "unit", uint32(u), "since", uint64(since), "err", err)
+			return
+		}
+	}
+	r.log.Info("copies go on", "unit", uint32(x.Unit), "from", uint64(x.From), "to", uint64(x.To), "below", uint64(below), "since", uint64(since))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i < len(r.work) {
+		r.work[i].below, r.work[i].first, r.work[i].since = below, below, since
+	}
+}
+
+// sent counts the bytes of a range.
+func (r *rebuilder) sent(x layout.Range, bytes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.work {
+		if r.work[i].Range == x {
+			r.work[i].bytes += bytes
+		}
+	}
+}
+
+// eta is how long the rest takes at the pace so far; 0: nobody knows yet.
+func (x rebuilding) eta(now time.Time) time.Duration {
+	done := float64(x.below - x.first)
+	if done == 0 {
+		return 0
+	}
+	return time.Duration(float64(now.Sub(x.began)) / done * float64(x.To-x.below))
+}
+
+// state asks a unit for its state.
+func (r *rebuilder) state(ctx context.Context, m *member) (*pb.UnitStateReply, error) {
 	if m == nil {
-		return 0, fmt.Errorf("not a member: %w", errUnreachable)
+		return nil, fmt.Errorf("not a member: %w", errUnreachable)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
 	defer cancel()
 	a, err := m.units().State(ctx, &pb.UnitStateRequest{})
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", m.name, err)
+		return nil, fmt.Errorf("%s: %w", m.name, err)
+	}
+	return a, nil
+}
+
+// watermark is the address below which everything is durable at a unit that serves the epoch.
+func (r *rebuilder) watermark(ctx context.Context, active *layout.Layout, m *member) (layout.Address, error) {
+	a, err := r.state(ctx, m)
+	if err != nil {
+		return 0, err
 	}
 	if a.State != stateOpen || layout.Epoch(a.Promise) != active.Epoch {
 		return 0, fmt.Errorf("%s is %s at epoch %d, not open at %d", m.name, a.State, a.Promise, active.Epoch)
@@ -229,8 +294,8 @@ func (r *rebuilder) copy(ctx context.Context, active *layout.Layout, units map[l
 	}
 	s := &sink{member: m, stream: counted{stream, &bytes}, progress: progress}
 	c := &copier{base: active, epoch: active.Epoch, copied: r.metrics.copied, sources: units, sinks: map[layout.UnitID]*sink{x.Unit: s},
-		cancel: cancel, progress: progress}
-	if err := s.send(&pb.ReconcileRequest{Header: &pb.ReconcileHeader{Layout: pbconv.Layout(whole)}}); err != nil {
+		cancel: cancel, progress: progress, plan: layout.PlanSameEpoch}
+	if err := s.send(&pb.ReconcileRequest{Header: &pb.ReconcileHeader{Layout: pbconv.Layout(whole), Copied: []*pb.CopiedRange{x.note(to)}}}); err != nil {
 		return 0, err
 	}
 	chain := active.Segments[x.Segment].Chains[x.Stripe].Units

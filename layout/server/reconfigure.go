@@ -37,8 +37,11 @@ type reconfiguration struct {
 	members *members
 	change  layout.Change
 	copied  []copied
+	drained []layout.UnitID // of change.Lost: leave only if others take over all that they hold
 	owner   layout.Owner
 	enter   func(layout.Epoch, phase) // tells Status
+
+	acceptLoss bool // of entries whose other copies are all CORRUPT
 
 	base   *layout.Layout // latest ACTIVE; nil at bootstrap (epoch 0, which has no members)
 	shape  *layout.Layout // members of the new epoch
@@ -168,11 +171,11 @@ func (r *reconfiguration) cast() error {
 			if !m.pulse.failed {
 				r.leaving = append(r.leaving, m)
 			}
-		case !m.standby || contains(r.change.Join, m.unit):
+		case !m.standby || contains(r.change.Join, m.unit) || contains(r.change.Chain, m.unit):
 			r.parts = append(r.parts, m)
 		}
 	}
-	if len(r.parts) != len(r.shape.Units)-len(r.change.Lost)+len(r.change.Join)+1 {
+	if len(r.parts) != len(r.shape.Units)-len(r.change.Lost)+len(r.change.Join)+len(r.change.Chain)+1 {
 		return fmt.Errorf("a change that does not fit the members: %+v", r.change)
 	}
 	return nil
@@ -207,7 +210,10 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	if mutant.R16 {
 		return nil
 	}
-	return layout.SealedEnough(r.base, r.seals)
+	if err := layout.SealedEnough(r.base, r.seals); err != nil || r.acceptLoss {
+		return err
+	}
+	return layout.SoundEnough(r.base, r.seals)
 }
 
 func (r *reconfiguration) sealMember(ctx context.Context, m *member) (layout.Seal, error) {
@@ -221,7 +227,8 @@ func (r *reconfiguration) sealMember(ctx context.Context, m *member) (layout.Sea
 		return layout.Seal{}, err
 	}
 	return layout.Seal{Unit: m.unit, Intact: layout.Epoch(a.IntactEpoch), Watermark: layout.Address(a.Watermark),
-		End: layout.Address(a.End), TrimmedBelow: layout.Address(a.TrimmedBelow)}, nil
+		End: layout.Address(a.End), TrimmedBelow: layout.Address(a.TrimmedBelow),
+		Corrupt: addresses(a.Corrupt), MoreCorrupt: a.MoreCorrupt}, nil
 }
 
 // propose writes the layout record.
@@ -233,7 +240,9 @@ func (r *reconfiguration) propose(context.Context) error {
 	if mutant.R20 && r.base != nil {
 		start = r.base.Start
 	}
-	r.settle()
+	if err := r.settle(); err != nil {
+		return err
+	}
 	if r.layout, err = r.shape.With(r.change, r.epoch, start); err != nil {
 		return err
 	}
@@ -241,12 +250,20 @@ func (r *reconfiguration) propose(context.Context) error {
 	return err
 }
 
+// errNotCopied: what was copied to a unit cannot be handed over before clients have filled a hole. Nothing is lost by trying again.
+var errNotCopied = errors.New("not all is copied yet to who takes the place of a unit that leaves")
+
 // settle leaves out what the seals do not allow.
-func (r *reconfiguration) settle() {
+func (r *reconfiguration) settle() error {
+	n := len(r.change.Adopt)
 	r.change.Adopt = slices.DeleteFunc(slices.Clone(r.change.Adopt), func(x layout.Range) bool {
 		i := slices.IndexFunc(r.copied, func(c copied) bool { return c.Range == x })
 		return i < 0 || !fits(r.copied[i], r.seals[x.Unit].End, r.shape.Geometry)
 	})
+	if len(r.change.Adopt) < n && len(r.drained) > 0 {
+		return errNotCopied
+	}
+	return nil
 }
 
 // baseEpoch is 0 at bootstrap.

@@ -275,8 +275,8 @@ func (r *repairer) repair(ctx context.Context, w repairs, m *member, a layout.Ad
 	return fmt.Errorf("position %d: %w", p, err)
 }
 
-// find asks the other members of the chain, open in the epoch, what stands at the address, and decides as reconciling does (rule R17):
-// any entry wins over a copy that does not verify, trimmed over everything.
+// find asks the other members of the chain, open in the epoch, what stands at the address, and decides as one does within an epoch:
+// any entry wins over a copy that does not verify; trimmed is what is trimmed at all others.
 func (r *repairer) find(ctx context.Context, w repairs, u layout.UnitID, a layout.Address, p layout.Position) (*pb.Entry, error) {
 	place, err := w.active.Locate(p)
 	if err != nil {
@@ -308,14 +308,14 @@ func (r *repairer) find(ctx context.Context, w repairs, u layout.UnitID, a layou
 			held[v] = e
 		}
 	}
-	copies, err := layout.PlanCopies(listings, nil)
+	copies, err := layout.PlanSameEpoch(listings, nil)
 	switch {
 	case err != nil:
 		r.metrics.alarms.Inc()
 		return nil, err
 	case corrupt == len(place.Chain.Units):
 		return nil, errLost
-	case len(copies) != 1 || len(held) == 0:
+	case len(copies) != 1 || len(held) == 0 || (copies[0].Kind == layout.HoldsTrimmed && len(errs) > 0):
 		return nil, errors.Join(append(errs, errNotYet)...)
 	}
 	return r.entry(w, copies[0], held, p)

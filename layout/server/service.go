@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -87,18 +88,30 @@ func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb
 	if q.Reason != "" {
 		reason += ": " + q.Reason
 	}
-	ask := &request{reason: reason, op: control.Operation(ctx), failover: q.Failover, dry: q.DryRun}
-	for _, u := range q.Remove {
-		ask.change.Forget = append(ask.change.Forget, layout.UnitID(u))
-	}
-	for _, u := range q.Add {
-		ask.change.Add = append(ask.change.Add, layout.Unit{ID: layout.UnitID(u.GetId()), Control: u.GetControl()})
-	}
+	ask := &request{reason: reason, op: control.Operation(ctx), asked: toAsked(q), dry: q.DryRun}
 	l, err := v.s.manager.ask(ctx, ask)
 	if err != nil {
 		return nil, v.refuse(err)
 	}
 	return pbconv.Layout(l), nil
+}
+
+func toAsked(q *pb.ReconfigureRequest) asked {
+	a := asked{shorter: q.Shorter, failover: q.Failover, from: layout.SequencerID(q.FailoverFrom), to: layout.SequencerID(q.FailoverTo),
+		acceptLoss: q.AcceptLoss}
+	for _, u := range q.Remove {
+		a.remove = append(a.remove, layout.UnitID(u))
+	}
+	for _, u := range q.Add {
+		a.add = append(a.add, layout.Unit{ID: layout.UnitID(u.GetId()), Control: u.GetControl()})
+	}
+	for _, x := range q.Drain {
+		a.drain = append(a.drain, layout.Leaving{Unit: layout.UnitID(x.GetUnit()), By: layout.UnitID(x.GetBy())})
+	}
+	for _, u := range q.Chain {
+		a.chain = append(a.chain, layout.UnitID(u))
+	}
+	return a
 }
 
 // Status is the leader's alone: it asks the members.
@@ -113,7 +126,8 @@ func (v service) Status(context.Context, *pb.StatusRequest) (*pb.StatusReply, er
 	}
 	m.Deficit = uint32(show.deficit)
 	for _, x := range v.s.manager.rebuilder.progress() {
-		m.Rebuilds = append(m.Rebuilds, &pb.RebuildStatus{Unit: uint32(x.Unit), From: uint64(x.From), To: uint64(x.To), Copied: uint64(x.below)})
+		m.Rebuilds = append(m.Rebuilds, &pb.RebuildStatus{Unit: uint32(x.Unit), From: uint64(x.From), To: uint64(x.To), Copied: uint64(x.below),
+			Bytes: uint64(x.bytes), EtaMs: uint64(x.eta(time.Now()).Milliseconds())})
 	}
 	for _, x := range show.members {
 		m.Members = append(m.Members, &pb.MemberStatus{Name: x.name, Control: x.control, State: x.report.state,
@@ -138,7 +152,7 @@ func reply(err error) error {
 	switch {
 	case errors.Is(err, errImpossible), errors.Is(err, errNoEpoch), errors.Is(err, layout.ErrNotFounded):
 		code = codes.FailedPrecondition
-	case errors.Is(err, errNotLeader), errors.Is(err, errUnreachable):
+	case errors.Is(err, errNotLeader):
 		code = codes.Unavailable
 	case errors.Is(err, errUnknown):
 		code = codes.Unknown
@@ -151,7 +165,7 @@ func reply(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		code = codes.DeadlineExceeded
 	default:
-		code = codes.Aborted // an epoch was: the message says why
+		code = codes.Aborted // an epoch was, or a member is awaited: the message says why
 	}
 	return status.Error(code, err.Error())
 }

@@ -25,15 +25,20 @@ type sink struct {
 // header opens the stream: which epoch, and whether the unit starts from nothing, since it was no member of the base (rule R17).
 func (s *sink) header(r *reconfiguration) error {
 	adopts, settled := false, layout.Address(0)
+	var copied []*pb.CopiedRange
 	for _, x := range r.copied {
 		if x.Unit == s.member.unit && slices.Contains(r.change.Adopt, x.Range) && (!adopts || x.below < settled) {
 			adopts, settled = true, x.below
+		}
+		if x.Unit == s.member.unit && slices.Contains(r.change.Adopt, x.Range) {
+			copied = append(copied, x.note(x.below))
 		}
 	}
 	h := &pb.ReconcileHeader{
 		Layout:       pbconv.Layout(r.layout),
 		Adopts:       adopts,
 		SettledBelow: uint64(settled),
+		Copied:       copied,
 		Wipe:         !r.base.IsMember(s.member.unit),
 		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, r.layout, s.member.unit, r.seals)),
 	}

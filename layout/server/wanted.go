@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"corfu/layout"
 )
@@ -10,7 +11,27 @@ import (
 // errImpossible: what an operator asked for cannot be done with this layout. Nothing was changed.
 var errImpossible = errors.New("not possible")
 
-// scene is what this round judges, with the first of the pending requests that asks for a change.
+// asked is what an operator wants to be otherwise.
+type asked struct {
+	remove  []layout.UnitID
+	add     []layout.Unit
+	drain   []layout.Leaving
+	shorter bool // drained units leave at once
+	chain   []layout.UnitID
+
+	failover bool               // a standby takes over,
+	from     layout.SequencerID // from this one; 0: from whoever it is
+	to       layout.SequencerID // and it is this one; 0: the first that answers
+
+	acceptLoss bool // of entries whose other copies are all CORRUPT
+}
+
+func (a *asked) isZero() bool {
+	return !a.failover && len(a.remove)+len(a.add)+len(a.drain)+len(a.chain) == 0
+}
+
+// scene is what this round judges, with the first of the pending requests that asks for a change. Requests for what is so already, and
+// for what cannot be, are answered.
 func (m *manager) scene(active, shape *layout.Layout) *scene {
 	s := &scene{cfg: m.cfg, active: active, shape: shape, members: &m.members}
 	founding, _ := m.layouts()
@@ -19,60 +40,219 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 		return s
 	}
 	s.copied = m.rebuilder.copied(active)
-	for i, q := range m.pending {
-		if !q.failover && len(q.change.Forget)+len(q.change.Add) == 0 {
+	for i := 0; i < len(m.pending); {
+		q := m.pending[i]
+		if q.asked.isZero() {
+			i++
 			continue
 		}
-		asked, err := s.wanted(q)
-		if err == nil {
-			s.asked = asked
-			// The others that ask for a change wait for the next epoch.
-			m.waiting = append(m.waiting, m.later(i+1)...)
+		c, err := s.wanted(&q.asked)
+		switch {
+		case err != nil && s.anySilent():
+			i++ // whether it can be done is clear in a heartbeat or two
+			continue
+		case err != nil:
+			q.done <- outcome{err: fmt.Errorf("%w: %w", errImpossible, err)}
+		case c.IsZero():
+			q.done <- outcome{layout: active}
+		default:
+			s.asked, s.acceptLoss = c, q.asked.acceptLoss
+			m.later(i + 1) // the others that ask for a change wait for the next epoch
 			return s
 		}
-		q.done <- outcome{err: fmt.Errorf("%w: %w", errImpossible, err)}
-		m.pending = append(m.pending[:i:i], m.pending[i+1:]...)
-		return s
+		m.pending = slices.Delete(m.pending, i, i+1)
 	}
 	return s
 }
 
-// later takes the requests from i on that ask for a change out of the pending ones.
-func (m *manager) later(i int) (later []*request) {
+// anySilent tells whether a unit or sequencer that stands by missed a heartbeat, and has not failed.
+func (s *scene) anySilent() bool {
+	return slices.ContainsFunc(s.members.list, func(m *member) bool {
+		return m.standby && m.pulse.heard && m.pulse.missed > 0 && !m.pulse.failed
+	})
+}
+
+// later lets the pending requests from i on wait that ask for a change.
+func (m *manager) later(i int) {
 	kept := m.pending[:i:i]
 	for _, q := range m.pending[i:] {
-		if q.failover || len(q.change.Forget)+len(q.change.Add) > 0 {
-			later = append(later, q)
-		} else {
+		if q.asked.isZero() {
 			kept = append(kept, q)
+		} else {
+			m.waiting = append(m.waiting, q)
 		}
 	}
 	m.pending = kept
-	return later
 }
 
-// wanted says what a request asks to change.
-func (s *scene) wanted(q *request) (layout.Change, error) {
-	c := q.change
-	for _, u := range c.Forget {
+// wanted says what is still to change before the layout is as asked for: nothing, if it is already, or is on its way there.
+func (s *scene) wanted(a *asked) (c layout.Change, err error) {
+	for _, step := range []func(*asked, *layout.Change) error{s.wantAdded, s.wantRemoved, s.wantDrained, s.wantChain, s.wantSequencer} {
+		if err := step(a, &c); err != nil {
+			return c, err
+		}
+	}
+	if c.IsZero() {
+		return c, nil
+	}
+	s.asked, s.acceptLoss = c, a.acceptLoss
+	defer func() { s.asked, s.acceptLoss = layout.Change{}, false }()
+	full, err := s.change(nil)
+	if err == nil {
+		err = s.checkReplaced(a, full)
+	}
+	return c, err
+}
+
+func (s *scene) wantAdded(a *asked, c *layout.Change) error {
+	for _, u := range a.add {
+		if known, ok := s.listed(u.ID); ok {
+			if known.Control != u.Control {
+				return fmt.Errorf("unit %d is listed already, at %s", u.ID, known.Control)
+			}
+			if _, leaving := s.shape.IsLeaving(u.ID); leaving {
+				c.Stay = append(c.Stay, u.ID)
+			}
+			continue
+		}
+		if m := s.members.unit(u.ID); m == nil || m.control != u.Control || m.report.state == stateUnreachable {
+			why := ""
+			if m != nil {
+				why = ": " + m.report.err
+			}
+			return fmt.Errorf("unit %d does not answer at %s, start it first%s", u.ID, u.Control, why)
+		}
+		c.Add = append(c.Add, u)
+	}
+	return nil
+}
+
+// listed gives a unit of the layout, spares included.
+func (s *scene) listed(id layout.UnitID) (layout.Unit, bool) {
+	for _, u := range slices.Concat(s.shape.Units, s.shape.Spares) {
+		if u.ID == id {
+			return u, true
+		}
+	}
+	return layout.Unit{}, false
+}
+
+func (s *scene) wantRemoved(a *asked, c *layout.Change) error {
+	for _, u := range a.remove {
+		if _, ok := s.listed(u); !ok {
+			continue
+		}
 		if s.shape.IsMember(u) {
 			c.Lost = append(c.Lost, u)
 		}
+		c.Forget = append(c.Forget, u)
 	}
-	for _, u := range c.Add {
-		if m := s.members.unit(u.ID); m != nil {
-			return c, fmt.Errorf("unit %d is listed already, at %s", u.ID, m.control)
+	return nil
+}
+
+func (s *scene) wantDrained(a *asked, c *layout.Change) error {
+	for _, x := range a.drain {
+		if _, ok := s.listed(x.Unit); !ok {
+			return fmt.Errorf("unit %d: %w", x.Unit, layout.ErrNoMember)
+		}
+		by, leaving := s.shape.IsLeaving(x.Unit)
+		member := s.shape.IsMember(x.Unit)
+		if x.By != 0 {
+			if _, ok := s.listed(x.By); !ok && !addsUnit(c, x.By) {
+				return fmt.Errorf("unit %d is not listed: add it (corfu unit add), or give its address", x.By)
+			}
+			if s.shape.IsMember(x.By) && member && by != x.By {
+				return fmt.Errorf("unit %d is in a chain already, it cannot take the place of unit %d", x.By, x.Unit)
+			}
+		}
+		if a.shorter && member {
+			c.Lost = append(c.Lost, x.Unit)
+		}
+		if !leaving || (x.By != 0 && by != x.By) {
+			c.Leave = append(c.Leave, x)
 		}
 	}
-	if q.failover {
-		if c.Sequencer = s.standby(); c.Sequencer == 0 {
-			return c, errors.New("no standby answers that could become the sequencer")
+	return nil
+}
+
+func addsUnit(c *layout.Change, id layout.UnitID) bool {
+	return slices.ContainsFunc(c.Add, func(u layout.Unit) bool { return u.ID == id })
+}
+
+// checkReplaced fails if nobody takes the place of a unit that is to leave, and the chain is not to get shorter.
+func (s *scene) checkReplaced(a *asked, c layout.Change) error {
+	if len(a.drain) == 0 || a.shorter {
+		return nil
+	}
+	next, err := s.shape.With(c, s.active.Epoch+1, s.active.Start)
+	if err != nil {
+		return err
+	}
+	was, _ := s.shape.Deficit(s.replicas)
+	if is, _ := next.Deficit(s.replicas); is > was {
+		return errors.New("no spare answers that could take its place: add one (corfu unit add), or let the chain get shorter (--shorter)")
+	}
+	for _, x := range a.drain {
+		if x.By != 0 && s.shape.IsMember(x.Unit) && !next.IsMember(x.By) {
+			return fmt.Errorf("unit %d does not answer, it cannot take the place of unit %d", x.By, x.Unit)
 		}
 	}
-	s.asked = c
-	defer func() { s.asked = layout.Change{} }()
-	_, err := s.change(nil)
-	return c, err
+	return nil
+}
+
+func (s *scene) wantChain(a *asked, c *layout.Change) error {
+	if len(a.chain) == 0 || s.shape.HasChain(a.chain) {
+		return nil
+	}
+	if len(a.chain) != s.replicas {
+		return fmt.Errorf("a chain of %d units, the others have %d", len(a.chain), s.replicas)
+	}
+	for _, u := range a.chain {
+		m := s.members.unit(u)
+		switch _, listed := s.listed(u); {
+		case !listed && !addsUnit(c, u):
+			return fmt.Errorf("unit %d is not listed: add it (corfu unit add), or give its address", u)
+		case s.shape.IsMember(u):
+			return fmt.Errorf("unit %d is in a chain already", u)
+		case m == nil || !m.fit(s.cfg.FailAfter):
+			return fmt.Errorf("unit %d does not answer", u)
+		}
+	}
+	c.Chain = a.chain
+	return nil
+}
+
+func (s *scene) wantSequencer(a *asked, c *layout.Change) error {
+	now := s.shape.Sequencer.ID
+	if !a.failover || (a.from != 0 && a.from != now) || a.to == now {
+		return nil
+	}
+	if c.Sequencer = s.standby(a.to); c.Sequencer == 0 {
+		if a.to != 0 {
+			return fmt.Errorf("sequencer %d does not stand by, or does not answer", a.to)
+		}
+		return errors.New("no standby answers that could become the sequencer")
+	}
+	return nil
+}
+
+// candidates is the shape with the units that pending requests add among the spares: they are asked for their state before they are
+// listed, and can take a place at once.
+func (m *manager) candidates(shape *layout.Layout) *layout.Layout {
+	all := shape
+	for _, q := range m.pending {
+		for _, u := range q.asked.add {
+			known := func(x layout.Unit) bool { return x.ID == u.ID }
+			if slices.ContainsFunc(all.Units, known) || slices.ContainsFunc(all.Spares, known) {
+				continue
+			}
+			if all == shape {
+				all = shape.Next(shape.Epoch, shape.Start)
+			}
+			all.Spares = append(all.Spares, u)
+		}
+	}
+	return all
 }
 
 // answerDry answers those who want to know only, if anything is to be said.
@@ -117,27 +297,4 @@ func (m *manager) foreseenStart(shape *layout.Layout) layout.Position {
 		return shape.Start
 	}
 	return start
-}
-
-// deficit says loudly what is missing: once when it changes, and all the time by the metric.
-func (m *manager) deficit(l *layout.Layout, replicas int) {
-	if l == nil {
-		return
-	}
-	open, older := l.Deficit(replicas)
-	m.metrics.observeChains(l, replicas)
-	m.metrics.deficit.WithLabelValues("open").Set(float64(open))
-	m.metrics.deficit.WithLabelValues("older").Set(float64(older))
-	var was int
-	m.set(func(s *shown) { was, s.deficit = s.deficit, open+older })
-	switch now := open + older; {
-	case now == was:
-	case now == 0:
-		m.log.Info("every chain has all its replicas again")
-	case open > 0:
-		m.log.Error("UNDER-REPLICATED: chains that take new entries lack units, and no spare is there: start the units that are down, or add a spare (corfu unit add)",
-			"lacking", open, "lacking_of_older_positions", older)
-	default:
-		m.log.Warn("older positions lack replicas until they are copied", "lacking", older)
-	}
 }

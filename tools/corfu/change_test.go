@@ -16,7 +16,7 @@ import (
 func TestOperatorChangesTheMembers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	c, err := devcluster.Start(ctx, devcluster.Options{Provider: "tcp", Dir: t.TempDir(), Chains: 1, Spares: 1, Standbys: 1})
+	c, err := devcluster.Start(ctx, devcluster.Options{Provider: "tcp", Dir: t.TempDir(), Chains: 1, Spares: 1, Standbys: 1, MinReplicas: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,10 +52,32 @@ func TestOperatorChangesTheMembers(t *testing.T) {
 	if strings.Contains(text, "2 at "+c.Units[1].ControlAddr()) {
 		t.Errorf("unit 2 is there still:\n%s", text)
 	}
-	has(corfu(exitRuntime, "unit", "add", "3="+c.Units[2].ControlAddr()), "listed already")
-	has(corfu(exitRuntime, "unit", "remove", "9"), "unit 9")
+	const already = "already so"
+	has(corfu(exitOK, "unit", "remove", "2"), already)
+	has(corfu(exitOK, "unit", "add", "3="+c.Units[2].ControlAddr()), already)
+	has(corfu(exitRuntime, "unit", "add", "3=127.0.0.1:1"), "listed already, at "+c.Units[2].ControlAddr())
+	has(corfu(exitRuntime, "unit", "add", "9=127.0.0.1:1"), "unit 9 does not answer at 127.0.0.1:1")
 	has(corfu(exitUsage, "unit", "remove", "x"), "not the number of a unit")
+	has(corfu(exitUsage, "unit", "replace", "3", "3"), "its own place")
+	has(corfu(exitUsage, "chain", "add", "2,2"), "named twice")
+	has(corfu(exitRuntime, "unit", "drain", "1"), "no spare answers")
+	has(corfu(exitRuntime, "unit", "drain", "9"), "unit 9: in no chain")
+	has(corfu(exitOK, "seq", "failover", "2"), already)
+	has(corfu(exitUsage, "seq", "failover", "x"), "not the number of a sequencer")
 	corfu(exitOK, "unit", "add", "2="+c.Units[1].ControlAddr())
+	shown = corfu(exitOK, "layout", "show")
+	has(corfu(exitOK, "unit", "replace", "1", "2", "--dry-run"), "- spare       2 at", "+ leaving     1, once others hold what it holds")
+	if after := corfu(exitOK, "layout", "show"); after != shown {
+		t.Errorf("a dry run changed the layout to\n%s", after)
+	}
+	has(corfu(exitOK, "unit", "replace", "1", "2", "--wait", "60s"), "+ leaving     1", "unit 1 has left its chains")
+	has(corfu(exitOK, "unit", "replace", "1", "2"), already)
+	has(corfu(exitOK, "layout", "show"), "drained     1 at")
+	corfu(exitOK, "unit", "add", "1="+c.Units[0].ControlAddr())
+	has(corfu(exitOK, "unit", "drain", "3", "--wait", "60s"), "unit 3 has left its chains")
+	has(corfu(exitOK, "unit", "drain", "3"), already)
+	has(corfu(exitRuntime, "unit", "drain", "1", "--shorter"), "min_replicas")
+	corfu(exitOK, "unit", "add", "3="+c.Units[2].ControlAddr())
 	has(corfu(exitOK, "layout", "status"), "spare, ", "standby, ")
 }
 

@@ -74,13 +74,19 @@ func (a *app) layoutReconfigureCommand() *cobra.Command {
 
 // askLayout asks the leader of the layout servers.
 func (a *app) askLayout(ctx context.Context, ask func(context.Context, pb.LayoutServiceClient) error) error {
+	servers, err := a.askLeader(ctx, ask)
+	return explainLayout(servers, err)
+}
+
+// askLeader is askLayout, with gRPC's own error. It gives the servers that it asked.
+func (a *app) askLeader(ctx context.Context, ask func(context.Context, pb.LayoutServiceClient) error) ([]string, error) {
 	found, err := a.findCluster()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, addr := range found.LayoutServers {
 		if err := a.checkClear(addr); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
@@ -89,6 +95,11 @@ func (a *app) askLayout(ctx context.Context, ask func(context.Context, pb.Layout
 	defer conns.close()
 	_, err = control.Ask(ctx, control.NewLayouts(found.LayoutServers, conns.dial),
 		func(ctx context.Context, c pb.LayoutServiceClient) (struct{}, error) { return struct{}{}, ask(ctx, c) })
+	return found.LayoutServers, err
+}
+
+// explainLayout says what to do about an error of askLeader.
+func explainLayout(servers []string, err error) error {
 	s, ok := grpcstatus.FromError(err)
 	switch {
 	case err == nil:
@@ -97,7 +108,7 @@ func (a *app) askLayout(ctx context.Context, ask func(context.Context, pb.Layout
 		return fmt.Errorf("no layout server leads (corfu layout status shows each): %s", s.Message())
 	case ok && (s.Code() == codes.Unavailable || s.Code() == codes.DeadlineExceeded):
 		return fmt.Errorf("no cluster answers at %s: is it up? corfu dev starts one, --cluster names another: %s",
-			strings.Join(found.LayoutServers, ", "), s.Message())
+			strings.Join(servers, ", "), s.Message())
 	case ok:
 		return fmt.Errorf("the layout server refused: %s", s.Message())
 	}
@@ -149,12 +160,20 @@ type layoutJSON struct {
 	Units      []memberJSON  `json:"units"`
 	Spares     []memberJSON  `json:"spares,omitempty"`
 	Standbys   []memberJSON  `json:"standbys,omitempty"`
+	Leaving    []leavingJSON `json:"leaving,omitempty"`
 	Segments   []segmentJSON `json:"segments"`
 }
 
 type memberJSON struct {
 	ID      uint32 `json:"id"`
 	Control string `json:"control"`
+}
+
+// leavingJSON is a unit that leaves its chains once others hold what it holds; drained: it has, or was a spare.
+type leavingJSON struct {
+	Unit    uint32 `json:"unit"`
+	By      uint32 `json:"by,omitempty"`
+	Drained bool   `json:"drained"`
 }
 
 type segmentJSON struct {
@@ -182,6 +201,9 @@ func describeLayout(l *layout.Layout) layoutJSON {
 	}
 	for _, s := range l.Standbys {
 		out.Standbys = append(out.Standbys, memberJSON{uint32(s.ID), s.Control})
+	}
+	for _, x := range l.Leaving {
+		out.Leaving = append(out.Leaving, leavingJSON{uint32(x.Unit), uint32(x.By), !l.IsMember(x.Unit)})
 	}
 	for _, s := range l.Segments {
 		seg := segmentJSON{Start: uint64(s.Start)}
@@ -215,7 +237,16 @@ func layoutLines(l *layout.Layout) []string {
 		lines = append(lines, fmt.Sprintf("standby     %d at %s", s.ID, s.Control))
 	}
 	for _, u := range l.Spares {
-		lines = append(lines, fmt.Sprintf("spare       %d at %s", u.ID, u.Control))
+		kind := "spare  "
+		if _, out := l.IsLeaving(u.ID); out {
+			kind = "drained"
+		}
+		lines = append(lines, fmt.Sprintf("%s     %d at %s", kind, u.ID, u.Control))
+	}
+	for _, x := range l.Leaving {
+		if l.IsMember(x.Unit) {
+			lines = append(lines, fmt.Sprintf("leaving     %d, once others hold what it holds", x.Unit))
+		}
 	}
 	return lines
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,6 +27,8 @@ type rebuildJSON struct {
 	Unit   uint32 `json:"unit"`
 	Pages  uint64 `json:"pages"`
 	Copied uint64 `json:"copied"`
+	Bytes  uint64 `json:"bytes"`            // sent by the layout server that leads now
+	ETA    uint64 `json:"eta_ms,omitempty"` // until all is copied; not known: left out
 }
 
 type memberStatusJSON struct {
@@ -68,7 +71,7 @@ func (a *app) printStatus(m *pb.StatusReply, servers []serverStatusJSON) error {
 		out := statusJSON{Epoch: m.GetLayout().GetEpoch(), EpochInProgress: m.GetEpochInProgress(), Phase: m.GetPhase(), Deficit: m.GetDeficit(),
 			LayoutServers: servers}
 		for _, r := range m.GetRebuilds() {
-			out.Rebuilds = append(out.Rebuilds, rebuildJSON{r.GetUnit(), r.GetTo() - r.GetFrom(), r.GetCopied() - r.GetFrom()})
+			out.Rebuilds = append(out.Rebuilds, rebuildJSON{r.GetUnit(), r.GetTo() - r.GetFrom(), r.GetCopied() - r.GetFrom(), r.GetBytes(), r.GetEtaMs()})
 		}
 		for _, s := range m.GetMembers() {
 			out.Members = append(out.Members, memberStatusJSON{
@@ -89,7 +92,8 @@ func (a *app) printStatus(m *pb.StatusReply, servers []serverStatusJSON) error {
 		fmt.Fprintf(a.stdout, "UNDER-REPLICATED: chains lack %d replicas\n", n)
 	}
 	for _, r := range m.GetRebuilds() {
-		fmt.Fprintf(a.stdout, "unit %d: %d of %d older pages copied\n", r.GetUnit(), r.GetCopied()-r.GetFrom(), r.GetTo()-r.GetFrom())
+		fmt.Fprintf(a.stdout, "unit %d: %d of %d older pages copied, %.1f MiB sent%s\n", r.GetUnit(), r.GetCopied()-r.GetFrom(), r.GetTo()-r.GetFrom(),
+			float64(r.GetBytes())/(1<<20), etaText(r))
 	}
 	fmt.Fprintln(a.stdout)
 	rows := [][]string{{"MEMBER", "STATE", "EPOCH", "CONTROL", "PAGES", "CORRUPT", "STORE"}}
@@ -110,6 +114,17 @@ func (a *app) printStatus(m *pb.StatusReply, servers []serverStatusJSON) error {
 	}
 	fmt.Fprintln(a.stdout)
 	return a.printServers(servers)
+}
+
+// etaText is when a copy will be done.
+func etaText(r *pb.RebuildStatus) string {
+	switch {
+	case r.GetCopied() == r.GetTo():
+		return ", to be handed over"
+	case r.GetEtaMs() == 0:
+		return ""
+	}
+	return ", about " + (time.Duration(r.GetEtaMs()) * time.Millisecond).Round(time.Second).String() + " left"
 }
 
 // corruptText is how many corrupt pages a member has, and whether they can be restored.

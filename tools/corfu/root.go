@@ -80,7 +80,7 @@ func (a *app) rootCommand() *cobra.Command {
 	})
 	root.AddCommand(
 		a.devCommand(), a.demoCommand(), a.benchCommand(), a.benchFlashCommand(), a.scrubCommand(), a.fsckCommand(), a.dumpCommand(),
-		a.layoutCommand(), a.seqCommand(), a.unitCommand(),
+		a.layoutCommand(), a.seqCommand(), a.unitCommand(), a.chainCommand(),
 		a.statusCommand(), a.topCommand(),
 		a.appendCommand(), a.readCommand(), a.tailCommand(), a.fillCommand(), a.trimCommand(),
 		a.devicesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),

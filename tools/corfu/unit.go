@@ -82,7 +82,7 @@ otherwise.`,
 			})
 		})
 	})
-	cmd.AddCommand(a.unitAddCommand(), a.unitRemoveCommand())
+	cmd.AddCommand(a.unitAddCommand(), a.unitDrainCommand(), a.unitReplaceCommand(), a.unitRemoveCommand())
 	return cmd
 }
 

@@ -23,6 +23,7 @@ type Meta struct {
 	Stopped      layout.Epoch   `json:",omitzero"`
 	Scrub        Scrub          `json:",omitzero"`
 	SegmentPages int            // pages of one segment file
+	Copied       []Copied       `json:",omitempty"` // older ranges that are being copied to the unit, which does not serve them yet
 	Layout       *layout.Layout `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages
 }
 
@@ -30,6 +31,12 @@ type Meta struct {
 type Scrub struct {
 	Next  layout.Address `json:",omitempty"` // all below were verified in the pass that was interrupted; 0: none was
 	Ended int64          `json:",omitempty"` // when the last whole pass ended, in seconds since 1970; 0: there was none
+}
+
+// Copied is how far the addresses From … To-1 were copied: all below Below are durable, as they were in epoch Since or became later.
+type Copied struct {
+	From, To, Below layout.Address
+	Since           layout.Epoch
 }
 
 // LogID is a layout.LogID that is written in hexadecimal.

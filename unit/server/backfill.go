@@ -2,9 +2,12 @@ package server
 
 import (
 	"fmt"
+	"slices"
 
+	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/unit"
+	"corfu/unit/flash"
 )
 
 // backfilling takes entries of older positions while the unit serves, at addresses that its layout does not map: it
@@ -16,10 +19,11 @@ import (
 type backfilling struct {
 	reconciling
 	served *layout.Layout
+	copied []*pb.CopiedRange // what is, once the stream has ended well
 }
 
 // beginBackfill takes the layout that maps what is to come; its epoch is the one that the unit serves.
-func (s *Server) beginBackfill(l *layout.Layout) (*backfilling, error) {
+func (s *Server) beginBackfill(l *layout.Layout, h *pb.ReconcileHeader) (*backfilling, error) {
 	s.ctl.RLock()
 	defer s.ctl.RUnlock()
 	if err := s.checkServes(l); err != nil {
@@ -30,7 +34,7 @@ func (s *Server) beginBackfill(l *layout.Layout) (*backfilling, error) {
 		return nil, fmt.Errorf("unit: backfill of another geometry: %w", unit.ErrBadEntry)
 	}
 	n := l.Geometry.PageSize
-	return &backfilling{reconciling{s: s, layout: l, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}, served}, nil
+	return &backfilling{reconciling{s: s, layout: l, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}, served, h.Copied}, nil
 }
 
 func (s *Server) checkServes(l *layout.Layout) (err error) {
@@ -65,5 +69,31 @@ func (b *backfilling) end() error {
 	if err := b.s.checkServes(b.layout); err != nil {
 		return err
 	}
-	return b.write()
+	if err := b.write(); err != nil {
+		return err
+	}
+	return b.remember()
+}
+
+// remember notes, durably, how far the ranges are copied: whoever leads the layout servers next goes on from there. The note goes with
+// what it speaks of, when the unit is wiped.
+func (b *backfilling) remember() error {
+	if len(b.copied) == 0 {
+		return nil
+	}
+	return b.s.store.UpdateMeta(func(m *flash.Meta) {
+		for _, x := range b.copied {
+			c := flash.Copied{From: layout.Address(x.From), To: layout.Address(x.To), Below: layout.Address(x.Below), Since: layout.Epoch(x.Since)}
+			m.Copied = slices.DeleteFunc(slices.Clone(m.Copied), func(o flash.Copied) bool { return o.From == c.From && o.To == c.To })
+			m.Copied = append(m.Copied, c)
+		}
+	})
+}
+
+// copiedRanges are the notes of remember.
+func (s *Server) copiedRanges() (list []*pb.CopiedRange) {
+	for _, x := range s.store.Meta().Copied {
+		list = append(list, &pb.CopiedRange{From: uint64(x.From), To: uint64(x.To), Below: uint64(x.Below), Since: uint64(x.Since)})
+	}
+	return list
 }

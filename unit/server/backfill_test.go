@@ -94,3 +94,56 @@ func TestR17UnitThatJoinedTakesOlderEntriesWhileItServes(t *testing.T) {
 		}
 	}
 }
+
+// TestR17CopiesAreRememberedAndLeftoversForgotten: how far a range is copied outlives a restart, and ends with the wipe or the hand-over; what a
+// hand-over that came to nothing brought above that is forgotten by the next, since no member may have it.
+func TestR17CopiesAreRememberedAndLeftoversForgotten(t *testing.T) {
+	const at = 1000
+	r := newRig(t, tcp.Options{})
+	_, err := r.seal(2, 1)
+	must(t, err)
+	s, err := r.ctl.Reconcile(t.Context())
+	must(t, r.stream(s, err, &pb.ReconcileHeader{Layout: pbconv.Layout(joinedLayout(2, at)), Wipe: true}))
+	must(t, r.activate(2))
+	m := r.session(2)
+	m.put(at)
+	page := func(a layout.Address) *pb.Entry {
+		n := m.page(a, 5)
+		return &pb.Entry{Address: uint64(a), State: uint32(wire.Durable), Attempt: 5, Page: append([]byte(nil), m.mem.Bytes()[:n]...)}
+	}
+	copied := func(below uint64) []*pb.CopiedRange {
+		return []*pb.CopiedRange{{From: 0, To: at, Below: below, Since: 2}}
+	}
+	s, err = r.ctl.Backfill(t.Context())
+	must(t, r.stream(s, err, &pb.ReconcileHeader{Layout: pbconv.Layout(testLayout(2)), Copied: copied(998)}, page(0), page(1)))
+	if got := r.state().Copied; len(got) != 1 || got[0].Below != 998 || got[0].Since != 2 || got[0].To != at {
+		t.Fatalf("remembered: %v", got)
+	}
+	if since := r.state().TrimsSince; since != 2 {
+		t.Errorf("it knows of trims since %d", since)
+	}
+	adopt := func(e layout.Epoch, entries ...*pb.Entry) {
+		t.Helper()
+		_, err := r.seal(e, 2)
+		must(t, err)
+		s, err := r.ctl.Reconcile(t.Context())
+		must(t, r.stream(s, err, &pb.ReconcileHeader{Layout: pbconv.Layout(testLayout(e)), Adopts: true, SettledBelow: 998, Copied: copied(998)}, entries...))
+	}
+	adopt(3, page(999)) // a member had it, which is gone with that epoch
+	if got := r.state().Copied; len(got) != 0 {
+		t.Errorf("remembered after the hand-over: %v", got)
+	}
+	adopt(4)
+	must(t, r.activate(4))
+	_, err = r.seal(5, 4)
+	must(t, err)
+	var held []uint64
+	for _, e := range r.entries(5) {
+		if wire.State(e.State) == wire.Durable {
+			held = append(held, e.Address)
+		}
+	}
+	if len(held) != 3 || held[0] != 0 || held[1] != 1 || held[2] != at {
+		t.Errorf("it holds %v, want 0, 1 and %d", held, at)
+	}
+}

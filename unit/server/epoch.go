@@ -196,7 +196,12 @@ func (s *Server) entry(a layout.Address, p layout.Position, log layout.LogID, sn
 		return unit.Entry{Address: a, State: wire.Trimmed}, nil
 	}
 	if err := s.store.ReadPage(a, page); err != nil {
-		return unit.Entry{}, err
+		if errors.Is(err, flash.ErrClosed) {
+			return unit.Entry{}, err
+		}
+		// A start would find the same: whatever it was, it is no hole.
+		s.cfg.Logger.Warn("flash cannot read an entry that others may have", "address", uint64(a), "error", err)
+		return unit.Entry{Address: a, State: wire.Corrupt}, nil
 	}
 	state, h := unit.Classify(page, log, p)
 	e := unit.Entry{Address: a, State: state, Attempt: h.Attempt}

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
@@ -51,6 +52,10 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 		m.Layout = l
 		m.TrimmedBelow = max(m.TrimmedBelow, trimmedBelow)
 		if h.Adopts {
+			// Served from here on. If the epoch comes to nothing, the range is copied anew.
+			m.Copied = slices.DeleteFunc(slices.Clone(m.Copied), func(x flash.Copied) bool {
+				return slices.ContainsFunc(h.Copied, func(o *pb.CopiedRange) bool { return o.From == uint64(x.From) && o.To == uint64(x.To) })
+			})
 			// From here on holes may lie among addresses that were not the unit's: they are no damage.
 			m.SettledBelow = min(m.SettledBelow, layout.Address(h.SettledBelow))
 		}
@@ -58,9 +63,36 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 	if err != nil {
 		return nil, err
 	}
+	if h.Adopts && !wipe {
+		for _, x := range h.Copied {
+			if err := s.eraseLeft(l, layout.Address(x.Below), layout.Address(x.To)); err != nil {
+				return nil, err
+			}
+		}
+	}
 	n := l.Geometry.PageSize
 	r := &reconciling{s: s, layout: l, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}
 	return r, nil
+}
+
+// eraseLeft forgets what an owner that gave up handing over left behind what was copied: nobody else may hold it, so that it
+// must not come back with this unit (rule R17: who was no member of the base is wiped). Nothing stands more than a window behind (R4).
+func (s *Server) eraseLeft(l *layout.Layout, below, to layout.Address) error {
+	to = min(to, below+layout.Address(2*l.Geometry.Window))
+	var pages []flash.Page
+	err := s.store.Scan(below, to, func(a layout.Address, page []byte) error {
+		p, mapped := l.PositionAt(s.cfg.ID, a)
+		if state, _ := unit.Classify(page, l.Log, p); !mapped || state == wire.Empty || state == wire.Trimmed {
+			return nil
+		}
+		pages = append(pages, flash.Page{Address: a, Bytes: make([]byte, l.Geometry.PageSize)})
+		return nil
+	})
+	if err == nil && len(pages) > 0 {
+		s.cfg.Logger.Info("forgot what an epoch that came to nothing had brought", "pages", len(pages))
+		err = s.store.Write(pages)
+	}
+	return err
 }
 
 // checkSealed fails unless the unit is sealed at l's epoch, and a member of l.
@@ -83,7 +115,7 @@ func (s *Server) checkSealed(l *layout.Layout) (err error) {
 func (s *Server) wipe() error {
 	err := s.do(func(u *unit.Unit) { u.Forget() })
 	if err == nil {
-		err = s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow, m.TrimmedBelow, m.Scrub = 0, 0, flash.Scrub{} })
+		err = s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow, m.TrimmedBelow, m.Scrub, m.Copied = 0, 0, flash.Scrub{}, nil })
 	}
 	if err == nil {
 		err = s.store.Wipe()
@@ -137,6 +169,10 @@ func (r *reconciling) one(e unit.Entry) error {
 		return nil
 	}
 	if e.State == wire.Trimmed {
+		a := e.Address
+		if err := r.s.do(func(u *unit.Unit) { u.NoteTrim(a, r.layout.Epoch) }); err != nil {
+			return err
+		}
 		if r.trims = append(r.trims, unit.Trim{Address: e.Address}); len(r.trims) == reconcileBatch {
 			return r.write()
 		}

@@ -100,8 +100,17 @@ func (v *service) Seal(ctx context.Context, q *pb.SealRequest) (*pb.UnitSealRepl
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &pb.UnitSealReply{IntactEpoch: uint64(snap.Intact), Watermark: uint64(snap.Watermark),
-		End: uint64(snap.End), TrimmedBelow: uint64(snap.TrimmedBelow)}, nil
+	r := &pb.UnitSealReply{IntactEpoch: uint64(snap.Intact), Watermark: uint64(snap.Watermark),
+		End: uint64(snap.End), TrimmedBelow: uint64(snap.TrimmedBelow)}
+	if err := v.s.do(func(u *unit.Unit) {
+		r.MoreCorrupt = u.MoreCorrupt()
+		for _, a := range u.Corrupt(0, unit.MaxCorrupt) {
+			r.Corrupt = append(r.Corrupt, uint64(a))
+		}
+	}); err != nil {
+		return nil, toStatus(err)
+	}
+	return r, nil
 }
 
 // replyBytes is about how large one message of a stream of entries gets.
@@ -170,7 +179,7 @@ func (v *service) Backfill(stream grpc.ClientStreamingServer[pb.ReconcileRequest
 	if err != nil {
 		return toStatus(err)
 	}
-	r, err := v.s.beginBackfill(l)
+	r, err := v.s.beginBackfill(l, q.Header)
 	return v.take(stream, q, r, err)
 }
 
@@ -218,12 +227,14 @@ func (v *service) Activate(ctx context.Context, q *pb.ActivateRequest) (*pb.Acti
 func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitStateReply, error) {
 	var x unit.View
 	var st unit.Stats
-	if err := v.s.do(func(u *unit.Unit) { x, st = u.View(), u.Stats() }); err != nil {
+	var trims layout.Epoch
+	if err := v.s.do(func(u *unit.Unit) { x, st, trims = u.View(), u.Stats(), u.TrimsSince() }); err != nil {
 		return nil, toStatus(err)
 	}
 	r := &pb.UnitStateReply{Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
 		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow), IntactEpoch: uint64(x.Intact),
-		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus()}
+		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus(),
+		TrimsSince: uint64(trims), Copied: v.s.copiedRanges()}
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
 	}

@@ -179,10 +179,16 @@ func (x *NewClientIDReply) GetClient() uint32 {
 type ReconfigureRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	Failover      bool                   `protobuf:"varint,2,opt,name=failover,proto3" json:"failover,omitempty"`           // a standby becomes the sequencer
-	Remove        []uint32               `protobuf:"varint,3,rep,packed,name=remove,proto3" json:"remove,omitempty"`        // units that leave the chains, or the spares, and are forgotten
-	Add           []*Unit                `protobuf:"bytes,4,rep,name=add,proto3" json:"add,omitempty"`                      // new spares
-	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // nothing is changed: the answer is the layout that would come about
+	Failover      bool                   `protobuf:"varint,2,opt,name=failover,proto3" json:"failover,omitempty"`                             // a standby becomes the sequencer
+	Remove        []uint32               `protobuf:"varint,3,rep,packed,name=remove,proto3" json:"remove,omitempty"`                          // units that leave the chains, or the spares, and are forgotten
+	Add           []*Unit                `protobuf:"bytes,4,rep,name=add,proto3" json:"add,omitempty"`                                        // new spares; one that is to leave, or out of service, is a spare or stays again
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`                   // nothing is changed: the answer is the layout that would come about
+	FailoverFrom  uint32                 `protobuf:"varint,6,opt,name=failover_from,json=failoverFrom,proto3" json:"failover_from,omitempty"` // with failover: unless another is the sequencer already; 0: whoever it is
+	FailoverTo    uint32                 `protobuf:"varint,7,opt,name=failover_to,json=failoverTo,proto3" json:"failover_to,omitempty"`       // with failover: the standby; 0: the first that answers
+	Drain         []*Leaving             `protobuf:"bytes,8,rep,name=drain,proto3" json:"drain,omitempty"`                                    // units that leave once others hold what they hold
+	Shorter       bool                   `protobuf:"varint,9,opt,name=shorter,proto3" json:"shorter,omitempty"`                               // with drain: at once, the chains go on shorter
+	Chain         []uint32               `protobuf:"varint,10,rep,packed,name=chain,proto3" json:"chain,omitempty"`                           // spares, or units of add, that are one more chain, head first
+	AcceptLoss    bool                   `protobuf:"varint,11,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`      // with remove, and where a unit failed: entries whose other copies are all CORRUPT may be lost with it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +254,48 @@ func (x *ReconfigureRequest) GetAdd() []*Unit {
 func (x *ReconfigureRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *ReconfigureRequest) GetFailoverFrom() uint32 {
+	if x != nil {
+		return x.FailoverFrom
+	}
+	return 0
+}
+
+func (x *ReconfigureRequest) GetFailoverTo() uint32 {
+	if x != nil {
+		return x.FailoverTo
+	}
+	return 0
+}
+
+func (x *ReconfigureRequest) GetDrain() []*Leaving {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *ReconfigureRequest) GetShorter() bool {
+	if x != nil {
+		return x.Shorter
+	}
+	return false
+}
+
+func (x *ReconfigureRequest) GetChain() []uint32 {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *ReconfigureRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
 	}
 	return false
 }
@@ -378,7 +426,9 @@ type RebuildStatus struct {
 	Unit          uint32                 `protobuf:"varint,1,opt,name=unit,proto3" json:"unit,omitempty"`
 	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"` // addresses from..to-1
 	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
-	Copied        uint64                 `protobuf:"varint,4,opt,name=copied,proto3" json:"copied,omitempty"` // all below are copied
+	Copied        uint64                 `protobuf:"varint,4,opt,name=copied,proto3" json:"copied,omitempty"`            // all below are copied
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`              // of pages that this leader has sent
+	EtaMs         uint64                 `protobuf:"varint,6,opt,name=eta_ms,json=etaMs,proto3" json:"eta_ms,omitempty"` // until all is copied, at the pace so far; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -437,6 +487,20 @@ func (x *RebuildStatus) GetTo() uint64 {
 func (x *RebuildStatus) GetCopied() uint64 {
 	if x != nil {
 		return x.Copied
+	}
+	return 0
+}
+
+func (x *RebuildStatus) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RebuildStatus) GetEtaMs() uint64 {
+	if x != nil {
+		return x.EtaMs
 	}
 	return 0
 }
@@ -569,6 +633,7 @@ type Layout struct {
 	Segments      []*Segment             `protobuf:"bytes,8,rep,name=segments,proto3" json:"segments,omitempty"`
 	Spares        []*Unit                `protobuf:"bytes,9,rep,name=spares,proto3" json:"spares,omitempty"`
 	Standbys      []*Sequencer           `protobuf:"bytes,10,rep,name=standbys,proto3" json:"standbys,omitempty"`
+	Leaving       []*Leaving             `protobuf:"bytes,12,rep,name=leaving,proto3" json:"leaving,omitempty"`
 	Trouble       string                 `protobuf:"bytes,11,opt,name=trouble,proto3" json:"trouble,omitempty"` // in the answer to Get: why the leader cannot mend what it found broken; "": nothing is broken
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -674,11 +739,71 @@ func (x *Layout) GetStandbys() []*Sequencer {
 	return nil
 }
 
+func (x *Layout) GetLeaving() []*Leaving {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
+}
+
 func (x *Layout) GetTrouble() string {
 	if x != nil {
 		return x.Trouble
 	}
 	return ""
+}
+
+// Leaving is a unit that leaves its chains once others hold what it holds; as a spare it is out of service.
+type Leaving struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Unit          uint32                 `protobuf:"varint,1,opt,name=unit,proto3" json:"unit,omitempty"`
+	By            uint32                 `protobuf:"varint,2,opt,name=by,proto3" json:"by,omitempty"` // the spare that takes its place; 0: any
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leaving) Reset() {
+	*x = Leaving{}
+	mi := &file_corfu_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leaving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leaving) ProtoMessage() {}
+
+func (x *Leaving) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
+func (*Leaving) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Leaving) GetUnit() uint32 {
+	if x != nil {
+		return x.Unit
+	}
+	return 0
+}
+
+func (x *Leaving) GetBy() uint32 {
+	if x != nil {
+		return x.By
+	}
+	return 0
 }
 
 type Geometry struct {
@@ -693,7 +818,7 @@ type Geometry struct {
 
 func (x *Geometry) Reset() {
 	*x = Geometry{}
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +830,7 @@ func (x *Geometry) String() string {
 func (*Geometry) ProtoMessage() {}
 
 func (x *Geometry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +843,7 @@ func (x *Geometry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Geometry.ProtoReflect.Descriptor instead.
 func (*Geometry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{10}
+	return file_corfu_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Geometry) GetPageSize() uint32 {
@@ -759,7 +884,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +896,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +909,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{11}
+	return file_corfu_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Unit) GetId() uint32 {
@@ -811,7 +936,7 @@ type Sequencer struct {
 
 func (x *Sequencer) Reset() {
 	*x = Sequencer{}
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +948,7 @@ func (x *Sequencer) String() string {
 func (*Sequencer) ProtoMessage() {}
 
 func (x *Sequencer) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +961,7 @@ func (x *Sequencer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequencer.ProtoReflect.Descriptor instead.
 func (*Sequencer) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{12}
+	return file_corfu_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Sequencer) GetId() uint32 {
@@ -863,7 +988,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1000,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1013,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{13}
+	return file_corfu_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Segment) GetStart() uint64 {
@@ -915,7 +1040,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1052,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1065,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{14}
+	return file_corfu_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Chain) GetBase() uint64 {
@@ -968,7 +1093,7 @@ type OpenSessionRequest struct {
 
 func (x *OpenSessionRequest) Reset() {
 	*x = OpenSessionRequest{}
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1105,7 @@ func (x *OpenSessionRequest) String() string {
 func (*OpenSessionRequest) ProtoMessage() {}
 
 func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1118,7 @@ func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionRequest.ProtoReflect.Descriptor instead.
 func (*OpenSessionRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{15}
+	return file_corfu_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OpenSessionRequest) GetLog() []byte {
@@ -1027,7 +1152,7 @@ type Remote struct {
 
 func (x *Remote) Reset() {
 	*x = Remote{}
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1164,7 @@ func (x *Remote) String() string {
 func (*Remote) ProtoMessage() {}
 
 func (x *Remote) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1177,7 @@ func (x *Remote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remote.ProtoReflect.Descriptor instead.
 func (*Remote) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{16}
+	return file_corfu_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Remote) GetAddr() uint64 {
@@ -1088,7 +1213,7 @@ type UnitSession struct {
 
 func (x *UnitSession) Reset() {
 	*x = UnitSession{}
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1225,7 @@ func (x *UnitSession) String() string {
 func (*UnitSession) ProtoMessage() {}
 
 func (x *UnitSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1238,7 @@ func (x *UnitSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSession.ProtoReflect.Descriptor instead.
 func (*UnitSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{17}
+	return file_corfu_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UnitSession) GetFabric() string {
@@ -1204,7 +1329,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1341,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1354,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{18}
+	return file_corfu_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SealRequest) GetLog() []byte {
@@ -1259,13 +1384,15 @@ type UnitSealReply struct {
 	Watermark     uint64                 `protobuf:"varint,2,opt,name=watermark,proto3" json:"watermark,omitempty"`                        // all addresses below are durable, junk or trimmed here
 	End           uint64                 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`                                    // first address above all entries
 	TrimmedBelow  uint64                 `protobuf:"varint,4,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"`
+	Corrupt       []uint64               `protobuf:"varint,5,rep,packed,name=corrupt,proto3" json:"corrupt,omitempty"`                     // addresses whose copy here is known to be CORRUPT, in order
+	MoreCorrupt   bool                   `protobuf:"varint,6,opt,name=more_corrupt,json=moreCorrupt,proto3" json:"more_corrupt,omitempty"` // there are more than these
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnitSealReply) Reset() {
 	*x = UnitSealReply{}
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1404,7 @@ func (x *UnitSealReply) String() string {
 func (*UnitSealReply) ProtoMessage() {}
 
 func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1417,7 @@ func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSealReply.ProtoReflect.Descriptor instead.
 func (*UnitSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{19}
+	return file_corfu_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UnitSealReply) GetIntactEpoch() uint64 {
@@ -1321,6 +1448,20 @@ func (x *UnitSealReply) GetTrimmedBelow() uint64 {
 	return 0
 }
 
+func (x *UnitSealReply) GetCorrupt() []uint64 {
+	if x != nil {
+		return x.Corrupt
+	}
+	return nil
+}
+
+func (x *UnitSealReply) GetMoreCorrupt() bool {
+	if x != nil {
+		return x.MoreCorrupt
+	}
+	return false
+}
+
 type EntriesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1334,7 +1475,7 @@ type EntriesRequest struct {
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1487,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1500,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{20}
+	return file_corfu_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EntriesRequest) GetEpoch() uint64 {
@@ -1406,7 +1547,7 @@ type EntriesReply struct {
 
 func (x *EntriesReply) Reset() {
 	*x = EntriesReply{}
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1559,7 @@ func (x *EntriesReply) String() string {
 func (*EntriesReply) ProtoMessage() {}
 
 func (x *EntriesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1572,7 @@ func (x *EntriesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesReply.ProtoReflect.Descriptor instead.
 func (*EntriesReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{21}
+	return file_corfu_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EntriesReply) GetEntries() []*Entry {
@@ -1453,7 +1594,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1606,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1619,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{22}
+	return file_corfu_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Entry) GetAddress() uint64 {
@@ -1519,7 +1660,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1672,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1685,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{23}
+	return file_corfu_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReconcileRequest) GetHeader() *ReconcileHeader {
@@ -1562,19 +1703,22 @@ func (x *ReconcileRequest) GetEntries() []*Entry {
 }
 
 type ReconcileHeader struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`                                  // of the new epoch: the unit maps addresses to positions by it
-	Wipe          bool                   `protobuf:"varint,2,opt,name=wipe,proto3" json:"wipe,omitempty"`                                     // the unit was not a member of the base: forget everything first
-	TrimmedBelow  uint64                 `protobuf:"varint,3,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"` // addresses below were trimmed at a base member
-	Adopts        bool                   `protobuf:"varint,4,opt,name=adopts,proto3" json:"adopts,omitempty"`                                 // the layout maps addresses at the unit that the base did not: they were copied beforehand (Backfill)
-	SettledBelow  uint64                 `protobuf:"varint,5,opt,name=settled_below,json=settledBelow,proto3" json:"settled_below,omitempty"` // with adopts: as far as this; what the unit holds from there on is to be searched anew
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Layout       *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`                                  // of the new epoch: the unit maps addresses to positions by it
+	Wipe         bool                   `protobuf:"varint,2,opt,name=wipe,proto3" json:"wipe,omitempty"`                                     // the unit was not a member of the base: forget everything first
+	TrimmedBelow uint64                 `protobuf:"varint,3,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"` // addresses below were trimmed at a base member
+	Adopts       bool                   `protobuf:"varint,4,opt,name=adopts,proto3" json:"adopts,omitempty"`                                 // the layout maps addresses at the unit that the base did not: they were copied beforehand (Backfill)
+	SettledBelow uint64                 `protobuf:"varint,5,opt,name=settled_below,json=settledBelow,proto3" json:"settled_below,omitempty"` // with adopts: as far as this; what the unit holds from there on is to be searched anew
+	// Of Reconcile, with adopts: the ranges that the unit takes over. What it holds there at below and above was left by an epoch that
+	// came to nothing, and is forgotten. Of Backfill: what is copied when the stream has ended well; the unit remembers it.
+	Copied        []*CopiedRange `protobuf:"bytes,6,rep,name=copied,proto3" json:"copied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReconcileHeader) Reset() {
 	*x = ReconcileHeader{}
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1730,7 @@ func (x *ReconcileHeader) String() string {
 func (*ReconcileHeader) ProtoMessage() {}
 
 func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1743,7 @@ func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileHeader.ProtoReflect.Descriptor instead.
 func (*ReconcileHeader) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{24}
+	return file_corfu_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReconcileHeader) GetLayout() *Layout {
@@ -1637,6 +1781,82 @@ func (x *ReconcileHeader) GetSettledBelow() uint64 {
 	return 0
 }
 
+func (x *ReconcileHeader) GetCopied() []*CopiedRange {
+	if x != nil {
+		return x.Copied
+	}
+	return nil
+}
+
+// CopiedRange is how far older positions were copied to a unit.
+type CopiedRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"` // addresses from..to-1
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Below         uint64                 `protobuf:"varint,3,opt,name=below,proto3" json:"below,omitempty"` // all below are durable there,
+	Since         uint64                 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"` // as they were, or became, in this epoch: trims that came later are to be told
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopiedRange) Reset() {
+	*x = CopiedRange{}
+	mi := &file_corfu_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopiedRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopiedRange) ProtoMessage() {}
+
+func (x *CopiedRange) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopiedRange.ProtoReflect.Descriptor instead.
+func (*CopiedRange) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CopiedRange) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *CopiedRange) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *CopiedRange) GetBelow() uint64 {
+	if x != nil {
+		return x.Below
+	}
+	return 0
+}
+
+func (x *CopiedRange) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 type ReconcileReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entries       uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
@@ -1646,7 +1866,7 @@ type ReconcileReply struct {
 
 func (x *ReconcileReply) Reset() {
 	*x = ReconcileReply{}
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1878,7 @@ func (x *ReconcileReply) String() string {
 func (*ReconcileReply) ProtoMessage() {}
 
 func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1891,7 @@ func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileReply.ProtoReflect.Descriptor instead.
 func (*ReconcileReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{25}
+	return file_corfu_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReconcileReply) GetEntries() uint64 {
@@ -1690,7 +1910,7 @@ type ActivateRequest struct {
 
 func (x *ActivateRequest) Reset() {
 	*x = ActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1922,7 @@ func (x *ActivateRequest) String() string {
 func (*ActivateRequest) ProtoMessage() {}
 
 func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1935,7 @@ func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateRequest.ProtoReflect.Descriptor instead.
 func (*ActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{26}
+	return file_corfu_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ActivateRequest) GetEpoch() uint64 {
@@ -1733,7 +1953,7 @@ type ActivateReply struct {
 
 func (x *ActivateReply) Reset() {
 	*x = ActivateReply{}
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1965,7 @@ func (x *ActivateReply) String() string {
 func (*ActivateReply) ProtoMessage() {}
 
 func (x *ActivateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1978,7 @@ func (x *ActivateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateReply.ProtoReflect.Descriptor instead.
 func (*ActivateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{27}
+	return file_corfu_proto_rawDescGZIP(), []int{29}
 }
 
 type UnitStateRequest struct {
@@ -1770,7 +1990,7 @@ type UnitStateRequest struct {
 
 func (x *UnitStateRequest) Reset() {
 	*x = UnitStateRequest{}
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2002,7 @@ func (x *UnitStateRequest) String() string {
 func (*UnitStateRequest) ProtoMessage() {}
 
 func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2015,7 @@ func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateRequest.ProtoReflect.Descriptor instead.
 func (*UnitStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{28}
+	return file_corfu_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UnitStateRequest) GetVitals() uint32 {
@@ -1820,6 +2040,8 @@ type UnitStateReply struct {
 	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
 	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
 	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
+	TrimsSince    uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`    // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
+	Copied        []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                               // ranges that are being copied to it, and that it does not serve
 	Vitals        *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                               // if asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1827,7 +2049,7 @@ type UnitStateReply struct {
 
 func (x *UnitStateReply) Reset() {
 	*x = UnitStateReply{}
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2061,7 @@ func (x *UnitStateReply) String() string {
 func (*UnitStateReply) ProtoMessage() {}
 
 func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2074,7 @@ func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateReply.ProtoReflect.Descriptor instead.
 func (*UnitStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{29}
+	return file_corfu_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UnitStateReply) GetLog() []byte {
@@ -1946,6 +2168,20 @@ func (x *UnitStateReply) GetIntactEpoch() uint64 {
 	return 0
 }
 
+func (x *UnitStateReply) GetTrimsSince() uint64 {
+	if x != nil {
+		return x.TrimsSince
+	}
+	return 0
+}
+
+func (x *UnitStateReply) GetCopied() []*CopiedRange {
+	if x != nil {
+		return x.Copied
+	}
+	return nil
+}
+
 func (x *UnitStateReply) GetVitals() *UnitVitals {
 	if x != nil {
 		return x.Vitals
@@ -1963,7 +2199,7 @@ type CorruptRequest struct {
 
 func (x *CorruptRequest) Reset() {
 	*x = CorruptRequest{}
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2211,7 @@ func (x *CorruptRequest) String() string {
 func (*CorruptRequest) ProtoMessage() {}
 
 func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2224,7 @@ func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptRequest.ProtoReflect.Descriptor instead.
 func (*CorruptRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{30}
+	return file_corfu_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CorruptRequest) GetFrom() uint64 {
@@ -2014,7 +2250,7 @@ type CorruptReply struct {
 
 func (x *CorruptReply) Reset() {
 	*x = CorruptReply{}
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2262,7 @@ func (x *CorruptReply) String() string {
 func (*CorruptReply) ProtoMessage() {}
 
 func (x *CorruptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2275,7 @@ func (x *CorruptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptReply.ProtoReflect.Descriptor instead.
 func (*CorruptReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{31}
+	return file_corfu_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CorruptReply) GetAddresses() []uint64 {
@@ -2060,7 +2296,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2308,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2321,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{32}
+	return file_corfu_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FetchRequest) GetLog() []byte {
@@ -2120,7 +2356,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2368,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2381,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{33}
+	return file_corfu_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RepairRequest) GetLog() []byte {
@@ -2177,7 +2413,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2425,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +2438,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{34}
+	return file_corfu_proto_rawDescGZIP(), []int{36}
 }
 
 type ScrubRequest struct {
@@ -2214,7 +2450,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2462,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2475,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{35}
+	return file_corfu_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ScrubRequest) GetRate() uint64 {
@@ -2269,7 +2505,7 @@ type ScrubStatus struct {
 
 func (x *ScrubStatus) Reset() {
 	*x = ScrubStatus{}
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2517,7 @@ func (x *ScrubStatus) String() string {
 func (*ScrubStatus) ProtoMessage() {}
 
 func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2530,7 @@ func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
 func (*ScrubStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{36}
+	return file_corfu_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ScrubStatus) GetPass() uint64 {
@@ -2386,7 +2622,7 @@ type SequencerSession struct {
 
 func (x *SequencerSession) Reset() {
 	*x = SequencerSession{}
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2634,7 @@ func (x *SequencerSession) String() string {
 func (*SequencerSession) ProtoMessage() {}
 
 func (x *SequencerSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2647,7 @@ func (x *SequencerSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSession.ProtoReflect.Descriptor instead.
 func (*SequencerSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{37}
+	return file_corfu_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SequencerSession) GetFabric() string {
@@ -2450,7 +2686,7 @@ type SequencerSealReply struct {
 
 func (x *SequencerSealReply) Reset() {
 	*x = SequencerSealReply{}
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2698,7 @@ func (x *SequencerSealReply) String() string {
 func (*SequencerSealReply) ProtoMessage() {}
 
 func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2711,7 @@ func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSealReply.ProtoReflect.Descriptor instead.
 func (*SequencerSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{38}
+	return file_corfu_proto_rawDescGZIP(), []int{40}
 }
 
 type SequencerActivateRequest struct {
@@ -2489,7 +2725,7 @@ type SequencerActivateRequest struct {
 
 func (x *SequencerActivateRequest) Reset() {
 	*x = SequencerActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2737,7 @@ func (x *SequencerActivateRequest) String() string {
 func (*SequencerActivateRequest) ProtoMessage() {}
 
 func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2750,7 @@ func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerActivateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{39}
+	return file_corfu_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SequencerActivateRequest) GetLog() []byte {
@@ -2546,7 +2782,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2794,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2807,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{40}
+	return file_corfu_proto_rawDescGZIP(), []int{42}
 }
 
 type SequencerStateReply struct {
@@ -2587,7 +2823,7 @@ type SequencerStateReply struct {
 
 func (x *SequencerStateReply) Reset() {
 	*x = SequencerStateReply{}
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2835,7 @@ func (x *SequencerStateReply) String() string {
 func (*SequencerStateReply) ProtoMessage() {}
 
 func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2848,7 @@ func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateReply.ProtoReflect.Descriptor instead.
 func (*SequencerStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{41}
+	return file_corfu_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SequencerStateReply) GetId() uint32 {
@@ -2660,13 +2896,22 @@ const file_corfu_proto_rawDesc = "" +
 	"\fWatchRequest\"\x14\n" +
 	"\x12NewClientIDRequest\"*\n" +
 	"\x10NewClientIDReply\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\rR\x06client\"\x9b\x01\n" +
+	"\x06client\x18\x01 \x01(\rR\x06client\"\xdb\x02\n" +
 	"\x12ReconfigureRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1a\n" +
 	"\bfailover\x18\x02 \x01(\bR\bfailover\x12\x16\n" +
 	"\x06remove\x18\x03 \x03(\rR\x06remove\x12 \n" +
 	"\x03add\x18\x04 \x03(\v2\x0e.corfu.v1.UnitR\x03add\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\x0f\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12#\n" +
+	"\rfailover_from\x18\x06 \x01(\rR\ffailoverFrom\x12\x1f\n" +
+	"\vfailover_to\x18\a \x01(\rR\n" +
+	"failoverTo\x12'\n" +
+	"\x05drain\x18\b \x03(\v2\x11.corfu.v1.LeavingR\x05drain\x12\x18\n" +
+	"\ashorter\x18\t \x01(\bR\ashorter\x12\x14\n" +
+	"\x05chain\x18\n" +
+	" \x03(\rR\x05chain\x12\x1f\n" +
+	"\vaccept_loss\x18\v \x01(\bR\n" +
+	"acceptLoss\"\x0f\n" +
 	"\rStatusRequest\"\xfa\x01\n" +
 	"\vStatusReply\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12*\n" +
@@ -2674,12 +2919,14 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05phase\x18\x03 \x01(\tR\x05phase\x120\n" +
 	"\amembers\x18\x04 \x03(\v2\x16.corfu.v1.MemberStatusR\amembers\x12\x18\n" +
 	"\adeficit\x18\x05 \x01(\rR\adeficit\x123\n" +
-	"\brebuilds\x18\x06 \x03(\v2\x17.corfu.v1.RebuildStatusR\brebuilds\"_\n" +
+	"\brebuilds\x18\x06 \x03(\v2\x17.corfu.v1.RebuildStatusR\brebuilds\"\x8c\x01\n" +
 	"\rRebuildStatus\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\rR\x04unit\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x16\n" +
-	"\x06copied\x18\x04 \x01(\x04R\x06copied\"\xf7\x01\n" +
+	"\x06copied\x18\x04 \x01(\x04R\x06copied\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x15\n" +
+	"\x06eta_ms\x18\x06 \x01(\x04R\x05etaMs\"\xf7\x01\n" +
 	"\fMemberStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x14\n" +
@@ -2692,7 +2939,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\acorrupt\x18\b \x01(\rR\acorrupt\x12\x12\n" +
 	"\x04lost\x18\t \x01(\rR\x04lost\x12\x12\n" +
 	"\x04role\x18\n" +
-	" \x01(\tR\x04role\"\x91\x03\n" +
+	" \x01(\tR\x04role\"\xbe\x03\n" +
 	"\x06Layout\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12.\n" +
@@ -2706,8 +2953,12 @@ const file_corfu_proto_rawDesc = "" +
 	"\bsegments\x18\b \x03(\v2\x11.corfu.v1.SegmentR\bsegments\x12&\n" +
 	"\x06spares\x18\t \x03(\v2\x0e.corfu.v1.UnitR\x06spares\x12/\n" +
 	"\bstandbys\x18\n" +
-	" \x03(\v2\x13.corfu.v1.SequencerR\bstandbys\x12\x18\n" +
-	"\atrouble\x18\v \x01(\tR\atrouble\"\x87\x01\n" +
+	" \x03(\v2\x13.corfu.v1.SequencerR\bstandbys\x12+\n" +
+	"\aleaving\x18\f \x03(\v2\x11.corfu.v1.LeavingR\aleaving\x12\x18\n" +
+	"\atrouble\x18\v \x01(\tR\atrouble\"-\n" +
+	"\aLeaving\x12\x12\n" +
+	"\x04unit\x18\x01 \x01(\rR\x04unit\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\rR\x02by\"\x87\x01\n" +
 	"\bGeometry\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x16\n" +
 	"\x06window\x18\x02 \x01(\rR\x06window\x12#\n" +
@@ -2750,12 +3001,14 @@ const file_corfu_proto_rawDesc = "" +
 	"\vSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04base\x18\x03 \x01(\x04R\x04base\"\x87\x01\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\"\xc4\x01\n" +
 	"\rUnitSealReply\x12!\n" +
 	"\fintact_epoch\x18\x01 \x01(\x04R\vintactEpoch\x12\x1c\n" +
 	"\twatermark\x18\x02 \x01(\x04R\twatermark\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x04R\x03end\x12#\n" +
-	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\"\x81\x01\n" +
+	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\x12\x18\n" +
+	"\acorrupt\x18\x05 \x03(\x04R\acorrupt\x12!\n" +
+	"\fmore_corrupt\x18\x06 \x01(\bR\vmoreCorrupt\"\x81\x01\n" +
 	"\x0eEntriesRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
@@ -2772,20 +3025,26 @@ const file_corfu_proto_rawDesc = "" +
 	"\x04page\x18\x04 \x01(\fR\x04page\"p\n" +
 	"\x10ReconcileRequest\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.corfu.v1.ReconcileHeaderR\x06header\x12)\n" +
-	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xb1\x01\n" +
+	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xe0\x01\n" +
 	"\x0fReconcileHeader\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12\x12\n" +
 	"\x04wipe\x18\x02 \x01(\bR\x04wipe\x12#\n" +
 	"\rtrimmed_below\x18\x03 \x01(\x04R\ftrimmedBelow\x12\x16\n" +
 	"\x06adopts\x18\x04 \x01(\bR\x06adopts\x12#\n" +
-	"\rsettled_below\x18\x05 \x01(\x04R\fsettledBelow\"*\n" +
+	"\rsettled_below\x18\x05 \x01(\x04R\fsettledBelow\x12-\n" +
+	"\x06copied\x18\x06 \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\"]\n" +
+	"\vCopiedRange\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x14\n" +
+	"\x05below\x18\x03 \x01(\x04R\x05below\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x04R\x05since\"*\n" +
 	"\x0eReconcileReply\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\"'\n" +
 	"\x0fActivateRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
 	"\rActivateReply\"*\n" +
 	"\x10UnitStateRequest\x12\x16\n" +
-	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xa1\x03\n" +
+	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xf1\x03\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -2802,7 +3061,10 @@ const file_corfu_proto_rawDesc = "" +
 	" \x01(\rR\bsessions\x12\x18\n" +
 	"\acorrupt\x18\v \x01(\rR\acorrupt\x12+\n" +
 	"\x05scrub\x18\f \x01(\v2\x15.corfu.v1.ScrubStatusR\x05scrub\x12!\n" +
-	"\fintact_epoch\x18\r \x01(\x04R\vintactEpoch\x12,\n" +
+	"\fintact_epoch\x18\r \x01(\x04R\vintactEpoch\x12\x1f\n" +
+	"\vtrims_since\x18\x0e \x01(\x04R\n" +
+	"trimsSince\x12-\n" +
+	"\x06copied\x18\x0f \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\x12,\n" +
 	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\"6\n" +
 	"\x0eCorruptRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
@@ -2887,7 +3149,7 @@ func file_corfu_proto_rawDescGZIP() []byte {
 	return file_corfu_proto_rawDescData
 }
 
-var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_corfu_proto_goTypes = []any{
 	(*GetRequest)(nil),               // 0: corfu.v1.GetRequest
 	(*WatchRequest)(nil),             // 1: corfu.v1.WatchRequest
@@ -2899,115 +3161,121 @@ var file_corfu_proto_goTypes = []any{
 	(*RebuildStatus)(nil),            // 7: corfu.v1.RebuildStatus
 	(*MemberStatus)(nil),             // 8: corfu.v1.MemberStatus
 	(*Layout)(nil),                   // 9: corfu.v1.Layout
-	(*Geometry)(nil),                 // 10: corfu.v1.Geometry
-	(*Unit)(nil),                     // 11: corfu.v1.Unit
-	(*Sequencer)(nil),                // 12: corfu.v1.Sequencer
-	(*Segment)(nil),                  // 13: corfu.v1.Segment
-	(*Chain)(nil),                    // 14: corfu.v1.Chain
-	(*OpenSessionRequest)(nil),       // 15: corfu.v1.OpenSessionRequest
-	(*Remote)(nil),                   // 16: corfu.v1.Remote
-	(*UnitSession)(nil),              // 17: corfu.v1.UnitSession
-	(*SealRequest)(nil),              // 18: corfu.v1.SealRequest
-	(*UnitSealReply)(nil),            // 19: corfu.v1.UnitSealReply
-	(*EntriesRequest)(nil),           // 20: corfu.v1.EntriesRequest
-	(*EntriesReply)(nil),             // 21: corfu.v1.EntriesReply
-	(*Entry)(nil),                    // 22: corfu.v1.Entry
-	(*ReconcileRequest)(nil),         // 23: corfu.v1.ReconcileRequest
-	(*ReconcileHeader)(nil),          // 24: corfu.v1.ReconcileHeader
-	(*ReconcileReply)(nil),           // 25: corfu.v1.ReconcileReply
-	(*ActivateRequest)(nil),          // 26: corfu.v1.ActivateRequest
-	(*ActivateReply)(nil),            // 27: corfu.v1.ActivateReply
-	(*UnitStateRequest)(nil),         // 28: corfu.v1.UnitStateRequest
-	(*UnitStateReply)(nil),           // 29: corfu.v1.UnitStateReply
-	(*CorruptRequest)(nil),           // 30: corfu.v1.CorruptRequest
-	(*CorruptReply)(nil),             // 31: corfu.v1.CorruptReply
-	(*FetchRequest)(nil),             // 32: corfu.v1.FetchRequest
-	(*RepairRequest)(nil),            // 33: corfu.v1.RepairRequest
-	(*RepairReply)(nil),              // 34: corfu.v1.RepairReply
-	(*ScrubRequest)(nil),             // 35: corfu.v1.ScrubRequest
-	(*ScrubStatus)(nil),              // 36: corfu.v1.ScrubStatus
-	(*SequencerSession)(nil),         // 37: corfu.v1.SequencerSession
-	(*SequencerSealReply)(nil),       // 38: corfu.v1.SequencerSealReply
-	(*SequencerActivateRequest)(nil), // 39: corfu.v1.SequencerActivateRequest
-	(*SequencerStateRequest)(nil),    // 40: corfu.v1.SequencerStateRequest
-	(*SequencerStateReply)(nil),      // 41: corfu.v1.SequencerStateReply
-	(*UnitVitals)(nil),               // 42: corfu.v1.UnitVitals
-	(*SequencerVitals)(nil),          // 43: corfu.v1.SequencerVitals
-	(*ClusterStatusRequest)(nil),     // 44: corfu.v1.ClusterStatusRequest
-	(*ClusterStatus)(nil),            // 45: corfu.v1.ClusterStatus
+	(*Leaving)(nil),                  // 10: corfu.v1.Leaving
+	(*Geometry)(nil),                 // 11: corfu.v1.Geometry
+	(*Unit)(nil),                     // 12: corfu.v1.Unit
+	(*Sequencer)(nil),                // 13: corfu.v1.Sequencer
+	(*Segment)(nil),                  // 14: corfu.v1.Segment
+	(*Chain)(nil),                    // 15: corfu.v1.Chain
+	(*OpenSessionRequest)(nil),       // 16: corfu.v1.OpenSessionRequest
+	(*Remote)(nil),                   // 17: corfu.v1.Remote
+	(*UnitSession)(nil),              // 18: corfu.v1.UnitSession
+	(*SealRequest)(nil),              // 19: corfu.v1.SealRequest
+	(*UnitSealReply)(nil),            // 20: corfu.v1.UnitSealReply
+	(*EntriesRequest)(nil),           // 21: corfu.v1.EntriesRequest
+	(*EntriesReply)(nil),             // 22: corfu.v1.EntriesReply
+	(*Entry)(nil),                    // 23: corfu.v1.Entry
+	(*ReconcileRequest)(nil),         // 24: corfu.v1.ReconcileRequest
+	(*ReconcileHeader)(nil),          // 25: corfu.v1.ReconcileHeader
+	(*CopiedRange)(nil),              // 26: corfu.v1.CopiedRange
+	(*ReconcileReply)(nil),           // 27: corfu.v1.ReconcileReply
+	(*ActivateRequest)(nil),          // 28: corfu.v1.ActivateRequest
+	(*ActivateReply)(nil),            // 29: corfu.v1.ActivateReply
+	(*UnitStateRequest)(nil),         // 30: corfu.v1.UnitStateRequest
+	(*UnitStateReply)(nil),           // 31: corfu.v1.UnitStateReply
+	(*CorruptRequest)(nil),           // 32: corfu.v1.CorruptRequest
+	(*CorruptReply)(nil),             // 33: corfu.v1.CorruptReply
+	(*FetchRequest)(nil),             // 34: corfu.v1.FetchRequest
+	(*RepairRequest)(nil),            // 35: corfu.v1.RepairRequest
+	(*RepairReply)(nil),              // 36: corfu.v1.RepairReply
+	(*ScrubRequest)(nil),             // 37: corfu.v1.ScrubRequest
+	(*ScrubStatus)(nil),              // 38: corfu.v1.ScrubStatus
+	(*SequencerSession)(nil),         // 39: corfu.v1.SequencerSession
+	(*SequencerSealReply)(nil),       // 40: corfu.v1.SequencerSealReply
+	(*SequencerActivateRequest)(nil), // 41: corfu.v1.SequencerActivateRequest
+	(*SequencerStateRequest)(nil),    // 42: corfu.v1.SequencerStateRequest
+	(*SequencerStateReply)(nil),      // 43: corfu.v1.SequencerStateReply
+	(*UnitVitals)(nil),               // 44: corfu.v1.UnitVitals
+	(*SequencerVitals)(nil),          // 45: corfu.v1.SequencerVitals
+	(*ClusterStatusRequest)(nil),     // 46: corfu.v1.ClusterStatusRequest
+	(*ClusterStatus)(nil),            // 47: corfu.v1.ClusterStatus
 }
 var file_corfu_proto_depIdxs = []int32{
-	11, // 0: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
-	9,  // 1: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
-	8,  // 2: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
-	7,  // 3: corfu.v1.StatusReply.rebuilds:type_name -> corfu.v1.RebuildStatus
-	10, // 4: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
-	12, // 5: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
-	11, // 6: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
-	13, // 7: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
-	11, // 8: corfu.v1.Layout.spares:type_name -> corfu.v1.Unit
-	12, // 9: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
-	14, // 10: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
-	16, // 11: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
-	16, // 12: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
-	16, // 13: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
-	16, // 14: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
-	22, // 15: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
-	24, // 16: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
-	22, // 17: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
-	9,  // 18: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
-	36, // 19: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
-	42, // 20: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
-	22, // 21: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
-	16, // 22: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	43, // 23: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
-	0,  // 24: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
-	1,  // 25: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
-	2,  // 26: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
-	4,  // 27: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
-	5,  // 28: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	44, // 29: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
-	15, // 30: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	18, // 31: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
-	20, // 32: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
-	23, // 33: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
-	23, // 34: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
-	26, // 35: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	28, // 36: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	30, // 37: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
-	32, // 38: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
-	33, // 39: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
-	35, // 40: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
-	15, // 41: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	18, // 42: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	39, // 43: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	40, // 44: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	9,  // 45: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	9,  // 46: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	3,  // 47: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	9,  // 48: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	6,  // 49: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	45, // 50: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
-	17, // 51: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	19, // 52: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	21, // 53: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	25, // 54: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
-	25, // 55: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	27, // 56: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	29, // 57: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	31, // 58: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
-	22, // 59: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
-	34, // 60: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
-	36, // 61: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
-	37, // 62: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	38, // 63: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	27, // 64: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	41, // 65: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	45, // [45:66] is the sub-list for method output_type
-	24, // [24:45] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	12, // 0: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
+	10, // 1: corfu.v1.ReconfigureRequest.drain:type_name -> corfu.v1.Leaving
+	9,  // 2: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
+	8,  // 3: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
+	7,  // 4: corfu.v1.StatusReply.rebuilds:type_name -> corfu.v1.RebuildStatus
+	11, // 5: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
+	13, // 6: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
+	12, // 7: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
+	14, // 8: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
+	12, // 9: corfu.v1.Layout.spares:type_name -> corfu.v1.Unit
+	13, // 10: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
+	10, // 11: corfu.v1.Layout.leaving:type_name -> corfu.v1.Leaving
+	15, // 12: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
+	17, // 13: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
+	17, // 14: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
+	17, // 15: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
+	17, // 16: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
+	23, // 17: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
+	25, // 18: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
+	23, // 19: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
+	9,  // 20: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
+	26, // 21: corfu.v1.ReconcileHeader.copied:type_name -> corfu.v1.CopiedRange
+	38, // 22: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
+	26, // 23: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
+	44, // 24: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
+	23, // 25: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
+	17, // 26: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
+	45, // 27: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
+	0,  // 28: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
+	1,  // 29: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
+	2,  // 30: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
+	4,  // 31: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
+	5,  // 32: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
+	46, // 33: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
+	16, // 34: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	19, // 35: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
+	21, // 36: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
+	24, // 37: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
+	24, // 38: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
+	28, // 39: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
+	30, // 40: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	32, // 41: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	34, // 42: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	35, // 43: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	37, // 44: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	16, // 45: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	19, // 46: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	41, // 47: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	42, // 48: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	9,  // 49: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	9,  // 50: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	3,  // 51: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	9,  // 52: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	6,  // 53: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	47, // 54: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
+	18, // 55: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	20, // 56: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	22, // 57: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	27, // 58: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
+	27, // 59: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	29, // 60: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	31, // 61: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	33, // 62: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	23, // 63: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	36, // 64: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	38, // 65: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	39, // 66: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	40, // 67: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	29, // 68: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	43, // 69: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	49, // [49:70] is the sub-list for method output_type
+	28, // [28:49] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_corfu_proto_init() }
@@ -3023,7 +3291,7 @@ func file_corfu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_corfu_proto_rawDesc), len(file_corfu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

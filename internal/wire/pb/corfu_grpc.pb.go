@@ -41,7 +41,8 @@ type LayoutServiceClient interface {
 	// NewClientID hands out an id that nobody else ever gets.
 	NewClientID(ctx context.Context, in *NewClientIDRequest, opts ...grpc.CallOption) (*NewClientIDReply, error)
 	// Reconfigure runs one whole reconfiguration to the next epoch (seal, reconcile, activate) and returns the
-	// layout that it made ACTIVE.
+	// layout that it made ACTIVE. What asks for a change that the layout in force has already, or is on its way to, gets that layout: asking
+	// again is safe, when nobody knows what became of the first time.
 	Reconfigure(ctx context.Context, in *ReconfigureRequest, opts ...grpc.CallOption) (*Layout, error)
 	// Status describes the service, and the last known state of every member.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
@@ -138,7 +139,8 @@ type LayoutServiceServer interface {
 	// NewClientID hands out an id that nobody else ever gets.
 	NewClientID(context.Context, *NewClientIDRequest) (*NewClientIDReply, error)
 	// Reconfigure runs one whole reconfiguration to the next epoch (seal, reconcile, activate) and returns the
-	// layout that it made ACTIVE.
+	// layout that it made ACTIVE. What asks for a change that the layout in force has already, or is on its way to, gets that layout: asking
+	// again is safe, when nobody knows what became of the first time.
 	Reconfigure(context.Context, *ReconfigureRequest) (*Layout, error)
 	// Status describes the service, and the last known state of every member.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)

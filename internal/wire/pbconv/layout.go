@@ -40,6 +40,9 @@ func Layout(l *layout.Layout) *pb.Layout {
 	for _, s := range l.Standbys {
 		m.Standbys = append(m.Standbys, &pb.Sequencer{Id: uint32(s.ID), Control: s.Control})
 	}
+	for _, x := range l.Leaving {
+		m.Leaving = append(m.Leaving, &pb.Leaving{Unit: uint32(x.Unit), By: uint32(x.By)})
+	}
 	for _, s := range l.Segments {
 		ps := &pb.Segment{Start: uint64(s.Start)}
 		for _, c := range s.Chains {
@@ -99,6 +102,9 @@ func toLayout(m *pb.Layout) (*layout.Layout, error) {
 	}
 	for _, s := range m.Standbys {
 		l.Standbys = append(l.Standbys, layout.Sequencer{ID: layout.SequencerID(s.GetId()), Control: s.GetControl()})
+	}
+	for _, x := range m.Leaving {
+		l.Leaving = append(l.Leaving, layout.Leaving{Unit: layout.UnitID(x.GetUnit()), By: layout.UnitID(x.GetBy())})
 	}
 	for _, ps := range m.Segments {
 		seg := layout.Segment{Start: layout.Position(ps.GetStart())}
