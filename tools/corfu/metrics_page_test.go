@@ -137,13 +137,13 @@ var metricsPage = []struct{ prefix, head string }{
 const metricsIntro = `# Metrics
 
 Each daemon serves ` + "`/metrics`" + ` on its http port, in the format of Prometheus. [operations.md](operations.md) says what to do when one of them raises an alarm;
-` + "`deploy/prometheus`" + ` and ` + "`deploy/grafana`" + ` are made of them. The tables are made from the code (` + "`go test ./tools/corfu -run MetricsPage -update`" + `), and a test compares them.
+` + "`deploy/prometheus`" + ` and ` + "`deploy/grafana`" + ` are made of them. The tables are made from the code (` + "`go test ./tools/corfu -run MetricsPage -write-page`" + `), and a test compares them.
 
 Times are in seconds, sizes in bytes, parts of a whole between 0 and 1. A metric that says "at the leader only" is 0, or absent, at the other layout servers.
 Beside these there are those of the Go runtime and the process (` + "`go_*`, `process_*`" + `). What a disk or a device does not tell is absent, not 0.
 `
 
-var updatePage = flag.Bool("update", false, "write docs/metrics.md anew")
+var updatePage = flag.Bool("write-page", false, "write docs/metrics.md anew")
 
 // The page of metrics names all that there are, with what they say of themselves.
 func TestMetricsPageIsThatOfTheCode(t *testing.T) {
@@ -190,7 +190,7 @@ func TestMetricsPageIsThatOfTheCode(t *testing.T) {
 		}
 	}
 	if was, err := os.ReadFile(file); err != nil || string(was) != page.String() {
-		t.Errorf("docs/metrics.md is not what the code says (%v): go test ./tools/corfu -run MetricsPage -update", err)
+		t.Errorf("docs/metrics.md is not what the code says (%v): go test ./tools/corfu -run MetricsPage -write-page", err)
 	}
 }
 
