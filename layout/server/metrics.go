@@ -12,6 +12,7 @@ type metrics struct {
 	*promset.Set
 	phases  *prometheus.HistogramVec
 	results *prometheus.CounterVec
+	sealed  *prometheus.CounterVec
 	copied  prometheus.Counter
 	clients prometheus.Counter
 	alarms  prometheus.Counter
@@ -31,11 +32,13 @@ func newMetrics(reg prometheus.Registerer, st *store) (*metrics, error) {
 		Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}, []string{"phase"})
 	m.results = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_layout_reconfigurations_total",
 		Help: "Reconfigurations ended, by result: active or aborted."}, []string{"result"})
+	m.sealed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_layout_seals_total",
+		Help: "Seals that members answered, by the way on which the first answer came: fabric or control."}, []string{"way"})
 	m.up = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_member_up",
 		Help: "1 if the member answered when it was last asked; at the leader only."}, []string{"member"})
 	m.deficit = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_replication_deficit",
 		Help: "Replicas that chains lack, of the positions that take new entries (open) and of older ones (older); at the leader only."}, []string{"positions"})
-	m.Add(m.phases, m.results, m.up, m.deficit)
+	m.Add(m.phases, m.results, m.sealed, m.up, m.deficit)
 	m.copied = m.Counter("entries_copied_total", "Entries sent to units that lacked them, in reconciliations.")
 	m.rebuilt = m.Counter("rebuild_copied_bytes_total", "Bytes of older pages sent to units that joined a chain.")
 	m.rebuildLeft = prometheus.NewGauge(prometheus.GaugeOpts{Name: "corfu_layout_rebuild_remaining_pages",

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
+	"corfu/rdma"
 )
 
 // layoutConfig is the configuration file of a layout server.
@@ -23,6 +26,7 @@ type layoutConfig struct {
 	Servers      []serverConfig  `yaml:"servers"` // all layout servers, this one included; none: a single one
 	Election     time.Duration   `yaml:"election_timeout"`
 	Heal         healConfig      `yaml:",inline"`
+	NoFabric     bool            `yaml:"no_fabric"`
 	Bootstrap    bootstrapConfig `yaml:"bootstrap"`
 }
 
@@ -111,6 +115,8 @@ of which all but the larger half may fail. Each is started with the same list, i
 	f.IntVar(&c.Bootstrap.Geometry.PageSize, "page-size", c.Bootstrap.Geometry.PageSize, "`bytes` of a page")
 	f.IntVar(&c.Bootstrap.Geometry.Window, "window", c.Bootstrap.Geometry.Window, "`pages` of a unit in registered memory")
 	c.Heal.flags(f)
+	f.StringVar(&c.Fabric.Addr, "fabric-addr", "", "IP `address` of the fabric (default: the device's, or loopback with tcp)")
+	f.BoolVar(&c.NoFabric, "no-fabric", false, "seal members over TCP alone, not over the fabric as well")
 	f.StringArrayVar(&spares, "spare", nil, "a unit that joins a chain when that loses one, `id=host:port`; once for each")
 	f.StringArrayVar(&standbys, "standby", nil, "a sequencer that takes over when the first is lost, `id=host:port`; once for each")
 	f.StringVar(&sequencer, "seq", "", "the sequencer, `id=host:port`")
@@ -140,16 +146,43 @@ of which all but the larger half may fail. Each is started with the same list, i
 		if err != nil {
 			return err
 		}
+		log := a.logger(false).With("layout", c.ID)
+		dev, err := a.layoutFabric(&c, log)
+		if err != nil {
+			return err
+		}
+		if dev != nil {
+			defer dev.Close()
+		}
 		return a.serve(ctx, "corfu layout", c.daemonConfig, "", func(r *prometheus.Registry) (daemon, error) {
 			return layoutserver.Start(ctx, layoutserver.Config{
 				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
 				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
-				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: a.logger(false),
+				Device: dev, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})
 	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand())
 	return cmd
+}
+
+// layoutFabric opens the device over which members are sealed, besides TCP. Without one the layout server serves as well: only a
+// device that was asked for by name must be there.
+func (a *app) layoutFabric(c *layoutConfig, log *slog.Logger) (rdma.Device, error) {
+	if c.NoFabric {
+		return nil, nil
+	}
+	dev, reason, err := a.openFabric(c.Fabric)
+	var usage *usageError
+	switch {
+	case err == nil:
+		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
+		return dev, nil
+	case errors.As(err, &usage) || a.provider+a.device+c.Fabric.Provider+c.Fabric.Device != "":
+		return nil, fmt.Errorf("%w (--no-fabric goes without)", err)
+	}
+	log.Warn("no fabric: members are sealed over TCP alone", "err", err)
+	return nil, nil
 }
 
 // takeServers takes what the flags say in place of the file, and the default control address where nothing says another.
