@@ -17,10 +17,33 @@ import (
 // layoutTimeout bounds one question to the layout servers: long enough for them to elect a leader.
 const layoutTimeout = 2 * time.Second
 
-// getLayout asks the leader of the layout servers, and installs what it answers.
+// getLayout asks the leader of the layout servers, and installs what it answers. While that one is silent, or when it cannot be reached, a
+// newer layout that a unit knows will do as well.
 func (l *Log) getLayout(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, layoutTimeout)
 	defer cancel()
+	asked := make(chan error, 1)
+	go func() { asked <- l.askLeader(ctx) }()
+	t := time.NewTicker(headStart)
+	defer t.Stop()
+	for {
+		select {
+		case err := <-asked:
+			if err != nil && l.news.newest(ctx) {
+				return nil
+			}
+			return err
+		case <-t.C:
+			if l.news.newest(ctx) {
+				cancel()
+				<-asked
+				return nil
+			}
+		}
+	}
+}
+
+func (l *Log) askLeader(ctx context.Context) error {
 	lay, err := grpcend.Ask(ctx, l.layouts, func(ctx context.Context, c pb.LayoutServiceClient) (*layout.Layout, error) {
 		m, err := c.Get(ctx, &pb.GetRequest{})
 		if err != nil {

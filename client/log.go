@@ -10,6 +10,7 @@ import (
 	"time"
 
 	grpcend "corfu/internal/control"
+	"corfu/internal/messages"
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/rdma"
@@ -24,6 +25,7 @@ type Log struct {
 	ownsDev bool
 	control control
 	layouts *grpcend.Layouts
+	news    news
 	view    atomic.Pointer[view]
 	trouble atomic.Pointer[string] // what the layout service cannot mend, when it was asked last; nil or "": nothing
 
@@ -68,6 +70,7 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	l.control = control{o: &l.o}
 	l.control.init()
 	l.layouts = grpcend.NewLayouts(o.LayoutServers, l.control.dial)
+	l.news = news{l: l, conns: map[layout.UnitID]*messages.Conn{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.start(ctx); err != nil {
 		_ = l.Close()
@@ -91,6 +94,7 @@ func (l *Log) start(ctx context.Context) error {
 	l.attempts.setup(l, l.o.MaxOutstanding)
 	l.large.setup(l)
 	l.background(l.follow)
+	l.background(l.news.keep)
 	l.background(l.watchdog)
 	return nil
 }
@@ -243,6 +247,7 @@ func (l *Log) Close() error {
 	l.ops.Lock() // all operations ended
 	defer l.ops.Unlock()
 	l.bg.Wait()
+	l.news.close()
 	for s := range l.sessions { // no operation and no background task is left that could open another
 		<-s.closed
 	}

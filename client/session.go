@@ -285,7 +285,8 @@ type link[S any] struct {
 	open  func(context.Context) (*S, error)
 	who   string
 
-	failures atomic.Uint64 // attempts to open that failed
+	over     <-chan struct{} // closed when the view is replaced: nobody needs the session any more
+	failures atomic.Uint64   // attempts to open that failed
 
 	turn    chan struct{} // held by whoever opens; it owns the fields below
 	backoff backoff
@@ -293,8 +294,8 @@ type link[S any] struct {
 	err     error     // of the last attempt
 }
 
-func newLink[S any](who string, alive func(*S) bool, open func(context.Context) (*S, error)) *link[S] {
-	return &link[S]{who: who, alive: alive, open: open, turn: make(chan struct{}, 1)}
+func newLink[S any](who string, over <-chan struct{}, alive func(*S) bool, open func(context.Context) (*S, error)) *link[S] {
+	return &link[S]{who: who, over: over, alive: alive, open: open, turn: make(chan struct{}, 1)}
 }
 
 // get gives the session, opening it if need be. Its errors are *sessionError or ctx's.
@@ -306,6 +307,8 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	select {
 	case k.turn <- struct{}{}:
 		defer func() { <-k.turn }()
+	case <-k.over:
+		return nil, &sessionError{k.who, errStale}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -315,7 +318,7 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	if k.failures.Load() != failures {
 		return nil, k.err // somebody tried while this one waited: that goes for all who did
 	}
-	if err := sleep(ctx, time.Until(k.next)); err != nil {
+	if err := k.pause(ctx); err != nil {
 		return nil, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -334,6 +337,20 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	k.backoff = backoff{}
 	k.cur.Store(s)
 	return s, nil
+}
+
+// pause waits until the next attempt is due. It ends with the view: under the next one there is another link, and no time to be lost.
+func (k *link[S]) pause(ctx context.Context) error {
+	t := time.NewTimer(time.Until(k.next))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-k.over:
+		return &sessionError{k.who, errStale}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // backoff grows from 1 ms to 250 ms, with jitter.

@@ -70,7 +70,7 @@ func (l *Log) newView(lay *layout.Layout) *view {
 	v.spare = make(chan struct{}, max(1, slots-slots*3/4))
 	v.tail.Store(uint64(lay.Start))
 	for _, u := range lay.Units {
-		v.units[u.ID] = newLink(fmt.Sprintf("unit %d", u.ID),
+		v.units[u.ID] = newLink(fmt.Sprintf("unit %d", u.ID), v.replaced,
 			func(s *unitSession) bool { return s.alive() },
 			func(ctx context.Context) (*unitSession, error) {
 				s, err := l.openUnit(ctx, v, u)
@@ -80,7 +80,7 @@ func (l *Log) newView(lay *layout.Layout) *view {
 				return s, l.adopt(v, &s.session)
 			})
 	}
-	v.seq = newLink("sequencer",
+	v.seq = newLink("sequencer", v.replaced,
 		func(s *seqSession) bool { return s.alive() },
 		func(ctx context.Context) (*seqSession, error) {
 			s, err := l.openSequencer(ctx, v)

@@ -16,6 +16,7 @@ import (
 //	Decide      3: epoch u64, owner u64, verdict u8
 //	AbortBelow  4: epoch u64
 //	NewClient   5
+//	alone       6: layout
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout]
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
@@ -30,6 +31,7 @@ const (
 	codeDecide
 	codeAbortBelow
 	codeNewClient
+	codeAlone
 	codeSnapshot = 16
 )
 
@@ -40,6 +42,25 @@ var le = binary.LittleEndian
 
 // EncodeCommand gives the bytes that DecodeCommand reads.
 func EncodeCommand(c Command) []byte { return c.appendTo([]byte{formatVersion}) }
+
+// Encode gives the bytes that Decode reads: one layout, as it travels in messages.
+func Encode(l *Layout) []byte { return appendLayout([]byte{formatVersion, codeAlone}, l) }
+
+// Decode fails with ErrFormat, and with what Validate finds.
+func Decode(b []byte) (*Layout, error) {
+	d := &decoder{b: b}
+	if d.start() != codeAlone {
+		return nil, ErrFormat
+	}
+	l := d.layout()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	if err := l.Validate(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
 
 func (c Found) appendTo(b []byte) []byte { return appendLayout(append(b, codeFound), c.Layout) }
 

@@ -121,3 +121,26 @@ func FuzzRestore(f *testing.F) {
 		}
 	})
 }
+
+func TestGoldenLayoutAlone(t *testing.T) {
+	l := sample()
+	b := Encode(l)
+	golden.Equal(t, "alone", b)
+	if got, err := Decode(b); err != nil || !reflect.DeepEqual(got, l) {
+		t.Errorf("decoded to %+v, %v; want %+v", got, err, l)
+	}
+	for n := range b {
+		if _, err := Decode(b[:n]); !errors.Is(err, ErrFormat) {
+			t.Errorf("cut to %d bytes: %v", n, err)
+		}
+	}
+	if _, err := Decode(append(b, 0)); !errors.Is(err, ErrFormat) {
+		t.Errorf("with a byte behind it: %v", err)
+	}
+	if _, err := Decode(EncodeCommand(Found{l})); !errors.Is(err, ErrFormat) {
+		t.Errorf("a command: %v", err)
+	}
+	if _, err := Decode(Encode(l.Next(0, 0))); err == nil {
+		t.Error("a layout without an epoch was taken")
+	}
+}

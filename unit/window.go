@@ -77,6 +77,61 @@ func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error
 	return nil
 }
 
+// Kept tells whether a reconciliation can be taken over with Keep, in place of Load: the window shows what flash held before it, and l maps
+// the window's addresses as the layout before does. It is asked before Outdate.
+func (u *Unit) Kept(l *layout.Layout) bool {
+	if u.mem == nil || u.lay == nil || u.outdated || u.geo != l.Geometry || u.lay.First(u.id) != l.First(u.id) || u.Busy() {
+		return false
+	}
+	for a := u.base; a < u.base+u.window(); a++ {
+		was, mapped := u.lay.PositionAt(u.id, a)
+		if is, still := l.PositionAt(u.id, a); is != was || mapped != still {
+			return false
+		}
+	}
+	return true
+}
+
+// Keep is Load without reading what the window shows already: flash was changed, since Kept said yes, at the addresses placed alone. page
+// reads one of them. The index must not be registered. It reports false, and has done nothing, if one of them lies above the window: Load
+// must follow. As after Load, no word names a staging slot: the sessions that owned them are gone (rule R6).
+func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layout.Address, to []byte) error) (bool, error) {
+	for _, a := range placed {
+		if a >= u.base+u.window() {
+			return false, nil
+		}
+	}
+	u.lay = l
+	for _, a := range placed {
+		if a < u.base {
+			continue
+		}
+		to := u.ringPage(a)
+		if err := page(a, to); err != nil {
+			return false, err
+		}
+		u.forgetCorrupt(a, a+1)
+		u.loadSlot(a, to, false)
+		u.end = max(u.end, a+1)
+	}
+	for a := u.base; a < u.base+u.window(); a++ {
+		c := u.cell(a)
+		if c.stage != settled {
+			continue
+		}
+		if w := u.word(a); w != c.shadow {
+			u.tampered(a, w)
+		}
+		u.store(a, wire.MakeWord(c.shadow.State(), u.geo.Generation(a), NoUse.Tag()))
+		c.ringer = 0
+	}
+	clear(u.ringers)
+	u.cursor = u.base
+	u.outdated = false
+	u.advance()
+	return true, nil
+}
+
 // errEnough ends a scan.
 var errEnough = errors.New("enough")
 

@@ -126,12 +126,16 @@ func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, err
 	if store.SegmentPages == 0 {
 		store.SegmentPages = 1024
 	}
-	u, err := unitserver.Start(ctx, unitserver.Config{
+	o := unitserver.Config{
 		Flash: store,
 		ID:    layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: *c.record.unit(i),
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.Itoa(id)}, c.opts.Registerer),
 		Logger:     c.opts.Logger.With("unit", id),
-	})
+	}
+	if c.opts.Units != nil {
+		c.opts.Units(&o)
+	}
+	u, err := unitserver.Start(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("unit %d: %w", id, err)
 	}

@@ -81,7 +81,7 @@ func (c *Cluster) startLayout(ctx context.Context, i int, listeners [2]net.Liste
 		ID: uint16(i + 1), Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(),
 		Poll: c.opts.Poll, FailAfter: c.opts.FailAfter, MinReplicas: c.opts.MinReplicas, RebuildRate: c.opts.RebuildRate,
 		Election: c.opts.Election, Registerer: c.opts.Registerer, Logger: c.opts.Logger.With("layout", i+1),
-		ControlListener: listeners[0], RaftListener: listeners[1],
+		ControlListener: listeners[0], RaftListener: listeners[1], Device: c.device,
 	}
 	if len(c.record.Layouts) > 0 {
 		o.Control = c.record.Layouts[i].Control
@@ -92,6 +92,9 @@ func (c *Cluster) startLayout(ctx context.Context, i int, listeners [2]net.Liste
 	}
 	if i > 0 {
 		o.Dir += fmt.Sprintf("-%d", i+1)
+	}
+	if c.opts.Layouts != nil {
+		c.opts.Layouts(&o)
 	}
 	s, err := layoutserver.Start(ctx, o)
 	if err != nil {

@@ -10,8 +10,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"corfu/layout"
+	layoutserver "corfu/layout/server"
 	"corfu/rdma"
 	"corfu/unit/flash"
+	unitserver "corfu/unit/server"
 )
 
 // Options of a cluster. Of a directory that holds a cluster already, the shape (chains, replicas,
@@ -39,9 +41,13 @@ type Options struct {
 	MinReplicas int           // as of the layout server
 	RebuildRate int           // as of the layout server
 
-	Election   time.Duration         // of several layout servers: how long the leader may be silent; default the server's
-	Poll       time.Duration         // how often the layout server asks the members for their state; default the server's
-	Ready      time.Duration         // how long Start waits for the cluster to serve; default 30 s
+	Election time.Duration // of several layout servers: how long the leader may be silent; default the server's
+	Poll     time.Duration // how often the layout server asks the members for their state; default the server's
+	Ready    time.Duration // how long Start waits for the cluster to serve; default 30 s
+	// Of tests and benchmarks: change what servers are started with; nil: nothing.
+	Layouts func(*layoutserver.Config)
+	Units   func(*unitserver.Config)
+
 	Registerer prometheus.Registerer // of all members, units told apart by the label "unit", several layout servers by "server"; nil: none
 	Logger     *slog.Logger          // nil: none
 }

@@ -31,6 +31,9 @@ var mayImport = []struct {
 	{"internal/wire/pbconv", []string{"layout", "internal/wire", "internal/wire/pb"}},
 	{"internal/control", []string{"internal/wire/pb"}}, // pb: who leads the layout servers stands in an error detail
 
+	// Control messages over the fabric: both ends, which know no member.
+	{"internal/messages", []string{"layout", "internal/wire", "internal/wire/pb", "rdma"}},
+
 	// Switches for broken rules, constants outside of the tests that want them.
 	{"internal/mutant", nil},
 
@@ -58,13 +61,13 @@ var mayImport = []struct {
 	{"rdma/rdmatest", []string{"rdma", "rdma/selftest"}},
 
 	// The servers put a core to work.
-	{"layout/server", []string{"layout", "internal/wire/...", "internal/clusterstatus", "internal/control", "internal/mutant", "internal/promset", "rdma"}},
-	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/control", "internal/promset", "rdma"}},
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "rdma"}},
+	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/control", "internal/messages", "internal/promset", "rdma"}},
 	{"unit/flash", []string{"unit", "layout", "internal/wire"}},
-	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "internal/mutant", "internal/nvme", "internal/promset", "rdma"}},
+	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "rdma"}},
 
 	// Clients reach units and sequencers by the fabric and the control plane alone.
-	{"client", []string{"layout", "internal/wire/...", "internal/control", "internal/mutant", "rdma", "rdma/fabric"}},
+	{"client", []string{"layout", "internal/wire/...", "internal/control", "internal/messages", "internal/mutant", "rdma", "rdma/fabric"}},
 
 	{"internal/lint", nil},
 	{"internal/sim", []string{"layout/...", "seq/...", "unit/...", "client/...", "rdma/...", "internal/..."}},

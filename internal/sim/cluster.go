@@ -167,7 +167,7 @@ func (c *cluster) startLayout(id int) error {
 	}
 	var err error
 	s.srv, err = layoutserver.Start(context.Background(), layoutserver.Config{
-		ID: uint16(id), ControlListener: s.end, Consensus: c.raft.join(h), DialOptions: h.DialOptions(),
+		ID: uint16(id), ControlListener: s.end, Consensus: c.raft.join(h), Device: h, DialOptions: h.DialOptions(),
 		Bootstrap: c.template(), Poll: 20 * time.Millisecond, FailAfter: failAfter, MinReplicas: least,
 		CallTimeout: 3 * time.Second, StallTimeout: 3 * time.Second, Logger: c.log.With("layout", id),
 	})

@@ -17,6 +17,8 @@ import (
 //	Trim      16: type, prefix, 0×2, request:4, address            client → unit; prefix: all addresses below
 //	MaxAddr   16: type, 0×3, request:4, 0×8                        client → unit: first address above all entries
 //	Reply     16: type, state, status, 0, request:4, value         unit → client
+//
+// Types 7 to 10 are control messages: see [Seal].
 const (
 	msgDoorbell = iota + 1
 	msgAcks
@@ -45,10 +47,14 @@ const (
 	StatusBadQuery        // the request makes no sense to the unit; a bug or an attack
 	StatusIO              // the unit could not read or write its flash
 	StatusFull            // with the value of MaxAddr: the window stands still because flash has no room
+	StatusPromised        // to a Seal: the epoch is not above the promise (rule R14)
+	StatusOtherLog        // to a Seal: the unit holds another log
+	StatusNotNewer        // to a GetLayout: no newer epoch is known to be ACTIVE
+	StatusCorrupt         // to a Seal: it is sealed, and knows of CORRUPT copies, for which the answer has no room (rule R16): ask over TCP
 )
 
 func (s Status) String() string {
-	names := [...]string{"OK", "TOO_NEW", "BAD_QUERY", "IO", "FULL"}
+	names := [...]string{"OK", "TOO_NEW", "BAD_QUERY", "IO", "FULL", "PROMISED", "OTHER_LOG", "NOT_NEWER"}
 	if int(s) < len(names) {
 		return names[s]
 	}
@@ -193,6 +199,8 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		size = 8 + int(b[1])*ackSize
 	case msgColdRead:
 		size = coldReadSize
+	case msgSeal, msgSealed, msgGetLayout, msgLayoutPart:
+		size = controlSize(b[0])
 	}
 	if len(b) != size || (b[0] == msgAcks && b[1] > MaxAcks) {
 		return nil, fmt.Errorf("wire: type %d with %d bytes: %w", b[0], len(b), ErrBadMessage)
@@ -211,6 +219,9 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		return MaxAddr{req}, nil
 	case msgReply:
 		return Reply{req, State(b[1]), Status(b[2]), le.Uint64(b[8:])}, nil
+	}
+	if m := decodeControl(b, req); m != nil {
+		return m, nil
 	}
 	return nil, fmt.Errorf("wire: type %d: %w", b[0], ErrBadMessage)
 }

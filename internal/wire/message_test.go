@@ -22,15 +22,20 @@ func messages() map[string]interface {
 		Message
 		Append([]byte) []byte
 	}{
-		"doorbell": Doorbell{0x1122334455667788},
-		"acks-0":   &Acks{},
-		"acks-2":   &Acks{N: 2, List: [MaxAcks]Ack{{5, Use{6, 7}, Durable}, {8, Use{9, 10}, DurableJunk}}},
-		"acks-max": full,
-		"coldread": ColdRead{0x01020304, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x05060708}},
-		"trim":     Trim{0x01020304, false, 0x1122334455667788},
-		"trim-all": Trim{0x01020304, true, 0x1122334455667788},
-		"maxaddr":  MaxAddr{0x01020304},
-		"reply":    Reply{0x01020304, Trimmed, StatusTooNew, 0x1122334455667788},
+		"doorbell":  Doorbell{0x1122334455667788},
+		"acks-0":    &Acks{},
+		"acks-2":    &Acks{N: 2, List: [MaxAcks]Ack{{5, Use{6, 7}, Durable}, {8, Use{9, 10}, DurableJunk}}},
+		"acks-max":  full,
+		"coldread":  ColdRead{0x01020304, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x05060708}},
+		"trim":      Trim{0x01020304, false, 0x1122334455667788},
+		"trim-all":  Trim{0x01020304, true, 0x1122334455667788},
+		"maxaddr":   MaxAddr{0x01020304},
+		"reply":     Reply{0x01020304, Trimmed, StatusTooNew, 0x1122334455667788},
+		"seal":      Seal{0x01020304, layout.LogID{0: 0xa0, 15: 0xaf}, 0x1122334455, 0x0b0a090807},
+		"sealed":    Sealed{0x01020304, StatusPromised, 0x1122334455, 0x0b0a090807, 0x1122334455667788, 0x99aabbccddeeff00, 0x0102030405060708},
+		"getlayout": GetLayout{0x01020304, 0x1122334455, 0x05060708},
+		"layoutpart": LayoutPart{0x01020304, StatusNotNewer, 0x1122334455, 0x05060708, 0x0a0b0c0d, 39,
+			[PartBytes]byte{0: 0xe0, 38: 0xef, 39: 0xff}},
 	}
 }
 
@@ -71,12 +76,16 @@ func TestMessageGolden(t *testing.T) {
 
 func TestMessageOfUnknownTypeOrTooManyAcks(t *testing.T) {
 	var d Decoder
-	for _, typ := range []byte{0, msgReply + 1, 255} {
+	for _, typ := range []byte{0, msgEnd, 255} {
 		b := make([]byte, smallMessage)
 		b[0] = typ
 		if _, err := d.Decode(b); !errors.Is(err, ErrBadMessage) {
 			t.Errorf("type %d: %v", typ, err)
 		}
+	}
+	part := LayoutPart{N: PartBytes + 1}.Append(nil)
+	if _, err := d.Decode(part); !errors.Is(err, ErrBadMessage) {
+		t.Errorf("%d bytes in a part: %v", PartBytes+1, err)
 	}
 	b := make([]byte, 8+(MaxAcks+1)*ackSize)
 	b[0], b[1] = msgAcks, MaxAcks+1

@@ -17,6 +17,10 @@ var (
 	_ = [1]int{}[1+3+4+8+8+4+4-coldReadSize]
 	_ = [1]int{}[8+4+2+1+1-ackSize]
 	_ = [1]int{}[248-MaxMessage]
+	_ = [1]int{}[1+3+4+16+8+8+8-sealSize]
+	_ = [1]int{}[1+1+2+4+5*8-sealSize]
+	_ = [1]int{}[1+3+4+8+4+4-getLayoutSize]
+	_ = [1]int{}[1+1+1+1+4+8+4+4+PartBytes-layoutPartSize]
 	_ = [1]int{}[EpochWordSize-WordSize]
 	_ = [1]int{}[1+1+2+8+4+2+2-FragmentSize]
 )

@@ -20,6 +20,7 @@ import (
 
 	"corfu/internal/control"
 	"corfu/layout"
+	"corfu/rdma"
 )
 
 // Config of a layout server. Dir is required, unless Consensus is set.
@@ -57,6 +58,9 @@ type Config struct {
 	RebuildRate  int           // bytes a second that are copied to a unit that takes over older positions; default 64 MiB
 	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: half of FailAfter, or Poll
 	StallTimeout time.Duration // for a reconciliation to make any progress; default 60 s
+
+	// Device is the fabric over which members are sealed, besides the control plane; it stays the caller's. Nil: by the control plane alone.
+	Device rdma.Device
 
 	Insecure      bool                // allow the control plane and Raft in clear outside loopback
 	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear

@@ -85,7 +85,7 @@ type shownMember struct {
 
 func newManager(cfg Config, st *store, m *metrics) *manager {
 	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
-		members: members{options: cfg.DialOptions}, repairer: newRepairer(cfg, m), vitals: newVitals()}
+		members: members{options: cfg.DialOptions, device: cfg.Device}, repairer: newRepairer(cfg, m), vitals: newVitals()}
 }
 
 // run leads whenever Raft says so, until ctx ends.
@@ -135,15 +135,35 @@ func (m *manager) lead(ctx context.Context, term uint64) {
 		if err := m.round(ctx, owner); err != nil && ctx.Err() == nil {
 			m.log.Warn("layout manager", "err", err)
 		}
+		due := time.NewTimer(m.untilFailure())
 		select {
 		case <-ctx.Done():
-			return
 		case q := <-m.requests:
 			m.pending = append(m.pending, q)
+		case <-due.C:
 		case <-tick.C:
+		}
+		due.Stop()
+		if ctx.Err() != nil {
+			return
 		}
 	}
 }
+
+// untilFailure is how long until the first member that is silent counts as failed, unless it answers: waiting for the heartbeat after
+// that would cost the log up to one more.
+func (m *manager) untilFailure() time.Duration {
+	first := m.cfg.Poll // the next heartbeat is there before
+	for _, x := range m.members.list {
+		if left, silent := x.pulse.left(m.cfg.FailAfter); silent && !x.standby {
+			first = min(first, max(left-time.Since(x.asked), minPause))
+		}
+	}
+	return first
+}
+
+// minPause is the shortest time between two looks at the members.
+const minPause = 5 * time.Millisecond
 
 // round is one look at the members, and what follows from it.
 func (m *manager) round(ctx context.Context, owner layout.Owner) error {
@@ -241,26 +261,31 @@ func (m *manager) agrees(founding *layout.Layout) bool {
 
 // poll asks all members, and says what changed.
 func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.stateTimeout())
-	defer cancel()
 	var mu sync.Mutex
 	clients := 0
 	if m.vitals.due(time.Now()) {
 		clients = vitalClients
 	}
 	each(m.members.list, func(x *member) {
-		began := time.Now()
-		took := m.cfg.Poll
-		if !x.asked.IsZero() {
-			took = began.Sub(x.asked)
+		// Nobody is waited for beyond the moment at which it has failed.
+		patience := m.cfg.stateTimeout()
+		if left, silent := x.pulse.left(m.cfg.FailAfter); silent {
+			patience = min(patience, max(left-time.Since(x.asked), minPause))
 		}
-		x.asked = began
-		r := x.poll(ctx, shape, clients)
+		bounded, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		r := x.poll(bounded, shape, clients)
 		if r.state == stateUnreachable && context.Cause(ctx) == context.Canceled {
 			return // the server stops
 		}
+		// Silence counts up to now, that of the call itself included.
+		now, took := time.Now(), m.cfg.Poll
+		if !x.asked.IsZero() {
+			took = now.Sub(x.asked)
+		}
+		x.asked = now
 		if clients > 0 {
-			m.vitals.take(time.Now(), x, r)
+			m.vitals.take(now, x, r)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -269,6 +294,9 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 			m.log.Info("member", "name", x.name, "state", r.state, "epoch", uint64(r.promise), "was", was.state, "err", r.err)
 		}
 		x.report = r
+		if r.state != stateUnreachable {
+			x.fabric.keep()
+		}
 	})
 	if clients > 0 {
 		m.vitals.copies(time.Now(), m.rebuilder.progress())

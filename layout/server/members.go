@@ -13,6 +13,7 @@ import (
 	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
+	"corfu/rdma"
 )
 
 // What a member says of itself, and what the manager says of one that is silent.
@@ -53,7 +54,8 @@ type member struct {
 	standby bool // a spare or a standby: it serves nothing
 	report  report
 	pulse   pulse
-	asked   time.Time // the last heartbeat
+	asked   time.Time // when the last heartbeat was answered, or given up
+	fabric  *fabricLink
 }
 
 // role is what Status calls it.
@@ -86,7 +88,8 @@ func (m *member) sequencer() pb.SequencerServiceClient { return pb.NewSequencerS
 // members are the connections to all units and the sequencer of a layout.
 type members struct {
 	options []grpc.DialOption
-	list    []*member // units in the layout's order, then the sequencer, then spares and standbys
+	device  rdma.Device // nil: none
+	list    []*member   // units in the layout's order, then the sequencer, then spares and standbys
 }
 
 // follow dials what the layout names and is not known yet, and leaves what it does not name.
@@ -108,7 +111,8 @@ func (ms *members) follow(l *layout.Layout) error {
 			if err != nil {
 				return fmt.Errorf("%s at %s: %w", name, addr, err)
 			}
-			m = &member{name: name, control: addr, conn: conn, unit: u, seq: s, report: report{state: stateUnreachable, err: "not asked yet"}}
+			m = &member{name: name, control: addr, conn: conn, unit: u, seq: s, report: report{state: stateUnreachable, err: "not asked yet"},
+				fabric: newFabricLink(ms.device, conn)}
 		}
 		m.standby = standby
 		list = append(list, m)
@@ -135,16 +139,21 @@ func (ms *members) follow(l *layout.Layout) error {
 	}
 	ms.list = list
 	for _, m := range old {
-		_ = m.conn.Close()
+		m.close()
 	}
 	return err
 }
 
 func (ms *members) close() {
 	for _, m := range ms.list {
-		_ = m.conn.Close()
+		m.close()
 	}
 	ms.list = nil
+}
+
+func (m *member) close() {
+	m.fabric.close()
+	_ = m.conn.Close()
 }
 
 // each calls fn for all of the list at once and waits.

@@ -15,6 +15,7 @@ type metrics struct {
 	*promset.Set
 	phases  *prometheus.HistogramVec
 	results *prometheus.CounterVec
+	sealed  *prometheus.CounterVec
 	copied  prometheus.Counter
 	clients prometheus.Counter
 	alarms  prometheus.Counter
@@ -40,11 +41,13 @@ func newMetrics(reg prometheus.Registerer, st *store, more ...prometheus.Collect
 		Buckets: prometheus.ExponentialBuckets(16e-6, 2, 22)}, []string{"phase"})
 	m.results = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_layout_reconfigurations_total",
 		Help: "Reconfigurations ended, by result: active or aborted."}, []string{"result"})
+	m.sealed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "corfu_layout_seals_total",
+		Help: "Seals that members answered, by the way on which the first answer came: fabric or control."}, []string{"way"})
 	m.up = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_member_up",
 		Help: "1 if the member answered when it was last asked; at the leader only."}, []string{"member"})
 	m.deficit = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_replication_deficit",
 		Help: "Replicas that chains lack, of the positions that take new entries (open) and of older ones (older); at the leader only."}, []string{"positions"})
-	m.Add(m.phases, m.results, m.up, m.deficit)
+	m.Add(m.phases, m.results, m.sealed, m.up, m.deficit)
 	m.waiting = m.Gauge("waiting", "1 while something failed that cannot be mended, such as chains that would fall below min_replicas: appends fail; at the leader only.")
 	m.copied = m.Counter("entries_copied_total", "Entries sent to units that lacked them, in reconciliations.")
 	m.rebuilt = m.Counter("rebuild_copied_bytes_total", "Bytes of older pages sent to units that joined a chain.")

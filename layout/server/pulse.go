@@ -25,7 +25,16 @@ type pulse struct {
 	failed bool
 }
 
-// beat notes one heartbeat. took is the time since the one before; it counts up to limit only, since the leader itself may have
+// left is how long the member may be silent still before it has failed; not silent: it answered when it was last asked, or nobody
+// knows it yet, or it has failed.
+func (p *pulse) left(failAfter time.Duration) (left time.Duration, silent bool) {
+	if !p.heard || p.failed || p.missed == 0 {
+		return 0, false
+	}
+	return max(failAfter-p.silent, 0), true
+}
+
+// beat notes one heartbeat. took is the time since the end of the one before; it counts up to limit only, since the leader itself may have
 // slept.
 func (p *pulse) beat(answered, restarted bool, took, limit, failAfter time.Duration) {
 	took = min(took, limit)

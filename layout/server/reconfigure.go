@@ -52,6 +52,7 @@ type reconfiguration struct {
 
 	parts   []*member // have to be sealed: the units that stay and those that join, and the sequencer that goes on
 	leaving []*member // are sealed if they answer: units that are sources still, the sequencer before
+	failed  []*member // do not answer by the control plane
 }
 
 // run goes through all phases. It returns the layout once its verdict is ACTIVE; members that could not be activated then
@@ -164,11 +165,15 @@ func (r *reconfiguration) cast() error {
 		switch {
 		case m.unit == 0 && m.seq == seq:
 			r.parts = append(r.parts, m)
+		case m.unit == 0 && m.seq == r.shape.Sequencer.ID && m.pulse.failed:
+			r.failed = append(r.failed, m)
 		case m.unit == 0 && m.seq == r.shape.Sequencer.ID:
 			r.leaving = append(r.leaving, m)
 		case m.unit == 0:
 		case contains(r.change.Lost, m.unit):
-			if !m.pulse.failed {
+			if m.pulse.failed {
+				r.failed = append(r.failed, m)
+			} else {
 				r.leaving = append(r.leaving, m)
 			}
 		case !m.standby || contains(r.change.Join, m.unit) || contains(r.change.Chain, m.unit):
@@ -179,56 +184,6 @@ func (r *reconfiguration) cast() error {
 		return fmt.Errorf("a change that does not fit the members: %+v", r.change)
 	}
 	return nil
-}
-
-// seal aborts what is undecided below the epoch, then seals all members at once, and checks that they are enough.
-func (r *reconfiguration) seal(ctx context.Context) error {
-	if _, err := r.store.apply(layout.AbortBelow{Epoch: r.epoch}); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	var errs []error
-	r.seals = layout.Seals{}
-	each(slices.Concat(r.parts, r.leaving), func(m *member) {
-		s, err := r.sealMember(ctx, m)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil && !slices.Contains(r.parts, m) {
-			r.log.Info("not sealed, and not needed", "member", m.name, "err", err)
-		} else if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
-		} else if m.unit != 0 {
-			r.seals[m.unit] = s
-		}
-	})
-	// Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks for less.
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	if mutant.R16 {
-		return nil
-	}
-	if err := layout.SealedEnough(r.base, r.seals); err != nil || r.acceptLoss {
-		return err
-	}
-	return layout.SoundEnough(r.base, r.seals)
-}
-
-func (r *reconfiguration) sealMember(ctx context.Context, m *member) (layout.Seal, error) {
-	q := &pb.SealRequest{Log: r.shape.Log[:], Epoch: uint64(r.epoch), Base: uint64(r.baseEpoch())}
-	if m.unit == 0 {
-		_, err := m.sequencer().Seal(ctx, q)
-		return layout.Seal{}, err
-	}
-	a, err := m.units().Seal(ctx, q)
-	if err != nil {
-		return layout.Seal{}, err
-	}
-	return layout.Seal{Unit: m.unit, Intact: layout.Epoch(a.IntactEpoch), Watermark: layout.Address(a.Watermark),
-		End: layout.Address(a.End), TrimmedBelow: layout.Address(a.TrimmedBelow),
-		Corrupt: addresses(a.Corrupt), MoreCorrupt: a.MoreCorrupt}, nil
 }
 
 // propose writes the layout record.

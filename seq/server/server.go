@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"corfu/internal/control"
+	"corfu/internal/messages"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -27,19 +28,20 @@ const grace = 2 * time.Second
 
 // Server is a running sequencer.
 type Server struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *metrics
-	memory  *rdma.Memory // one word
-	fabric  rdma.Listener
-	control net.Listener
-	grpc    *grpc.Server
-	calls   *control.Observer
-	ctx     context.Context
-	cancel  context.CancelFunc
-	running sync.WaitGroup
-	once    sync.Once
-	closing error
+	cfg      Config
+	log      *slog.Logger
+	metrics  *metrics
+	memory   *rdma.Memory // one word
+	fabric   rdma.Listener
+	control  net.Listener
+	messages *messages.Server
+	grpc     *grpc.Server
+	calls    *control.Observer
+	ctx      context.Context
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	once     sync.Once
+	closing  error
 
 	// mu is held over whole transitions: that makes the core's owner one goroutine at a time. Nothing on the path of a token takes it.
 	mu       sync.Mutex
@@ -83,8 +85,11 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return err
 	}
+	s.messages = messages.NewServer(messages.Handler{Seal: s.sealed}, s.cfg.Device, s.fabric.Addr(), s.cfg.TokenLife, s.log)
 	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
-	pb.RegisterSequencerServiceServer(control.Registrar(s.grpc, s.control), service{s: s})
+	services := control.Registrar(s.grpc, s.control)
+	pb.RegisterSequencerServiceServer(services, service{s: s})
+	pb.RegisterMessageServiceServer(services, s.messages)
 	s.running.Go(func() { _ = s.grpc.Serve(s.control) })
 	s.running.Go(s.accept)
 	s.running.Go(s.watch)
@@ -117,6 +122,7 @@ func (s *Server) Close() error {
 		if s.fabric != nil {
 			s.closing = errors.Join(s.closing, s.fabric.Close())
 		}
+		s.messages.Close()
 		s.mu.Lock()
 		s.core.Close()
 		revoked := s.revoke()
@@ -158,6 +164,25 @@ func (s *Server) seal(log layout.LogID, n layout.Epoch) error {
 	s.metrics.sealSeconds.Observe(time.Since(began).Seconds())
 	s.log.Info("sealed", "epoch", uint64(n), "log", log)
 	return nil
+}
+
+// Sealers is how many layout servers may seal this sequencer over the fabric now.
+func (s *Server) Sealers() int { return s.messages.Count(messages.Sealer) }
+
+// sealed is seal as a message.
+func (s *Server) sealed(m wire.Seal) wire.Sealed {
+	var promised *seq.PromiseError
+	err := s.seal(m.Log, m.Epoch)
+	switch {
+	case err == nil:
+		return wire.Sealed{}
+	case errors.As(err, &promised):
+		return wire.Sealed{Status: wire.StatusPromised, Promise: promised.Promise}
+	case errors.Is(err, layout.ErrInvalid):
+		return wire.Sealed{Status: wire.StatusBadQuery}
+	}
+	s.log.Error("seal", "epoch", uint64(m.Epoch), "err", err)
+	return wire.Sealed{Status: wire.StatusIO}
 }
 
 // count adds the open epoch's tokens to those of the earlier ones.

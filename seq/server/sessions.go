@@ -138,6 +138,10 @@ func (s *Server) accept() {
 }
 
 func (s *Server) welcome(r rdma.Request) {
+	if k, ok := s.messages.Redeem(r.Private()); ok {
+		s.messages.Accept(r, k)
+		return
+	}
 	client, era, ok := s.sessions.redeem(r.Private(), time.Now())
 	if !ok {
 		s.metrics.rejected.Inc()

@@ -26,8 +26,11 @@ type benchFlags struct {
 	spin        time.Duration
 	dir         string
 	appenders   []int
+	rate        int // appends a second; 0: no measurement at a fixed rate
+	pauses      int // deaths of each kind; 0: no pauses
 	check       bool
 	only        string
+	alone       bool           // --rate is all that was asked for
 	match       *regexp.Regexp // of only
 }
 
@@ -40,7 +43,15 @@ of an append to 2 replicas in one loop, with nothing around them); Append with 2
 replicas, durability memory and flash; and perftest, where it is installed and the
 fabric is verbs. What is compared is open at the same time and nothing else is, and its
 rounds are interleaved; the table shows medians of the rounds. Then, for each durability,
-appends a second with several appenders at once.`,
+appends a second with several appenders at once; and for how long appends stand still
+while the cluster is reconfigured, or a member dies, and what a rebuild does to them.
+
+With --rate, appends begin at that rate, whether those before them ended or not, and
+each counts from the moment at which it was to begin: a server that stands still shows
+in the percentiles with all who waited. A histogram is drawn. --rate alone measures
+nothing else; --only adds to it.`,
+		Example: `  corfu bench --rate 2000 --duration 30s
+  corfu bench --only pause`,
 	}
 	f := cmd.Flags()
 	f.IntVar(&b.rounds, "rounds", 5, "rounds of each row")
@@ -50,8 +61,14 @@ appends a second with several appenders at once.`,
 	f.StringVar(&b.dir, "dir", "", "`directory` for the clusters (default: a temporary one)")
 	f.IntSliceVar(&b.appenders, "appenders", []int{1, 16, 64}, "appenders at once, one throughput figure for each")
 	f.StringVar(&b.only, "only", "", "measure only the rows whose name matches this regular `expression`")
+	f.IntVar(&b.rate, "rate", 0, "`appends` a second, for --duration, begun on time and not one after the other (0: none)")
+	f.IntVar(&b.pauses, "pauses", 2, "how often each member dies to measure the pause, and a fifth of the reconfigurations; 0: no pauses")
 	f.BoolVar(&b.check, "check", false, "exit with status 1 if a bar is not met")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
+		if b.rate > 0 && !cmd.Flags().Changed("only") {
+			b.only = "^Append"
+			b.alone = true
+		}
 		if err := b.validate(); err != nil {
 			return err
 		}
@@ -71,6 +88,12 @@ func (b *benchFlags) validate() (err error) {
 		return usagef("--ops %d: must be at least 10", b.ops)
 	case b.duration < 0:
 		return usagef("--duration %v: must not be negative", b.duration)
+	case b.rate < 0 || b.rate > 10_000_000:
+		return usagef("--rate %d: must be 0 to 10000000 appends a second", b.rate)
+	case b.rate > 0 && b.duration == 0:
+		return usagef("--rate needs a --duration above 0")
+	case b.pauses < 0:
+		return usagef("--pauses %d: must not be negative", b.pauses)
 	}
 	for _, n := range b.appenders {
 		if n < 1 {
@@ -98,6 +121,12 @@ func (a *app) bench(ctx context.Context, b benchFlags) (err error) {
 	rep := report{Provider: info.Provider, Device: info.Name, Reason: reason, Payload: benchPayload, Spin: b.spin.String()}
 	if err := a.runStages(ctx, dev, b, &rep); err != nil {
 		return err
+	}
+	if err := a.measurePauses(ctx, dev, b, &rep); err != nil {
+		return err
+	}
+	if rep.empty() {
+		return usagef("--only %q: no row matches", b.only)
 	}
 	rep.judge()
 	if err := a.printReport(&rep); err != nil {

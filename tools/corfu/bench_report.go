@@ -19,6 +19,9 @@ type report struct {
 	Latency    []latencyJSON    `json:"latency"`
 	Throughput []throughputJSON `json:"throughput"`
 	Ratios     []ratioJSON      `json:"ratios"`
+	Rates      []rateJSON       `json:"rates,omitempty"`
+	Pauses     []pauseJSON      `json:"pauses,omitempty"`
+	Rebuild    *rebuildCostJSON `json:"rebuild,omitempty"`
 
 	rows    []bench.Row
 	missing []string // perftest tools that are not installed
@@ -49,6 +52,8 @@ type ratioJSON struct {
 	Met     bool    `json:"met"`
 }
 
+func (r *report) empty() bool { return len(r.rows)+len(r.Rates)+len(r.Pauses) == 0 && r.Rebuild == nil }
+
 // judge turns rows into figures and ratios.
 func (r *report) judge() {
 	byName := map[string]bench.Row{}
@@ -77,6 +82,11 @@ func (r *report) verdict() error {
 			errs = append(errs, fmt.Errorf("%s is %.2f, above the bar of %.1f", x.Name, x.Ratio, x.Bar))
 		}
 	}
+	for _, p := range r.Pauses {
+		if !p.Met {
+			errs = append(errs, fmt.Errorf("%s: %.1f ms, above the bar of %.0f ms", p.Name, p.Median, p.Bar))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -84,18 +94,11 @@ func (a *app) printReport(r *report) error {
 	if a.json() {
 		return a.printJSON(r)
 	}
-	rows := [][]string{{"ONE OUTSTANDING", "P50", "P99", "P50 OF THE ROUNDS"}}
-	for _, l := range r.Latency {
-		rows = append(rows, []string{
-			l.Name, fmt.Sprintf("%.1f µs", l.P50), fmt.Sprintf("%.1f µs", l.P99), fmt.Sprintf("%.1f to %.1f µs", l.Lowest, l.Highest),
-		})
-	}
-	a.say("\n")
-	if err := a.printTable(rows); err != nil {
+	if err := a.printLatency(r); err != nil {
 		return err
 	}
 	if len(r.Ratios) > 0 {
-		rows = [][]string{{"RATIO OF P50S", "MEDIAN", "OF THE ROUNDS", "BAR", ""}}
+		rows := [][]string{{"RATIO OF P50S", "MEDIAN", "OF THE ROUNDS", "BAR", ""}}
 		for _, x := range r.Ratios {
 			met := "met"
 			if !x.Met {
@@ -109,7 +112,7 @@ func (a *app) printReport(r *report) error {
 		}
 	}
 	if len(r.Throughput) > 0 {
-		rows = [][]string{{"THROUGHPUT, 2 REPLICAS", "APPENDERS", "APPENDS/S", "MB/S"}}
+		rows := [][]string{{"THROUGHPUT, 2 REPLICAS", "APPENDERS", "APPENDS/S", "MB/S"}}
 		for _, t := range r.Throughput {
 			rows = append(rows, []string{t.Durability, fmt.Sprint(t.Appenders), fmt.Sprintf("%.0f", t.Appends), fmt.Sprintf("%.1f", t.MB)})
 		}
@@ -118,8 +121,26 @@ func (a *app) printReport(r *report) error {
 			return err
 		}
 	}
+	a.printRates(r.Rates)
+	if err := a.printPauses(r); err != nil {
+		return err
+	}
 	if len(r.missing) > 0 {
 		a.say("\nNot installed, so not measured: %s (package perftest).\n", strings.Join(r.missing, ", "))
 	}
 	return nil
+}
+
+func (a *app) printLatency(r *report) error {
+	if len(r.Latency) == 0 {
+		return nil
+	}
+	rows := [][]string{{"ONE OUTSTANDING", "P50", "P99", "P50 OF THE ROUNDS"}}
+	for _, l := range r.Latency {
+		rows = append(rows, []string{
+			l.Name, fmt.Sprintf("%.1f µs", l.P50), fmt.Sprintf("%.1f µs", l.P99), fmt.Sprintf("%.1f to %.1f µs", l.Lowest, l.Highest),
+		})
+	}
+	a.say("\n")
+	return a.printTable(rows)
 }

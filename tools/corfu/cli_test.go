@@ -191,6 +191,9 @@ func TestUsageErrors(t *testing.T) {
 		{`durability "ram"`, []string{"dev", "--durability", "ram"}},
 		{"must be at least 1", []string{"dev", "--chains", "0"}},
 		{"--ops 1: must be at least 10", []string{"bench", "--ops", "1"}},
+		{"--rate -1: must be 0 to", []string{"bench", "--rate", "-1"}},
+		{"--rate needs a --duration", []string{"bench", "--rate", "5", "--duration", "0"}},
+		{"--pauses -1: must not be", []string{"bench", "--pauses", "-1"}},
 		{"--size 0", []string{"demo", "--size", "0"}},
 	} {
 		c.fails(2, []string{u.word, "--help)"}, u.args...)

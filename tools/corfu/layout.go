@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,8 @@ import (
 
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
+	"corfu/rdma"
+	"corfu/rdma/fabric"
 )
 
 // layoutConfig is the configuration file of a layout server.
@@ -24,9 +27,18 @@ type layoutConfig struct {
 	Servers      []serverConfig  `yaml:"servers" flag:"server" doc:"all layout servers, this one included: {id: 1, control: host:port, raft: host:port} each. None: this is a single one"`
 	Election     time.Duration   `yaml:"election_timeout" flag:"election-timeout"`
 	Heal         healConfig      `yaml:",inline"`
+	Fabric       sealingConfig   `yaml:"fabric"`
+	NoFabric     bool            `yaml:"no_fabric" flag:"no-fabric"`
 	Bootstrap    bootstrapConfig `yaml:"bootstrap"`
 
 	given layoutFlags
+}
+
+// sealingConfig is the fabric section of a layout server, which seals members over it.
+type sealingConfig struct {
+	Provider string `yaml:"provider" flag:"provider" doc:"what carries the seals: auto (verbs if an RDMA device is usable, else tcp), verbs or tcp"`
+	Device   string `yaml:"device" flag:"device"`
+	Addr     string `yaml:"addr" flag:"fabric-addr"`
 }
 
 // layoutFlags are those that take the place of lists in the file.
@@ -92,7 +104,7 @@ func (g geometryConfig) geometry() layout.Geometry {
 }
 
 func (a *app) layoutCommand() *cobra.Command {
-	c := layoutConfig{ID: 1, Bootstrap: bootstrapConfig{Durability: layout.Flash.String(), Geometry: defaultGeometryConfig()}}
+	c := layoutConfig{ID: 1, Fabric: sealingConfig{Provider: fabric.Auto}, Bootstrap: bootstrapConfig{Durability: layout.Flash.String(), Geometry: defaultGeometryConfig()}}
 	g := &c.given
 	cmd := &cobra.Command{
 		Use: "layout", Short: "Run a layout server, or ask one", Args: cobra.NoArgs,
@@ -120,6 +132,8 @@ of which all but the larger half may fail. Each is started with the same list, i
 	f.IntVar(&c.Bootstrap.Geometry.PageSize, "page-size", c.Bootstrap.Geometry.PageSize, "`bytes` of a page")
 	f.IntVar(&c.Bootstrap.Geometry.Window, "window", c.Bootstrap.Geometry.Window, "`pages` of a unit in registered memory")
 	c.Heal.flags(f)
+	f.StringVar(&c.Fabric.Addr, "fabric-addr", "", "IP `address` of the fabric (default: the device's, or loopback with tcp)")
+	f.BoolVar(&c.NoFabric, "no-fabric", false, "seal members over TCP alone, not over the fabric as well")
 	f.StringArrayVar(&g.spares, "spare", nil, "a unit that joins a chain when that loses one, `id=host:port`; once for each")
 	f.StringArrayVar(&g.standbys, "standby", nil, "a sequencer that takes over when the first is lost, `id=host:port`; once for each")
 	f.StringVar(&g.sequencer, "seq", "", "the sequencer, `id=host:port`")
@@ -137,11 +151,19 @@ of which all but the larger half may fail. Each is started with the same list, i
 		if err != nil {
 			return err
 		}
+		log := a.logger(false).With("layout", c.ID)
+		dev, err := a.layoutFabric(&c, log)
+		if err != nil {
+			return err
+		}
+		if dev != nil {
+			defer dev.Close()
+		}
 		return a.serve(ctx, "corfu layout", c.daemonConfig, "", func(r *prometheus.Registry) (daemon, error) {
 			return layoutserver.Start(ctx, layoutserver.Config{
 				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
 				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
-				Insecure: c.Insecure, Registerer: r, Logger: a.logger(false),
+				Device: dev, Insecure: c.Insecure, Registerer: r, Logger: log,
 			})
 		})
 	})
@@ -175,6 +197,25 @@ func (h *healConfig) rate() (int64, error) {
 		return 0, usagef("rebuild rate %q: must be bytes a second, as in 64MiB", h.RebuildRate)
 	}
 	return rate, nil
+}
+
+// layoutFabric opens the device over which members are sealed, besides TCP. Without one the layout server serves as well: only a
+// device that was asked for by name must be there.
+func (a *app) layoutFabric(c *layoutConfig, log *slog.Logger) (rdma.Device, error) {
+	if c.NoFabric {
+		return nil, nil
+	}
+	dev, reason, err := a.openFabric(fabricConfig{Provider: c.Fabric.Provider, Device: c.Fabric.Device, Addr: c.Fabric.Addr})
+	var usage *usageError
+	switch {
+	case err == nil:
+		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
+		return dev, nil
+	case errors.As(err, &usage) || c.Fabric.Provider != fabric.Auto || c.Fabric.Device != "":
+		return nil, fmt.Errorf("%w (--no-fabric goes without)", err)
+	}
+	log.Warn("no fabric: members are sealed over TCP alone", "err", err)
+	return nil, nil
 }
 
 // takeServers takes what the flags say in place of the file, and the default control address where nothing says another.

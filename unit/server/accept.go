@@ -33,8 +33,8 @@ func (s *Server) accept() {
 			time.Sleep(10 * time.Millisecond) // whatever it is, it must not spin
 			continue
 		}
-		p, ok := s.redeem(req.Private())
-		if !ok {
+		take := s.welcome(req)
+		if take == nil {
 			s.m.rejected.Inc()
 			_ = req.Reject("unknown, used or old token")
 			continue
@@ -43,9 +43,20 @@ func (s *Server) accept() {
 		s.handshakes.Add(1)
 		go func() {
 			defer func() { <-slots; s.handshakes.Done() }()
-			s.connect(req, p)
+			take()
 		}()
 	}
+}
+
+// welcome gives what makes the connection that the request's token is for; nil: it is for none.
+func (s *Server) welcome(req rdma.Request) func() {
+	if p, ok := s.redeem(req.Private()); ok {
+		return func() { s.connect(req, p) }
+	}
+	if k, ok := s.messages.Redeem(req.Private()); ok {
+		return func() { s.messages.Accept(req, k) }
+	}
+	return nil
 }
 
 // redeem gives the session that a token opens a connection of. A token is good once.

@@ -97,6 +97,7 @@ func (s *Server) activate(n layout.Epoch) error {
 	if err := s.do(func(u *unit.Unit) { u.Activate(n) }); err != nil {
 		return err
 	}
+	s.tell(n)
 	s.m.activations.Inc()
 	s.cfg.Logger.Info("open", "epoch", n)
 	return nil

@@ -23,7 +23,13 @@ type reconciling struct {
 	have    []byte
 	next    layout.Address // entries come in order
 	entries int
+
+	kept   bool             // the window shows what flash has, but for what was placed
+	placed []layout.Address // pages that were written
 }
+
+// mostPlaced is up to how many pages are read one by one rather than the whole window.
+const mostPlaced = 512
 
 // reconcileBatch is how many pages are written at a time.
 const reconcileBatch = 128
@@ -40,7 +46,11 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 	if !wipe && meta.Layout != nil && meta.Layout.Geometry != l.Geometry {
 		return nil, fmt.Errorf("unit: the geometry changes and the unit keeps its entries: %w", unit.ErrBadEntry)
 	}
-	if err := s.do(func(u *unit.Unit) { u.Outdate() }); err != nil {
+	kept := false
+	if err := s.do(func(u *unit.Unit) {
+		kept = !wipe && !h.Adopts && u.View().TrimmedBelow >= trimmedBelow && u.Kept(l)
+		u.Outdate()
+	}); err != nil {
 		return nil, err
 	}
 	if wipe {
@@ -71,7 +81,7 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 		}
 	}
 	n := l.Geometry.PageSize
-	r := &reconciling{s: s, layout: l, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}
+	r := &reconciling{s: s, layout: l, kept: kept, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}
 	return r, nil
 }
 
@@ -168,6 +178,12 @@ func (r *reconciling) one(e unit.Entry) error {
 	if !put {
 		return nil
 	}
+	if e.State == wire.Trimmed || len(r.placed) == mostPlaced {
+		r.kept = false
+	}
+	if r.kept {
+		r.placed = append(r.placed, e.Address)
+	}
 	if e.State == wire.Trimmed {
 		a := e.Address
 		if err := r.s.do(func(u *unit.Unit) { u.NoteTrim(a, r.layout.Epoch) }); err != nil {
@@ -201,7 +217,7 @@ func (r *reconciling) end() error {
 	if err := r.write(); err != nil {
 		return err
 	}
-	if err := s.reload(); err != nil {
+	if err := r.show(); err != nil {
 		return err
 	}
 	var err error
@@ -210,6 +226,19 @@ func (r *reconciling) end() error {
 	}
 	s.cfg.Logger.Info("reconciled", "epoch", r.layout.Epoch, "entries", r.entries)
 	return nil
+}
+
+// show makes the window show what flash has now. Mostly little has changed, and clients wait. ctl is held.
+func (r *reconciling) show() error {
+	if r.kept {
+		var done bool
+		var err error
+		e := r.s.do(func(u *unit.Unit) { done, err = u.Keep(r.layout, r.placed, r.s.store.ReadPage) })
+		if e != nil || err != nil || done {
+			return firstError(e, err)
+		}
+	}
+	return r.s.reload()
 }
 
 // reload builds the window anew from flash and the meta file. ctl is held, nothing is registered, no session lives.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"corfu/internal/control"
+	"corfu/internal/messages"
 	"corfu/internal/mutant"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -32,6 +33,8 @@ type Server struct {
 	calls    *control.Observer
 	control  net.Listener
 	listener rdma.Listener
+	messages *messages.Server
+	known    atomic.Pointer[knownLayout] // what message connections are told
 
 	events     chan event
 	batches    chan *unit.Batch
@@ -60,8 +63,8 @@ type Server struct {
 	scrub     scrubber
 	scrubEnd  context.CancelFunc
 
-	ctl sync.RWMutex // held by seal, reconcile and activate; sessions are opened under the read lock
-	mem *memory      // nil until a geometry is known; changes only while no session lives, under ctl
+	ctl *ctlLock // held by seal, reconcile and activate; sessions are opened under the read lock
+	mem *memory  // nil until a geometry is known; changes only while no session lives, under ctl
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -86,6 +89,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		coldJobs: make(chan coldJob, coldDepth),
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}), helm: flash.NewHelm(),
 		acceptDone: make(chan struct{}),
+		ctl:        newCtlLock(),
 		sessions:   map[*session]struct{}{}, tokens: map[token]pending{},
 		scrub: scrubber{kick: make(chan struct{}, 1), done: make(chan struct{})},
 	}
@@ -134,6 +138,7 @@ func (s *Server) start() (err error) {
 	if s.listener, err = s.cfg.Device.Listen(s.cfg.Fabric); err != nil {
 		return err
 	}
+	s.messages = s.newMessages()
 	s.loopState.timer = time.NewTimer(s.cfg.ScanIdle)
 	s.hands.Add(2)
 	go s.hand(true)
@@ -148,7 +153,9 @@ func (s *Server) start() (err error) {
 		go s.coldReader(i)
 	}
 	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
-	pb.RegisterUnitServiceServer(control.Registrar(s.grpc, s.control), &service{s: s})
+	services := control.Registrar(s.grpc, s.control)
+	pb.RegisterUnitServiceServer(services, &service{s: s})
+	pb.RegisterMessageServiceServer(services, s.messages)
 	go func() { _ = s.grpc.Serve(s.control) }()
 	ctx, end := context.WithCancel(context.Background())
 	s.scrubEnd = end
@@ -234,6 +241,7 @@ const closeGrace = 2 * time.Second
 
 func (s *Server) close() error {
 	control.Stop(s.grpc, closeGrace)
+	s.messages.Close()
 	s.scrubEnd()
 	<-s.scrub.done
 	s.ctl.Lock()

@@ -1,0 +1,319 @@
+package messages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"corfu/internal/control"
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+	"corfu/rdma"
+	"corfu/rdma/fabric"
+)
+
+// openDevice opens verbs in the lab, which must not skip it, and tcp elsewhere.
+func openDevice(t *testing.T) rdma.Device {
+	t.Helper()
+	provider := fabric.TCP
+	if os.Getenv("CORFU_LAB") == "1" {
+		provider = fabric.Verbs
+	}
+	dev, _, err := fabric.Open(fabric.Options{Provider: provider})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dev.Close(); err != nil {
+			t.Error("device:", err)
+		}
+	})
+	return dev
+}
+
+// member is a Server behind both networks.
+type member struct {
+	*Server
+	dev  rdma.Device
+	conn interface {
+		pb.MessageServiceClient
+	}
+	dial func(k Kind) (*Conn, error)
+
+	mu      sync.Mutex
+	seals   []wire.Seal
+	answer  wire.Sealed
+	epoch   layout.Epoch
+	encoded []byte
+}
+
+func startMember(t *testing.T, life time.Duration) *member {
+	t.Helper()
+	m := &member{dev: openDevice(t)}
+	l, err := m.dev.Listen(":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := Handler{
+		Seal: func(q wire.Seal) wire.Sealed {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.seals = append(m.seals, q)
+			return m.answer
+		},
+		Layout: func() (layout.Epoch, []byte) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return m.epoch, m.encoded
+		},
+	}
+	m.Server = NewServer(h, m.dev, l.Addr(), life, slog.New(slog.DiscardHandler))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			r, err := l.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			if k, ok := m.Redeem(r.Private()); ok {
+				m.Accept(r, k)
+			} else {
+				_ = r.Reject("no such token")
+			}
+		}
+	}()
+	cl, err := control.Listen(control.FreePort, false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := control.Serve()
+	pb.RegisterMessageServiceServer(g, m.Server)
+	go func() { _ = g.Serve(cl) }()
+	cc, err := control.Dial(cl.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.conn = pb.NewMessageServiceClient(cc)
+	m.dial = func(k Kind) (*Conn, error) { return Open(testContext(t), cc, m.dev, k) }
+	t.Cleanup(func() {
+		_ = cc.Close()
+		g.Stop()
+		m.Close()
+		_ = l.Close()
+		<-done
+	})
+	return m
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (m *member) open(t *testing.T, k Kind) *Conn {
+	t.Helper()
+	c, err := m.dial(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// asked are the seals that came.
+func (m *member) asked() []wire.Seal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]wire.Seal(nil), m.seals...)
+}
+
+// knows makes the member know a layout of an epoch with many units, so that it takes many parts.
+func (m *member) knows(e layout.Epoch, units int) *layout.Layout {
+	l := &layout.Layout{Log: layout.LogID{1}, Epoch: e, Geometry: layout.DefaultGeometry(), Sequencer: layout.Sequencer{ID: 1, Control: "192.0.2.1:7771"}}
+	var s layout.Segment
+	for i := range units {
+		id := layout.UnitID(i + 1)
+		l.Units = append(l.Units, layout.Unit{ID: id, Control: fmt.Sprintf("192.0.2.%d:7781", i+2)})
+		s.Chains = append(s.Chains, layout.Chain{Units: []layout.UnitID{id}})
+	}
+	l.Segments = []layout.Segment{s}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch, m.encoded = e, layout.Encode(l)
+	return l
+}
+
+func TestSealAndItsAnswer(t *testing.T) {
+	m := startMember(t, time.Minute)
+	c := m.open(t, Sealer)
+	for i, want := range []wire.Sealed{
+		{Intact: 6, Watermark: 1 << 40, End: 1<<40 + 3, TrimmedBelow: 9},
+		{Status: wire.StatusPromised, Promise: 77},
+	} {
+		m.mu.Lock()
+		m.answer = want
+		m.mu.Unlock()
+		got, err := c.Seal(testContext(t), layout.LogID{7: 1}, layout.Epoch(8+i), 6)
+		got.Request = 0
+		if err != nil || got != want {
+			t.Errorf("answered %+v, %v; want %+v", got, err, want)
+		}
+	}
+	want := []wire.Seal{{Request: 1, Log: layout.LogID{7: 1}, Epoch: 8, Base: 6}, {Request: 2, Log: layout.LogID{7: 1}, Epoch: 9, Base: 6}}
+	if got := m.asked(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the member was asked %+v, not %+v", got, want)
+	}
+}
+
+func TestLayoutOfManyPartsAndOnlyNewerOnes(t *testing.T) {
+	m := startMember(t, time.Minute)
+	c := m.open(t, Reader)
+	ctx := testContext(t)
+	if l, err := c.Layout(ctx, 0); l != nil || err != nil {
+		t.Errorf("a member that knows nothing: %+v, %v", l, err)
+	}
+	for _, units := range []int{1, 2, 60} {
+		want := m.knows(layout.Epoch(5+units), units)
+		if got, err := c.Layout(ctx, want.Epoch-1); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%d units: %+v, %v; want %+v", units, got, err, want)
+		}
+		if l, err := c.Layout(ctx, want.Epoch); l != nil || err != nil {
+			t.Errorf("no newer one: %+v, %v", l, err)
+		}
+	}
+}
+
+// TestLayoutThatChangesBetweenParts: parts of two layouts are never joined.
+func TestLayoutThatChangesBetweenParts(t *testing.T) {
+	m := startMember(t, time.Minute)
+	c := m.open(t, Reader)
+	ctx, stop := context.WithCancel(testContext(t))
+	var changing sync.WaitGroup
+	defer changing.Wait()
+	defer stop()
+	changing.Go(func() {
+		for e := layout.Epoch(2); ctx.Err() == nil; e++ {
+			m.knows(e, 20+int(e%7))
+			time.Sleep(200 * time.Microsecond)
+		}
+	})
+	known := layout.Epoch(0)
+	for known < 50 {
+		l, err := c.Layout(ctx, known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l == nil {
+			continue
+		}
+		if l.Epoch <= known || len(l.Units) != 20+int(l.Epoch%7) {
+			t.Fatalf("epoch %d after %d, %d units", l.Epoch, known, len(l.Units))
+		}
+		known = l.Epoch
+	}
+}
+
+// TestOnlySealersSeal: the control plane decided who is one when it gave the token away (rule R14: nobody else takes a promise).
+func TestOnlySealersSeal(t *testing.T) {
+	m := startMember(t, time.Minute)
+	c := m.open(t, Reader)
+	if _, err := c.Seal(testContext(t), layout.LogID{1}, 9, 8); !errors.Is(err, rdma.ErrBroken) {
+		t.Errorf("a reader's seal: %v", err)
+	}
+	if got := m.asked(); len(got) != 0 {
+		t.Errorf("it was obeyed: %+v", got)
+	}
+	if c.Alive() {
+		t.Error("its connection stands still")
+	}
+	want := m.knows(3, 1)
+	if l, err := m.open(t, Sealer).Layout(testContext(t), 0); err != nil || !reflect.DeepEqual(l, want) {
+		t.Errorf("a sealer asks for a layout: %+v, %v", l, err)
+	}
+}
+
+func TestTokensAreGoodOnceAndForAWhile(t *testing.T) {
+	m := startMember(t, 50*time.Millisecond)
+	ctx := testContext(t)
+	a, err := m.conn.OpenSealer(ctx, &pb.OpenMessagesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := m.Redeem(a.Token[:8]); ok {
+		t.Error("half a token was taken")
+	}
+	if k, ok := m.Redeem(a.Token); !ok || k != Sealer {
+		t.Errorf("a fresh token: %v, %v", k, ok)
+	}
+	if _, ok := m.Redeem(a.Token); ok {
+		t.Error("a token was good twice")
+	}
+	if a, err = m.conn.OpenReader(ctx, &pb.OpenMessagesRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(60 * time.Millisecond)
+	if _, ok := m.Redeem(a.Token); ok {
+		t.Error("an old token was taken")
+	}
+	if n := m.Count(Reader); n != 0 {
+		t.Errorf("%d readers are counted", n)
+	}
+	var rejected *rdma.RejectError
+	if c, err := m.dev.Dial(ctx, a.Fabric, a.Token, askerConn); !errors.As(err, &rejected) {
+		t.Errorf("dialled with an old token: %v, %v", c, err)
+	}
+}
+
+// TestReadersDoNotKeepSealersOut: limits are apart, and what is given back can be taken again.
+func TestReadersDoNotKeepSealersOut(t *testing.T) {
+	m := startMember(t, time.Hour)
+	ctx := testContext(t)
+	var last *pb.MessageConnection
+	for i := range maxReaders {
+		var err error
+		if last, err = m.OpenReader(ctx, nil); err != nil {
+			t.Fatalf("reader %d: %v", i, err)
+		}
+	}
+	if _, err := m.OpenReader(ctx, nil); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one too many: %v", err)
+	}
+	m.open(t, Sealer)
+	conn, err := m.dev.Dial(ctx, last.Fabric, last.Token, askerConn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for m.Count(Reader) == maxReaders && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	m.open(t, Reader)
+}
+
+func TestAskerLearnsThatTheMemberIsGone(t *testing.T) {
+	m := startMember(t, time.Minute)
+	c := m.open(t, Reader)
+	m.Close()
+	if _, err := c.Layout(testContext(t), 0); err == nil || strings.Contains(err.Error(), "deadline") {
+		t.Errorf("asked after the end: %v", err)
+	}
+	if _, err := m.OpenReader(testContext(t), nil); err == nil {
+		t.Error("a closed server gave a token away")
+	}
+}

@@ -1,0 +1,279 @@
+package messages
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+	"corfu/rdma"
+)
+
+// How many connections and unused tokens there may be of each kind. Apart: clients must not keep the layout leader out.
+const (
+	maxReaders = 4096
+	maxSealers = 64
+)
+
+// Handler is the member behind a Server. Its methods may be called by several goroutines at once.
+type Handler struct {
+	// Seal does what a seal over the control plane does, and gives the answer but for its request.
+	Seal func(wire.Seal) wire.Sealed
+
+	// Layout is the newest layout that is known to be ACTIVE, as layout.Encode gives it; epoch 0: none. Nil: readers are not let in.
+	Layout func() (layout.Epoch, []byte)
+}
+
+// Server is a member's end of all message connections.
+type Server struct {
+	pb.UnimplementedMessageServiceServer
+	handler  Handler
+	fabric   string
+	provider string
+	life     time.Duration
+	log      *slog.Logger
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	serves sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	tokens map[token]ticket
+	inUse  [kinds]int // connections, and tokens that are not used yet
+	conns  map[rdma.Conn]struct{}
+}
+
+// Kind is what a connection is for.
+type Kind int
+
+// The kinds.
+const (
+	Reader Kind = iota // asks for layouts
+	Sealer             // seals, and asks for layouts
+	kinds
+)
+
+type token [16]byte
+
+type ticket struct {
+	kind    Kind
+	expires time.Time
+}
+
+// NewServer makes the end of a member that is dialled at fabric. life is how long a token is good for.
+func NewServer(h Handler, dev rdma.Device, fabric string, life time.Duration, log *slog.Logger) *Server {
+	s := &Server{handler: h, fabric: fabric, provider: dev.Info().Provider, life: life, log: log, tokens: map[token]ticket{}, conns: map[rdma.Conn]struct{}{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// OpenReader implements pb.MessageServiceServer.
+func (s *Server) OpenReader(context.Context, *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
+	if s.handler.Layout == nil {
+		return nil, status.Error(codes.Unimplemented, "this member knows no layout: ask a unit")
+	}
+	return s.issue(Reader, maxReaders)
+}
+
+// OpenSealer implements pb.MessageServiceServer.
+func (s *Server) OpenSealer(context.Context, *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
+	return s.issue(Sealer, maxSealers)
+}
+
+func (s *Server) issue(k Kind, limit int) (*pb.MessageConnection, error) {
+	var t token
+	_, _ = rand.Read(t[:]) // never fails
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for old, x := range s.tokens {
+		if now.After(x.expires) {
+			delete(s.tokens, old)
+			s.inUse[x.kind]--
+		}
+	}
+	if s.closed || s.inUse[k] >= limit {
+		return nil, status.Errorf(codes.ResourceExhausted, "all %d message connections are in use", limit)
+	}
+	s.inUse[k]++
+	s.tokens[t] = ticket{k, now.Add(s.life)}
+	return &pb.MessageConnection{Fabric: s.fabric, Provider: s.provider, Token: t[:]}, nil
+}
+
+// Redeem takes the token of a connection request: it is good once. Not ok: it is none of this server's.
+func (s *Server) Redeem(private []byte) (k Kind, ok bool) {
+	var t token
+	if len(private) < len(t) {
+		return 0, false
+	}
+	copy(t[:], private)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, ok := s.tokens[t]
+	if !ok {
+		return 0, false
+	}
+	delete(s.tokens, t)
+	if time.Now().After(x.expires) {
+		s.inUse[x.kind]--
+		return 0, false
+	}
+	return x.kind, true
+}
+
+// serverConn: a reader has one GetLayout outstanding, a sealer a seal or two.
+var serverConn = rdma.ConnOptions{SendDepth: 4 * wire.PartsAtOnce, RecvDepth: 16, MaxMessage: rdma.MaxInline, Spin: -1}
+
+const (
+	handshake = 10 * time.Second
+	patience  = 5 * time.Second // for the peer to take an answer
+)
+
+// Accept makes the connection that a token was redeemed for, and serves it in the background.
+func (s *Server) Accept(req rdma.Request, k Kind) {
+	ctx, cancel := context.WithTimeout(s.ctx, handshake)
+	defer cancel()
+	conn, err := req.Accept(ctx, serverConn)
+	if err != nil {
+		s.log.Debug("message connection failed", "peer", req.RemoteAddr(), "error", err)
+	}
+	s.mu.Lock()
+	if err != nil || s.closed {
+		s.inUse[k]--
+		s.mu.Unlock()
+		if err == nil {
+			_ = conn.Close()
+		}
+		return
+	}
+	s.conns[conn] = struct{}{}
+	s.serves.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.serves.Done()
+		s.serve(conn, k)
+		_ = conn.Close()
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.inUse[k]--
+		s.mu.Unlock()
+	}()
+}
+
+// serve answers until the connection breaks, or something comes that this kind of peer may not say.
+func (s *Server) serve(conn rdma.Conn, k Kind) {
+	var d wire.Decoder
+	var got []wire.Message
+	for {
+		got = got[:0]
+		var bad error
+		err := conn.Receive(func(b []byte) {
+			m, err := d.Decode(b)
+			switch m.(type) {
+			case wire.GetLayout:
+				got = append(got, m)
+			case wire.Seal:
+				if k == Sealer {
+					got = append(got, m)
+					break
+				}
+				bad = wire.ErrBadMessage
+			default:
+				if bad = err; bad == nil {
+					bad = wire.ErrBadMessage
+				}
+			}
+		})
+		if err != nil {
+			return
+		}
+		for _, m := range got {
+			if err := s.answer(conn, m); err != nil {
+				s.log.Debug("message connection ended", "peer", conn.RemoteAddr(), "error", err)
+				return
+			}
+		}
+		if bad != nil {
+			s.log.Warn("a peer sent what it may not: its message connection ends", "peer", conn.RemoteAddr(), "error", bad)
+			return
+		}
+	}
+}
+
+func (s *Server) answer(conn rdma.Conn, m wire.Message) error {
+	b := rdma.NewBatch(wire.PartsAtOnce)
+	var buf [rdma.MaxInline]byte
+	switch m := m.(type) {
+	case wire.Seal:
+		a := s.handler.Seal(m)
+		a.Request = m.Request
+		b.SendInline(a.Append(buf[:0]))
+	case wire.GetLayout:
+		var epoch layout.Epoch
+		var encoded []byte
+		if s.handler.Layout != nil {
+			epoch, encoded = s.handler.Layout()
+		}
+		for _, p := range parts(m, epoch, encoded) {
+			b.SendInline(p.Append(buf[:0]))
+		}
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	return conn.Do(ctx, b)
+}
+
+// parts answers m by what is known: the layout of an epoch, encoded.
+func parts(m wire.GetLayout, epoch layout.Epoch, encoded []byte) []wire.LayoutPart {
+	p := wire.LayoutPart{Request: m.Request, Epoch: epoch}
+	switch {
+	case epoch <= m.Known:
+		p.Status = wire.StatusNotNewer
+		return []wire.LayoutPart{p}
+	case int64(m.Offset) >= int64(len(encoded)):
+		p.Status = wire.StatusBadQuery // or a newer layout, and shorter: the asker begins anew
+		return []wire.LayoutPart{p}
+	}
+	var list []wire.LayoutPart
+	p.Total = uint32(len(encoded))
+	for off := int(m.Offset); off < len(encoded) && len(list) < wire.PartsAtOnce; off += wire.PartBytes {
+		p.Offset, p.Data = uint32(off), [wire.PartBytes]byte{}
+		p.N = uint8(copy(p.Data[:], encoded[off:]))
+		list = append(list, p)
+	}
+	return list
+}
+
+// Count is how many connections of a kind there are, unused tokens included.
+func (s *Server) Count(k Kind) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inUse[k]
+}
+
+// Close ends all connections and waits for what they are at. Idempotent; a nil Server is closed.
+func (s *Server) Close() {
+	if s == nil {
+		return
+	}
+	s.cancel()
+	s.mu.Lock()
+	s.closed = true
+	list := make([]rdma.Conn, 0, len(s.conns))
+	for c := range s.conns {
+		list = append(list, c)
+	}
+	s.mu.Unlock()
+	for _, c := range list {
+		_ = c.Close()
+	}
+	s.serves.Wait()
+}
