@@ -18,6 +18,7 @@ type unitConfig struct {
 	ID           uint32 `yaml:"id"`
 	Store        string `yaml:"store"`
 	Capacity     string `yaml:"capacity"`
+	SegmentPages int    `yaml:"segment_pages"`
 	ScrubRate    string `yaml:"scrub_rate"`
 	ScrubEvery   string `yaml:"scrub_every"`
 	daemonConfig `yaml:",inline"`
@@ -48,6 +49,7 @@ otherwise.`,
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its store keeps it for ever")
 	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
+	cmd.Flags().IntVar(&c.SegmentPages, "segment-pages", 0, "`pages` of one segment of a new store, 16 to 1048576: what it takes from the disk at a time (default 16384)")
 	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
 	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
@@ -63,6 +65,8 @@ otherwise.`,
 			return err
 		}
 		switch {
+		case c.SegmentPages != 0 && (c.SegmentPages < 16 || c.SegmentPages > 1<<20):
+			return usagef("segment pages %d: must be 16 to %d", c.SegmentPages, 1<<20)
 		case c.ID == 0:
 			return usagef("unit needs --id, a number from 1")
 		case c.Store == "" && c.Dir == "":
@@ -82,7 +86,7 @@ otherwise.`,
 		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Flash: flash.Options{Capacity: capacity, Format: format}, ScrubRate: rate, ScrubEvery: every,
+				Flash: flash.Options{Capacity: capacity, Format: format, SegmentPages: c.SegmentPages}, ScrubRate: rate, ScrubEvery: every,
 				Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
