@@ -11,9 +11,11 @@ CMD ?=
 N ?= 20
 # 1: `make model` searches the large configurations, too.
 FULL ?=
-# The first seed of `make sim`, and how many.
+# The first seed of `make sim`, and how many. `make chaos` draws one of its own if none is given.
 SEED ?= 1
 RUNS ?= 2000
+# How long `make chaos` does things to the cluster.
+MINUTES ?= 5
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # As named in the heads of the generated files.
@@ -25,7 +27,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch
+.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch chaos test-chaos
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -36,7 +38,7 @@ build: go-present ## build bin/corfu
 demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
 	bin/corfu demo
 
-test: deps vet lint test-unit test-web test-watch test-sim model test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, alerts and dashboards, simulation, models, tests over verbs in the lab, two power cuts
+test: deps vet lint test-unit test-web test-watch test-sim test-chaos model test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, alerts and dashboards, simulation, chaos on processes, models, tests over verbs in the lab, two power cuts
 
 test-unit: go-present ## tests with the race detector, without the lab
 	$(GO) test -race ./...
@@ -55,7 +57,8 @@ sim: go-present ## RUNS=2000 simulated clusters with faults from SEED=1 on; SEED
 test-sim: sim ## what CI simulates: 2000 seeds, and every broken rule is found
 	$(GO) test ./internal/sim -count=1 -timeout 10m -tags mutants -run '^TestFinds|^TestR12'
 
-test-lab: go-present ## the tests over verbs, on Soft-RoCE in the lab
+# The lab sees the program as it is built here.
+test-lab: build ## the tests over verbs, on Soft-RoCE in the lab
 	deploy/lab/test.sh
 
 powercut: go-present ## cut the lab's power N=20 times under load over verbs; nothing acknowledged may be lost
@@ -64,6 +67,15 @@ powercut: go-present ## cut the lab's power N=20 times under load over verbs; no
 
 test-powercut: N = 2
 test-powercut: powercut
+
+chaos: build ## MINUTES=5 of kill -9, partitions, full disks under load on a cluster of processes; SEED=n draws the same faults again
+	CGO_ENABLED=1 $(GO) build -o bin/chaos ./tools/chaos
+	bin/chaos -minutes $(MINUTES) $(if $(filter command environment,$(firstword $(origin SEED))),-seed $(SEED))
+
+# A quarter of a minute of faults: what CI does.
+test-chaos: build
+	CGO_ENABLED=1 $(GO) build -o bin/chaos ./tools/chaos
+	bin/chaos -seconds 20
 
 model: ## check the Promela models of docs/model, and that every rule is needed; FULL=1: the long ones, too
 	deploy/apt-missing spin gcc libc6-dev

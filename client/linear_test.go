@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -13,93 +12,30 @@ import (
 	"testing"
 	"time"
 
-	"github.com/anishathalye/porcupine"
-
 	"corfu/client"
 	"corfu/internal/devcluster"
+	"corfu/internal/history"
 	"corfu/layout"
 )
 
-// What a call at one position did. The position is a register that is written once.
-type call struct {
-	p    layout.Position
-	kind string // append, maybe (outcome unknown), fill, read
-	arg  string // payload appended
-}
-
-// What came back of a read: a payload, or one of these.
-const (
-	isJunk      = "\x00junk"
-	isUnwritten = "\x00unwritten"
-)
-
-// register is the model: "" is empty. Readers and fillers make an empty register junk; nothing else ever changes it.
-var register = porcupine.Model{
-	Partition: func(h []porcupine.Operation) [][]porcupine.Operation {
-		byPosition := map[layout.Position][]porcupine.Operation{}
-		for _, op := range h {
-			p := op.Input.(call).p
-			byPosition[p] = append(byPosition[p], op)
-		}
-		var parts [][]porcupine.Operation
-		for _, ops := range byPosition {
-			parts = append(parts, ops)
-		}
-		return parts
-	},
-	Init: func() any { return "" },
-	Step: func(state, input, output any) (bool, any) {
-		s, in := state.(string), input.(call)
-		switch in.kind {
-		case "append":
-			return s == "", in.arg
-		case "maybe": // may take effect at any time after the call, or never: at the end of time it does no harm
-			if s == "" {
-				return true, in.arg
-			}
-			return true, s
-		case "fill":
-			if s == "" {
-				return true, isJunk
-			}
-			return true, s
-		}
-		switch out := output.(string); {
-		case out == isUnwritten:
-			return s == "", s
-		case out == isJunk && s == "":
-			return true, isJunk
-		default:
-			return s == out, s
-		}
-	},
-	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v → %q", input, output) },
-}
-
-// history records calls of concurrent clients.
-type history struct {
+// recorder notes the calls of concurrent clients: each position is a register that is written once.
+type recorder struct {
 	start time.Time
 	ids   atomic.Int64
 	acked atomic.Int64 // appends
 	mu    sync.Mutex
-	ops   []porcupine.Operation
-	tails []tailOp
-}
-
-type tailOp struct {
-	called int64
-	tail   layout.Position
+	known history.History
 }
 
 // room bounds the history: what porcupine checks must fit into memory and time.
-func (h *history) room() bool {
+func (h *recorder) room() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.ops) < 12000
+	return len(h.known.Ops) < 12000
 }
 
 // await returns once n more appends are acknowledged.
-func (h *history) await(ctx context.Context, t *testing.T, n int64) {
+func (h *recorder) await(ctx context.Context, t *testing.T, n int64) {
 	for want := h.acked.Load() + n; h.acked.Load() < want; time.Sleep(time.Millisecond) {
 		if ctx.Err() != nil || t.Failed() || !h.room() {
 			t.Errorf("%d appends acknowledged, not %d", h.acked.Load(), want)
@@ -108,12 +44,12 @@ func (h *history) await(ctx context.Context, t *testing.T, n int64) {
 	}
 }
 
-func (h *history) now() int64 { return int64(time.Since(h.start)) }
+func (h *recorder) now() int64 { return int64(time.Since(h.start)) }
 
-func (h *history) add(id int, in call, out string, called, returned int64) {
+func (h *recorder) add(op history.Op) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ops = append(h.ops, porcupine.Operation{ClientId: id, Input: in, Output: out, Call: called, Return: returned})
+	h.known.Ops = append(h.known.Ops, op)
 }
 
 // padded makes the tag of a payload as long as it should be.
@@ -121,16 +57,15 @@ func padded(tag string, size int) []byte {
 	return append([]byte(tag), strings.Repeat("+", max(0, size-len(tag)))...)
 }
 
-// inside is what is read at p, one of the later positions of the entry at first.
-func inside(p, first layout.Position) string { return fmt.Sprintf("\x00%d inside %d", p, first) }
-
 // append appends a payload that nobody else does, and records what became of it at each of its positions.
-func (h *history) append(ctx context.Context, t *testing.T, l *client.Log, id, n, size int) {
+func (h *recorder) append(ctx context.Context, t *testing.T, l *client.Log, id, n, size int) {
 	tag := fmt.Sprintf("%d.%d/%d", id, n, size)
-	add := func(kind string, first layout.Position, called, returned int64) {
-		h.add(id, call{first, kind, tag}, "", called, returned)
-		for p := first + 1; p < first+layout.Position(pages(size)); p++ {
-			h.add(id, call{p, kind, inside(p, first)}, "", called, returned)
+	add := func(kind history.Kind, first layout.Position, called, returned int64) {
+		op := history.Op{Client: id, Kind: kind, Position: first, Payload: tag, Called: called, Returned: returned}
+		h.add(op)
+		for op.Position++; op.Position < first+layout.Position(pages(size)); op.Position++ {
+			op.Payload = history.Inside(first)
+			h.add(op)
 		}
 	}
 	called := h.now()
@@ -138,16 +73,16 @@ func (h *history) append(ctx context.Context, t *testing.T, l *client.Log, id, n
 	var unknown *client.UnknownError
 	switch {
 	case err == nil:
-		add("append", p, called, h.now())
+		add(history.Append, p, called, h.now())
 		h.acked.Add(1)
 	case errors.As(err, &unknown):
-		add("maybe", unknown.Position, called, math.MaxInt64)
+		add(history.Maybe, unknown.Position, called, history.Never)
 	default:
 		t.Errorf("append: %v", err)
 	}
 }
 
-func (h *history) read(ctx context.Context, t *testing.T, l *client.Log, id int, p layout.Position) {
+func (h *recorder) read(ctx context.Context, t *testing.T, l *client.Log, id int, p layout.Position) {
 	called := h.now()
 	got, err := l.Read(ctx, p)
 	out := strings.TrimRight(string(got), "+")
@@ -158,29 +93,29 @@ func (h *history) read(ctx context.Context, t *testing.T, l *client.Log, id int,
 			t.Errorf("read %d: %q in %d bytes", p, out, len(got))
 		}
 	case errors.As(err, &part):
-		out = inside(p, part.First)
+		out = history.Inside(part.First)
 	case errors.Is(err, client.ErrJunk):
-		out = isJunk
+		out = history.Junk
 	case errors.Is(err, client.ErrUnwritten):
-		out = isUnwritten
+		out = history.Unwritten
 	default:
 		t.Errorf("read %d: %v", p, err)
 		return
 	}
-	h.add(id, call{p: p, kind: "read"}, out, called, h.now())
+	h.add(history.Op{Client: id, Kind: history.Read, Position: p, Out: out, Called: called, Returned: h.now()})
 }
 
-func (h *history) fill(ctx context.Context, t *testing.T, l *client.Log, id int, p layout.Position) {
+func (h *recorder) fill(ctx context.Context, t *testing.T, l *client.Log, id int, p layout.Position) {
 	called := h.now()
 	switch err := l.Fill(ctx, p); {
 	case err == nil:
-		h.add(id, call{p: p, kind: "fill"}, "", called, h.now())
+		h.add(history.Op{Client: id, Kind: history.Fill, Position: p, Called: called, Returned: h.now()})
 	case !errors.Is(err, client.ErrUnwritten):
 		t.Errorf("fill %d: %v", p, err)
 	}
 }
 
-func (h *history) tail(ctx context.Context, t *testing.T, l *client.Log) layout.Position {
+func (h *recorder) tail(ctx context.Context, t *testing.T, l *client.Log) layout.Position {
 	called := h.now()
 	p, err := l.Tail(ctx)
 	if err != nil {
@@ -189,7 +124,7 @@ func (h *history) tail(ctx context.Context, t *testing.T, l *client.Log) layout.
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tails = append(h.tails, tailOp{called, p})
+	h.known.Tails = append(h.known.Tails, history.Tail{Called: called, Tail: p})
 	return p
 }
 
@@ -203,7 +138,7 @@ func TestLinearizable(t *testing.T) {
 		if os.Getenv("CORFU_LAB") == "1" {
 			impatient, patient, appends = 30*time.Millisecond, 300*time.Millisecond, 20
 		}
-		h := &history{start: time.Now()}
+		h := &recorder{start: time.Now()}
 		ctx := within(t)
 		logs := []*client.Log{
 			c.open(client.Options{HoleTimeout: impatient}),
@@ -254,7 +189,7 @@ func TestLinearizable(t *testing.T) {
 }
 
 // readAll ends the history with what everybody will find from now on.
-func (h *history) readAll(ctx context.Context, t *testing.T, l *client.Log) {
+func (h *recorder) readAll(ctx context.Context, t *testing.T, l *client.Log) {
 	tail := h.tail(ctx, t, l)
 	id := int(h.ids.Add(1)) - 1
 	for p := range tail {
@@ -262,51 +197,17 @@ func (h *history) readAll(ctx context.Context, t *testing.T, l *client.Log) {
 	}
 }
 
-func (h *history) check(t *testing.T) {
-	h.checkPayloads(t)
-	h.checkTails(t)
+func (h *recorder) check(t *testing.T) {
 	counts := map[string]int{}
-	for _, op := range h.ops {
-		in := op.Input.(call)
-		if in.kind == "read" && (op.Output == isJunk || op.Output == isUnwritten) {
-			in.kind += " " + op.Output.(string)[1:]
-		} else if in.kind == "read" && strings.Contains(op.Output.(string), " inside ") {
-			in.kind += " inside"
+	for _, op := range h.known.Ops {
+		kind := string(op.Kind)
+		if strings.HasPrefix(op.Out, "\x00") {
+			kind += " " + strings.Fields(op.Out[1:])[0]
 		}
-		counts[in.kind]++
+		counts[kind]++
 	}
-	t.Logf("history: %v, %d tails", counts, len(h.tails))
-	if r := porcupine.CheckOperationsTimeout(register, h.ops, time.Minute); r != porcupine.Ok {
-		t.Errorf("not linearizable: %v", r)
-	}
-}
-
-// checkPayloads: a payload is at one position at most, and an acknowledged one at its own: an attempt that was lost never appears.
-func (h *history) checkPayloads(t *testing.T) {
-	where := map[string]layout.Position{}
-	for _, op := range h.ops {
-		if in := op.Input.(call); in.kind == "append" || in.kind == "maybe" {
-			where[in.arg] = in.p
-		}
-	}
-	for _, op := range h.ops {
-		in, out := op.Input.(call), op.Output.(string)
-		if in.kind != "read" || out == isJunk || out == isUnwritten {
-			continue
-		}
-		if p, known := where[out]; !known || p != in.p {
-			t.Errorf("payload %q read at %d, appended at %d (known: %v)", out, in.p, p, known)
-		}
-	}
-}
-
-// checkTails: a tail lies above everything that was acknowledged before it was asked for.
-func (h *history) checkTails(t *testing.T) {
-	for _, tail := range h.tails {
-		for _, op := range h.ops {
-			if in := op.Input.(call); in.kind == "append" && op.Return < tail.called && in.p >= tail.tail {
-				t.Errorf("tail %d, although %d had been acknowledged", tail.tail, in.p)
-			}
-		}
+	t.Logf("history: %v, %d tails", counts, len(h.known.Tails))
+	if err := h.known.Check(); err != nil {
+		t.Error(err)
 	}
 }

@@ -24,6 +24,12 @@ func (l *Layout) clone() *Layout {
 	return &n
 }
 
+// Addresses are those that stripe j of segment i uses at each unit of its chain: from … to−1.
+func (l *Layout) Addresses(i, j int) (from, to Address) {
+	from = l.Segments[i].Chains[j].Base
+	return from, max(from, l.limit(i, j))
+}
+
 // limit is the first address behind the addresses that stripe j of segment i uses, or 1 + MaxAddress in the last segment.
 func (l *Layout) limit(i, j int) Address {
 	s := l.Segments[i]

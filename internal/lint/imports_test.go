@@ -69,6 +69,9 @@ var mayImport = []struct {
 	// Clients reach units and sequencers by the fabric and the control plane alone.
 	{"client", []string{"layout", "internal/wire/...", "internal/control", "internal/messages", "internal/mutant", "rdma", "rdma/fabric"}},
 
+	// The judge of what clients were told knows positions, and no cluster.
+	{"internal/history", []string{"layout"}},
+
 	{"internal/lint", nil},
 	{"internal/sim", []string{"layout/...", "seq/...", "unit/...", "client/...", "rdma/...", "internal/..."}},
 	{"internal/devcluster", []string{"layout/...", "seq/...", "unit/...", "client/...", "rdma/...", "internal/..."}},

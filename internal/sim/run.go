@@ -107,7 +107,7 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	res.Took = time.Since(began)
 	time.Sleep(time.Minute) // what is still on its way ends
 	if err == nil {
-		err = x.c.compare(x.h.halfTrimmed())
+		err = x.c.compare(x.h.known.HalfTrimmed())
 	}
 	res.Err = errors.Join(err, x.err, x.h.check(), x.c.alarms())
 	return res

@@ -18,7 +18,7 @@ func TestSeeds(t *testing.T) {
 		}
 		res := execute(t, NewPlan(*seedFlag+uint64(i)))
 		simulated += res.Took
-		ops += len(res.History.ops)
+		ops += len(res.History.known.Ops)
 		if *traceFlag || res.Err != nil {
 			t.Log(res)
 		}

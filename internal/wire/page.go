@@ -93,6 +93,10 @@ func SealPage(page []byte, h Header) int {
 	return len(b)
 }
 
+// PageSum is the CRC-32C in a page's header. Of two pages that verify, those with equal sums hold the same bytes, as far as 32 bits
+// can tell. page has at least HeaderSize bytes.
+func PageSum(page []byte) uint32 { return binary.LittleEndian.Uint32(page[8:]) }
+
 // PageLength tells from a page's header alone how many bytes of the page matter, or 0 if the
 // header cannot be one. It does not verify the page.
 func PageLength(page []byte) int {

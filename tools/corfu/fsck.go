@@ -37,15 +37,37 @@ type summaryJSON struct {
 
 func (a *app) fsckCommand() *cobra.Command {
 	var repair bool
+	var rate string
 	cmd := &cobra.Command{
-		Use: "fsck STORE", Short: "Check the store of a unit that is not running", Args: cobra.ExactArgs(1),
+		Use: "fsck STORE | fsck --cluster [SERVERS]", Short: "Check the store of a unit that is not running, or compare all replicas of a cluster that is",
+		Args: cobra.MaximumNArgs(1),
 		Long: `Read the whole store, directory or device, of a storage unit that is not running, and print every problem
 with its address and position: pages that do not verify, pages that are missing below
 what the unit had noted as durable, files that do not belong there. It changes nothing.
-Exit status 1 if there is a problem. What is damaged here another replica of the chain may have.`,
+Exit status 1 if there is a problem. What is damaged here another replica of the chain may have.
+
+With --cluster, compare instead what the replicas of every chain hold, position by position,
+while the cluster runs: all must hold the same entry (attempt and checksum), or all junk, or
+all that it was trimmed. What is not settled yet (above the lowest watermark of its chain) is
+left out. SERVERS are the layout servers, if another cluster than that of the other
+commands is meant. Exit status 1 if replicas differ, or cannot be asked.`,
+		Example: "  corfu fsck /var/lib/corfu/unit-1\n  corfu fsck --cluster\n  corfu fsck --cluster 10.0.0.1:7770,10.0.0.2:7770 --rate 200MiB",
 	}
+	// Here the flag of all commands needs no value: it says what to check, too.
+	f := cmd.Flags()
+	f.StringVar(&a.cluster, "cluster", "", "compare the replicas of the running cluster; its layout `servers`, if they are not found by themselves")
+	f.Lookup("cluster").NoOptDefVal = foundCluster
+	f.StringVar(&rate, "rate", "64MiB", "with --cluster: how much of each unit's flash is read per second at most")
 	cmd.Flags().BoolVar(&repair, "repair", false, "note in the meta how far everything verifies, if that is further than it says, and write a device's second superblock again; nothing else")
-	cmd.RunE = a.body(func(_ context.Context, args []string) (err error) {
+	cmd.RunE = a.body(func(ctx context.Context, args []string) (err error) {
+		switch {
+		case cmd.Flags().Changed("cluster") && repair:
+			return usagef("--repair is for the store of one unit; corfu scrub repairs what is damaged in a cluster")
+		case cmd.Flags().Changed("cluster"):
+			return a.fsckCluster(ctx, args, rate)
+		case len(args) == 0:
+			return usagef("fsck needs the STORE of a unit, or --cluster")
+		}
 		if repair {
 			done, err := flash.RestoreSuperblock(args[0])
 			if err != nil {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 	"google.golang.org/grpc"
 	grpcstatus "google.golang.org/grpc/status"
 
@@ -20,7 +18,6 @@ import (
 
 const (
 	scrubPoll = 200 * time.Millisecond
-	scrubSay  = 3 * time.Second // between lines about the progress, where stderr is no terminal
 	// scrubStuck is how long the number of corrupt pages may stay as it is, before nobody waits for repairs any more.
 	scrubStuck = time.Minute
 )
@@ -162,7 +159,7 @@ func (s *scrubbing) look(ctx context.Context) error {
 
 // follow waits until all passes have ended, and shows how far they are.
 func (s *scrubbing) follow(ctx context.Context) error {
-	show := s.progress()
+	show := s.a.progress("scrubbing")
 	for {
 		if err := s.look(ctx); err != nil {
 			return err
@@ -185,29 +182,6 @@ func (s *scrubbing) follow(ctx context.Context) error {
 		if err := sleep(ctx, scrubPoll); err != nil {
 			return err
 		}
-	}
-}
-
-// progress gives what shows the progress on stderr: a bar on a terminal, elsewhere a line every few seconds.
-func (s *scrubbing) progress() func(done, all uint64, waiting string, ended bool) {
-	if f, ok := s.a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		bar := s.a.newBar(-1, "scrubbing, pages")
-		return func(done, all uint64, waiting string, ended bool) {
-			bar.ChangeMax64(int64(max(all, 1)))
-			bar.Describe("scrubbing, pages" + waiting)
-			_ = bar.Set64(int64(done))
-			if ended {
-				_ = bar.Finish()
-			}
-		}
-	}
-	said := time.Now()
-	return func(done, all uint64, waiting string, ended bool) {
-		if ended || time.Since(said) < scrubSay {
-			return
-		}
-		said = time.Now()
-		fmt.Fprintf(s.a.stderr, "scrubbing: %d of %d pages, %.0f %%%s\n", done, all, 100*float64(done)/float64(max(all, 1)), waiting)
 	}
 }
 

@@ -20,6 +20,7 @@ type unitConfig struct {
 	ID           uint32 `yaml:"id" flag:"id"`
 	Store        string `yaml:"store" flag:"store"`
 	Capacity     string `yaml:"capacity" flag:"capacity"`
+	SegmentPages int    `yaml:"segment_pages" flag:"segment-pages"`
 	ScrubRate    string `yaml:"scrub_rate" flag:"scrub-rate"`
 	ScrubEvery   string `yaml:"scrub_every" flag:"scrub-every"`
 	daemonConfig `yaml:",inline"`
@@ -51,6 +52,7 @@ otherwise.`,
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its store keeps it for ever")
 	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
+	cmd.Flags().IntVar(&c.SegmentPages, "segment-pages", 0, "`pages` of one segment of a new store, 16 to 1048576: what it takes from the disk at a time (default 16384)")
 	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
 	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
@@ -76,7 +78,7 @@ otherwise.`,
 			r.MustRegister(deviceCollector{dev.Info()})
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Flash: flash.Options{Capacity: capacity, Format: format}, ScrubRate: rate, ScrubEvery: every,
+				Flash: flash.Options{Capacity: capacity, Format: format, SegmentPages: c.SegmentPages}, ScrubRate: rate, ScrubEvery: every,
 				Insecure:   c.Insecure, // As corfu dev shows them, where all units are in one process.
 				Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.FormatUint(uint64(c.ID), 10)}, r), Logger: log,
 			})
@@ -103,6 +105,8 @@ func (c *unitConfig) check() error {
 		return needs("unit", "id", ", a number from 1")
 	case c.Store == "":
 		return needs("unit", "store", "")
+	case c.SegmentPages != 0 && (c.SegmentPages < 16 || c.SegmentPages > 1<<20):
+		return usagef("segment pages %d: must be 16 to %d", c.SegmentPages, 1<<20)
 	}
 	_, bad := parseSize(c.Capacity)
 	if bad != nil {

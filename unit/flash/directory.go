@@ -20,6 +20,8 @@ type directory struct {
 	dir  string
 	how  access
 	lock *os.File
+
+	named bool // what the names of meta and its twin stand for is durable, so that the twin may be written over
 }
 
 func openDirectory(dir string, how access) (*directory, error) {
@@ -73,17 +75,6 @@ func (v *directory) loadMeta() ([]byte, error) {
 		return nil, fmt.Errorf("flash: %s has segments but no meta file: %w", v.dir, ErrBadMeta)
 	}
 	return nil, nil
-}
-
-func (v *directory) saveMeta(b []byte) error {
-	tmp := filepath.Join(v.dir, metaName+".tmp")
-	if err := writeFile(tmp, b, !v.how.nosync); err != nil {
-		return fmt.Errorf("flash: meta: %w", err)
-	}
-	if err := os.Rename(tmp, filepath.Join(v.dir, metaName)); err != nil {
-		return fmt.Errorf("flash: meta: %w", err)
-	}
-	return v.sync()
 }
 
 func (v *directory) sync() error {
@@ -210,18 +201,6 @@ func (v *directory) check(size, pages int64, report func(volumeProblem)) error {
 }
 
 func (v *directory) close() error { return v.lock.Close() }
-
-func writeFile(path string, b []byte, sync bool) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil && sync {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
 
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

@@ -28,7 +28,8 @@
 //	corfu unit meta 2 crc32c 0123abcd\n
 //	{ JSON of Meta }
 //
-// The CRC-32C is over the JSON. In a directory a new one is written to meta.tmp, synced, renamed, and the directory synced. Format 1
+// The CRC-32C is over the JSON. In a directory a new one is written over meta.tmp, synced, the two change their
+// names, and the directory is synced; both keep their blocks, so that a full disk does not keep a unit from promising (metafile.go). Format 1
 // had segments without trims: a trimmed page was a page that said so, which still counts.
 //
 // # Promises

@@ -135,6 +135,9 @@ func (v *service) Entries(q *pb.EntriesRequest, stream grpc.ServerStreamingServe
 	}
 	err := list(layout.Epoch(q.Epoch), layout.Address(q.From), layout.Address(q.To), func(e unit.Entry) error {
 		p := &pb.Entry{Address: uint64(e.Address), State: uint32(e.State), Attempt: uint64(e.Attempt)}
+		if e.State == wire.Durable && len(e.Page) > 0 {
+			p.Sum = wire.PageSum(e.Page)
+		}
 		if q.Pages {
 			p.Page = append([]byte(nil), e.Page...)
 		}

@@ -1588,6 +1588,7 @@ type Entry struct {
 	State         uint32                 `protobuf:"varint,2,opt,name=state,proto3" json:"state,omitempty"`     // as in an index word: WRITTEN or DURABLE, JUNK or DURABLE_JUNK, CORRUPT, TRIMMED
 	Attempt       uint64                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"` // identity of an entry; 0 for junk
 	Page          []byte                 `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`        // header and payload, if asked for
+	Sum           uint32                 `protobuf:"fixed32,5,opt,name=sum,proto3" json:"sum,omitempty"`        // in answers to Entries, of a DURABLE entry: the CRC-32C in its header, which was verified and covers all of the page
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1648,6 +1649,13 @@ func (x *Entry) GetPage() []byte {
 		return x.Page
 	}
 	return nil
+}
+
+func (x *Entry) GetSum() uint32 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
 }
 
 type ReconcileRequest struct {
@@ -3017,12 +3025,13 @@ const file_corfu_proto_rawDesc = "" +
 	"\vtrims_since\x18\x05 \x01(\x04R\n" +
 	"trimsSince\"9\n" +
 	"\fEntriesReply\x12)\n" +
-	"\aentries\x18\x01 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"e\n" +
+	"\aentries\x18\x01 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"w\n" +
 	"\x05Entry\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\x04R\aaddress\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\rR\x05state\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\x04R\aattempt\x12\x12\n" +
-	"\x04page\x18\x04 \x01(\fR\x04page\"p\n" +
+	"\x04page\x18\x04 \x01(\fR\x04page\x12\x10\n" +
+	"\x03sum\x18\x05 \x01(\aR\x03sum\"p\n" +
 	"\x10ReconcileRequest\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.corfu.v1.ReconcileHeaderR\x06header\x12)\n" +
 	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xe0\x01\n" +

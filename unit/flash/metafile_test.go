@@ -1,0 +1,79 @@
+package flash
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"syscall"
+	"testing"
+
+	"corfu/layout"
+)
+
+// files gives inode, size and blocks of the meta and its twin, whichever is which.
+func metaFiles(t *testing.T, dir string) map[uint64][2]int64 {
+	t.Helper()
+	all := map[uint64][2]int64{}
+	for _, name := range []string{metaName, twinName} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		must(t, err)
+		st := info.Sys().(*syscall.Stat_t)
+		all[st.Ino] = [2]int64{st.Size, st.Blocks}
+	}
+	return all
+}
+
+// TestR14PromiseTakesNothingFromTheDisk: a save writes into the blocks that the two files have, so that a full disk cannot keep a unit from
+// promising; and what stands there is the new meta.
+func TestR14PromiseTakesNothingFromTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	must(t, s.UpdateMeta(func(m *Meta) { m.Promise = 1 }))
+	before := metaFiles(t, dir)
+	if len(before) != 2 {
+		t.Fatalf("the meta and its twin are %v", before)
+	}
+	for n := layout.Epoch(2); n < 6; n++ {
+		must(t, s.UpdateMeta(func(m *Meta) { m.Promise = n }))
+		if after := metaFiles(t, dir); !reflect.DeepEqual(after, before) {
+			t.Fatalf("a save made %v of %v", after, before)
+		}
+		b, err := os.ReadFile(filepath.Join(dir, metaName))
+		must(t, err)
+		if m, err := decodeMeta(b); err != nil || m.Promise != n || !reflect.DeepEqual(m, s.Meta()) {
+			t.Errorf("on flash: %+v, %v; want promise %d", m, err, n)
+		}
+	}
+	must(t, s.Close())
+	// A power cut may leave anything in the twin.
+	must(t, os.WriteFile(filepath.Join(dir, twinName), bytes.Repeat([]byte("x"), 20000), 0o600))
+	s = open(t, dir, Options{})
+	defer s.Close()
+	if got := s.Meta().Promise; got != 5 {
+		t.Errorf("promise %d after a start", got)
+	}
+	must(t, s.UpdateMeta(func(m *Meta) { m.Promise = 6 }))
+	b, err := os.ReadFile(filepath.Join(dir, metaName))
+	must(t, err)
+	if m, err := decodeMeta(b); err != nil || m.Promise != 6 {
+		t.Errorf("%+v, %v after a twin with nonsense", m, err)
+	}
+}
+
+// TestMetaGrowsBeyondItsRoom: what is longer than the room gets more, once.
+func TestMetaGrowsBeyondItsRoom(t *testing.T) {
+	for _, c := range []struct{ n, want int }{{1, metaRoom}, {metaRoom / 2, metaRoom}, {metaRoom/2 + 1, 2 * metaRoom}, {5 * metaRoom, 16 * metaRoom}} {
+		if got := roomFor(c.n); got != c.want {
+			t.Errorf("room for %d bytes: %d, want %d", c.n, got, c.want)
+		}
+	}
+	b, err := encodeMeta(Meta{Unit: 1, SegmentPages: 64})
+	must(t, err)
+	for _, n := range []int{0, len(b), len(b) + 1, metaRoom} {
+		p := padded(b, n)
+		if m, err := decodeMeta(p); len(p) != max(n, len(b)) || err != nil || m.Unit != 1 {
+			t.Errorf("in %d bytes: %d bytes, %+v, %v", n, len(p), m, err)
+		}
+	}
+}
