@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"corfu/internal/certs"
 	"corfu/internal/control"
 	"corfu/layout"
 )
@@ -58,9 +59,9 @@ type Config struct {
 	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: half of FailAfter, or Poll
 	StallTimeout time.Duration // for a reconciliation to make any progress; default 60 s
 
-	Insecure      bool                // allow the control plane and Raft in clear outside loopback
-	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
-	DialOptions   []grpc.DialOption   // credentials towards units and sequencer; none: in clear
+	Insecure    bool              // allow the control plane and Raft in clear outside loopback
+	TLS         *certs.Source     // of the control service, of Raft, and towards units and sequencers, as role layout; nil: in clear
+	DialOptions []grpc.DialOption // towards units and sequencers, in place of what TLS says
 
 	Registerer prometheus.Registerer // default: metrics are kept and not registered
 	Logger     *slog.Logger          // default: discard
@@ -74,6 +75,9 @@ func (c Config) withDefaults() Config {
 	c.Control = cmp.Or(c.Control, me.Control, control.FreePort)
 	c.Raft = cmp.Or(c.Raft, me.Raft)
 	c.Election = cmp.Or(c.Election, 200*time.Millisecond)
+	if c.DialOptions == nil {
+		c.DialOptions = control.DialOptions(c.TLS)
+	}
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.FailAfter = cmp.Or(c.FailAfter, 5*c.Poll)
 	c.RebuildRate = cmp.Or(c.RebuildRate, 64<<20)

@@ -20,7 +20,7 @@ import (
 )
 
 // watchEvery is how often the word is looked at for tampering and exhaustion.
-const watchEvery = time.Second
+const watchEvery = 100 * time.Millisecond
 
 // grace is how long Close waits for control calls.
 const grace = 2 * time.Second
@@ -78,11 +78,11 @@ func (s *Server) open() (err error) {
 	if s.metrics, err = newMetrics(s); err != nil {
 		return err
 	}
-	s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure)
+	s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, s.cfg.TLS != nil, s.cfg.Insecure)
 	if err != nil {
 		return err
 	}
-	s.grpc = control.Serve(s.cfg.ServerOptions...)
+	s.grpc = control.Serve(control.ServerOptions(s.cfg.TLS)...)
 	pb.RegisterSequencerServiceServer(control.Registrar(s.grpc, s.control), service{s: s})
 	s.running.Go(func() { _ = s.grpc.Serve(s.control) })
 	s.running.Go(s.accept)

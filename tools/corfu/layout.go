@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"corfu/internal/certs"
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
 )
@@ -133,15 +134,19 @@ of which all but the larger half may fail. Each is started with the same list, i
 		if err != nil {
 			return err
 		}
+		tls, err := a.serverIdentity(c.TLS, certs.Layout)
+		if err != nil {
+			return err
+		}
 		first, err := c.Bootstrap.layout()
 		if err != nil {
 			return err
 		}
-		return a.serve(ctx, "corfu layout", c.daemonConfig, "", func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, "corfu layout", c.daemonConfig, tls, "", func(r *prometheus.Registry) (daemon, error) {
 			return layoutserver.Start(ctx, layoutserver.Config{
 				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
 				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
-				Insecure: c.Insecure, Registerer: r, Logger: a.logger(false),
+				TLS: tls, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: a.logger(false),
 			})
 		})
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"corfu/internal/certs"
 	"corfu/layout"
 	"corfu/unit/flash"
 	unitserver "corfu/unit/server"
@@ -21,6 +22,7 @@ type unitConfig struct {
 	Capacity     string `yaml:"capacity" flag:"capacity"`
 	ScrubRate    string `yaml:"scrub_rate" flag:"scrub-rate"`
 	ScrubEvery   string `yaml:"scrub_every" flag:"scrub-every"`
+	PerIdentity  int    `yaml:"max_sessions_per_identity" flag:"max-sessions-per-identity"`
 	daemonConfig `yaml:",inline"`
 	Fabric       fabricConfig `yaml:"fabric"`
 }
@@ -52,6 +54,7 @@ otherwise.`,
 	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
 	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
 	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
+	perIdentityFlag(cmd.Flags(), &c.PerIdentity)
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := a.loadDaemon("unit"); err != nil {
 			return err
@@ -64,18 +67,22 @@ otherwise.`,
 		if err != nil {
 			return err
 		}
-		dev, reason, err := a.openFabric(c.Fabric)
+		tls, err := a.serverIdentity(c.TLS, certs.Unit)
+		if err != nil {
+			return err
+		}
+		dev, reason, err := a.openFabric(c.Fabric, c.Insecure)
 		if err != nil {
 			return err
 		}
 		defer dev.Close()
 		log := a.logger(false).With("unit", c.ID)
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason, "processors", useProcessors())
-		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
 				Flash: flash.Options{Capacity: capacity, Format: format}, ScrubRate: rate, ScrubEvery: every,
-				Insecure: c.Insecure, Registerer: r, Logger: log,
+				TLS: tls, MaxOfIdentity: c.PerIdentity, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})

@@ -33,9 +33,10 @@ func (s *Server) accept() {
 			time.Sleep(10 * time.Millisecond) // whatever it is, it must not spin
 			continue
 		}
-		p, ok := s.redeem(req.Private())
-		if !ok {
+		p, err := s.tokens.Redeem(req.Private(), time.Now())
+		if err != nil {
 			s.m.rejected.Inc()
+			s.cfg.Logger.Debug("connection refused", "peer", req.RemoteAddr(), "token", err)
 			_ = req.Reject("unknown, used or old token")
 			continue
 		}
@@ -46,20 +47,6 @@ func (s *Server) accept() {
 			s.connect(req, p)
 		}()
 	}
-}
-
-// redeem gives the session that a token opens a connection of. A token is good once.
-func (s *Server) redeem(private []byte) (pending, bool) {
-	var t token
-	if len(private) < len(t) {
-		return pending{}, false
-	}
-	copy(t[:], private)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, ok := s.tokens[t]
-	delete(s.tokens, t)
-	return p, ok
 }
 
 func (s *Server) connect(req rdma.Request, p pending) {

@@ -13,6 +13,7 @@ import (
 
 	"corfu/internal/control"
 	"corfu/internal/mutant"
+	"corfu/internal/tickets"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/rdma"
@@ -64,8 +65,9 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
-	tokens   map[token]pending
-	indexes  []int // free slices of staging
+	tokens   tickets.Office[pending]
+	ofWhom   map[string]int // sessions of each identity
+	indexes  []int          // free slices of staging
 	lastID   unit.Session
 
 	closing sync.Once
@@ -85,7 +87,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		coldJobs: make(chan coldJob, coldDepth),
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}), helm: flash.NewHelm(),
 		acceptDone: make(chan struct{}),
-		sessions:   map[*session]struct{}{}, tokens: map[token]pending{},
+		sessions:   map[*session]struct{}{}, ofWhom: map[string]int{},
 		scrub: scrubber{kick: make(chan struct{}, 1), done: make(chan struct{})},
 	}
 	s.loopState.live = map[unit.Session]*link{}
@@ -127,7 +129,7 @@ func (s *Server) start() (err error) {
 	}
 	s.m.recoverySeconds.Set(recovered.Seconds())
 	s.m.recoveryBytes.Set(float64(scanned))
-	if s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
+	if s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, s.cfg.TLS != nil, s.cfg.Insecure); err != nil {
 		return err
 	}
 	if s.listener, err = s.cfg.Device.Listen(s.cfg.Fabric); err != nil {
@@ -146,7 +148,7 @@ func (s *Server) start() (err error) {
 		s.coldDone.Add(1)
 		go s.coldReader(i)
 	}
-	s.grpc = control.Serve(s.cfg.ServerOptions...)
+	s.grpc = control.Serve(control.ServerOptions(s.cfg.TLS)...)
 	pb.RegisterUnitServiceServer(control.Registrar(s.grpc, s.control), &service{s: s})
 	go func() { _ = s.grpc.Serve(s.control) }()
 	ctx, end := context.WithCancel(context.Background())
