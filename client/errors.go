@@ -44,6 +44,9 @@ var (
 	// known to be wrong with the request: try again later.
 	ErrUnavailable = errors.New("cluster not available")
 
+	// ErrDenied: the cluster does not let this client do that by the certificate that it has. It takes one of role client or admin.
+	ErrDenied = errors.New("not allowed")
+
 	// ErrClosed: the Log was closed.
 	ErrClosed = errors.New("log closed")
 

@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	grpcend "corfu/internal/control"
 	"corfu/internal/messages"
 	"corfu/internal/wire"
@@ -108,6 +111,9 @@ func (l *Log) firstContact(ctx context.Context) error {
 			if err = l.newClientID(ctx); err == nil {
 				return nil
 			}
+		}
+		if c := status.Code(err); c == codes.PermissionDenied || c == codes.Unauthenticated {
+			return fmt.Errorf("client: %w: %s", ErrDenied, status.Convert(err).Message())
 		}
 		if sleep(ctx, b.step()) != nil {
 			return fmt.Errorf("client: %w: %w", ErrUnavailable, err)

@@ -9,7 +9,7 @@ import (
 
 // openDevice opens the device that the options ask for, and says in the log which it is and why.
 func openDevice(o Options) (rdma.Device, error) {
-	dev, reason, err := fabric.Open(fabric.Options{Provider: o.Provider, Device: o.DeviceName})
+	dev, reason, err := fabric.Open(fabric.Options{Provider: o.Provider, Device: o.DeviceName, Insecure: o.Insecure})
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"corfu/internal/certs"
+	grpcend "corfu/internal/control"
 	"corfu/rdma"
 )
 
@@ -53,12 +55,22 @@ type Options struct {
 	// Logger takes what an operator should know. Nil: slog.Default.
 	Logger *slog.Logger
 
-	// DialOptions are for the control plane, credentials first of all. None: in clear, which is
-	// allowed to loopback addresses only, unless Insecure is set.
+	// TLS is who this client is, and whom it believes: PEM files, a certificate of role client or admin among them (corfu certs issue). They are read again
+	// when they change. None: in clear, which is allowed to loopback addresses only, unless Insecure is set.
+	TLS TLS
+
+	// DialOptions are for the control plane, in place of what TLS says.
 	DialOptions []grpc.DialOption
 
-	// Insecure allows the control plane in clear to any address.
+	// Insecure allows the control plane, and the fabric of provider tcp, in clear to any address.
 	Insecure bool
+}
+
+// TLS names the files of a client's identity: all three, or none.
+type TLS struct {
+	CA   string // authorities whose certificates the cluster's servers have
+	Cert string // this client's certificate
+	Key  string // its key, which nobody else may read
 }
 
 // withDefaults fills in the zero fields and reports every bad one.
@@ -71,6 +83,13 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.Default()
 	}
 	var errs []error
+	if files := certs.Files(o.TLS); !files.IsZero() && len(o.DialOptions) == 0 {
+		if source, err := certs.Load(files, o.Logger); err != nil {
+			errs = append(errs, fmt.Errorf("TLS: %w", err))
+		} else {
+			o.DialOptions = grpcend.DialOptions(source)
+		}
+	}
 	if len(o.LayoutServers) == 0 {
 		errs = append(errs, errors.New("no layout server given"))
 	}
@@ -107,11 +126,8 @@ func (o *Options) mayDial(addr string) error {
 	if err != nil {
 		return fmt.Errorf("%q is not host:port", addr)
 	}
-	if o.Insecure || len(o.DialOptions) > 0 || host == "localhost" {
+	if o.Insecure || len(o.DialOptions) > 0 || grpcend.Loopback(host) {
 		return nil
 	}
-	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("%s is not loopback: give credentials (DialOptions) or set Insecure", addr)
-	}
-	return nil
+	return fmt.Errorf("%s is not loopback: give certificates (Options.TLS) or set Insecure", addr)
 }

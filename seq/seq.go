@@ -75,6 +75,7 @@ type Sequencer struct {
 	promise layout.Epoch // never goes down; durable at the server before a seal is answered (rule R14)
 	log     layout.LogID // while open
 	start   layout.Position
+	seen    layout.Position // in the word when it was looked at last; it never goes down within an epoch
 }
 
 // New is a sequencer that was just started, with the promise that it kept; 0 for none.
@@ -127,7 +128,7 @@ func (s *Sequencer) Activate(log layout.LogID, n layout.Epoch, start layout.Posi
 	case start > LastStart:
 		return 0, false, fmt.Errorf("start at %d: %w", start, ErrExhausted)
 	}
-	s.phase, s.log, s.start = Open, log, start
+	s.phase, s.log, s.start, s.seen = Open, log, start, start
 	return wire.MakeSeqWord(n, start), true, nil
 }
 
@@ -142,13 +143,19 @@ func (s *Sequencer) Serves(log layout.LogID, e layout.Epoch) error {
 	return nil
 }
 
-// Inspect looks at the word of the open epoch and tells how many positions were handed out. It fails with ErrTampered or
-// ErrExhausted: the caller revokes the word then, and closes.
+// MaxAdvance is how many positions may be handed out between two looks at the word. The owner looks ten times a second, and no
+// NIC executes 40 thousand million atomics a second on a word: more of them are one FETCH_ADD that takes the window out of
+// everybody's reach.
+const MaxAdvance = 1 << 32
+
+// Inspect looks at the word of the open epoch and tells how many positions were handed out. The word stays in its epoch, never goes down, and goes
+// up by at most MaxAdvance between two looks. Inspect fails with ErrTampered or ErrExhausted: the caller revokes the word then, and closes.
 func (s *Sequencer) Inspect(w wire.SeqWord) (tokens uint64, err error) {
 	next := w.Next()
-	if !w.Of(s.promise) || next < s.start {
-		return 0, fmt.Errorf("word %#016x in epoch %d, which started at %d: %w", uint64(w), s.promise, s.start, ErrTampered)
+	if !w.Of(s.promise) || next < s.seen || next-s.seen > MaxAdvance {
+		return 0, fmt.Errorf("word %#016x in epoch %d, which started at %d and had come to %d: %w", uint64(w), s.promise, s.start, s.seen, ErrTampered)
 	}
+	s.seen = next
 	if next > layout.MaxPosition-Reserve/2 {
 		err = fmt.Errorf("next position %d: %w", next, ErrExhausted)
 	}

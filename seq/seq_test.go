@@ -34,9 +34,9 @@ func TestR14SealNeedsAHigherEpochThanThePromise(t *testing.T) {
 		becomes Sequencer
 	}{
 		{"closed, nothing promised", Sequencer{}, 1, nil, Sequencer{phase: Sealed, promise: 1}},
-		{"open, higher", Sequencer{Open, 5, log1, 100}, 9, nil, Sequencer{phase: Sealed, promise: 9}},
-		{"open, the same", Sequencer{Open, 5, log1, 100}, 5, ErrPromised, Sequencer{Open, 5, log1, 100}},
-		{"open, lower", Sequencer{Open, 5, log1, 100}, 4, ErrPromised, Sequencer{Open, 5, log1, 100}},
+		{"open, higher", Sequencer{Open, 5, log1, 100, 100}, 9, nil, Sequencer{phase: Sealed, promise: 9}},
+		{"open, the same", Sequencer{Open, 5, log1, 100, 100}, 5, ErrPromised, Sequencer{Open, 5, log1, 100, 100}},
+		{"open, lower", Sequencer{Open, 5, log1, 100, 100}, 4, ErrPromised, Sequencer{Open, 5, log1, 100, 100}},
 		{"sealed, the same again", Sequencer{phase: Sealed, promise: 5}, 5, nil, Sequencer{phase: Sealed, promise: 5}},
 		{"sealed, lower", Sequencer{phase: Sealed, promise: 5}, 4, ErrPromised, Sequencer{phase: Sealed, promise: 5}},
 		{"epoch 0", Sequencer{}, 0, layout.ErrInvalid, Sequencer{}},
@@ -84,7 +84,7 @@ func TestActivate(t *testing.T) {
 			t.Errorf("%s: %v, want ErrNotSealed", name, err)
 		}
 	}
-	if want := (Sequencer{Open, 5, log1, 100}); *s != want {
+	if want := (Sequencer{Open, 5, log1, 100, 100}); *s != want {
 		t.Errorf("became %+v", *s)
 	}
 	if err := s.Seal(6); err != nil {
@@ -120,26 +120,49 @@ func TestServes(t *testing.T) {
 }
 
 func TestInspectFindsWhatFetchAddsCannotHaveDone(t *testing.T) {
-	s := opened(t)
 	w := wire.MakeSeqWord(5, 100)
-	if n, err := s.Inspect(w + 17); n != 17 || err != nil {
-		t.Errorf("after 17 tokens: %d, %v", n, err)
-	}
-	for name, c := range map[string]struct {
-		w    wire.SeqWord
-		want error
-	}{
-		"going back":             {w - 1, ErrTampered},
-		"another epoch":          {wire.MakeSeqWord(6, 100), ErrTampered},
-		"carried into the epoch": {w + 1<<48, ErrTampered},
-		"into the reserve":       {wire.MakeSeqWord(5, layout.MaxPosition-Reserve/2+1), ErrExhausted},
+	for name, bad := range map[string]wire.SeqWord{
+		"before the start":       w - 1,
+		"going back":             w + 16,
+		"another epoch":          wire.MakeSeqWord(6, 117),
+		"carried into the epoch": w + 17 + 1<<48,
+		"further than can be":    w + 17 + MaxAdvance + 1,
+		"into the reserve":       wire.MakeSeqWord(5, layout.MaxPosition-Reserve/2+1),
 	} {
-		if _, err := s.Inspect(c.w); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", name, err, c.want)
+		s := opened(t)
+		for _, n := range []uint64{0, 17, 17} {
+			if got, err := s.Inspect(w + wire.SeqWord(n)); got != n || err != nil {
+				t.Errorf("after %d tokens: %d, %v", n, got, err)
+			}
+		}
+		if _, err := s.Inspect(bad); !errors.Is(err, ErrTampered) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n, err := s.Inspect(w + 17 + MaxAdvance); n != 17+MaxAdvance || err != nil {
+			t.Errorf("%s, and then what can be: %d, %v", name, n, err)
 		}
 	}
-	if _, err := s.Inspect(wire.MakeSeqWord(5, layout.MaxPosition-Reserve/2)); err != nil {
+}
+
+func TestInspectTellsWhenPositionsRunOut(t *testing.T) {
+	s := New(0)
+	if err := s.Seal(5); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Activate(layout.LogID{1}, 5, LastStart); err != nil {
+		t.Fatal(err)
+	}
+	last := layout.MaxPosition - Reserve/2
+	for p := LastStart; p < last; p = min(last, p+MaxAdvance) {
+		if _, err := s.Inspect(wire.MakeSeqWord(5, p)); err != nil {
+			t.Fatalf("at %d: %v", p, err)
+		}
+	}
+	if _, err := s.Inspect(wire.MakeSeqWord(5, last)); err != nil {
 		t.Errorf("the last position before the reserve: %v", err)
+	}
+	if _, err := s.Inspect(wire.MakeSeqWord(5, last+1)); !errors.Is(err, ErrExhausted) {
+		t.Errorf("in the reserve: %v", err)
 	}
 }
 

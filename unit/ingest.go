@@ -2,6 +2,7 @@ package unit
 
 import (
 	"errors"
+	"fmt"
 
 	"corfu/internal/wire"
 	"corfu/layout"
@@ -87,6 +88,7 @@ func (u *Unit) Scan() int {
 	if u.phase != Open {
 		return 0
 	}
+	u.checkEpoch()
 	n := 0
 	for a, left := u.watermark, scanLimit; a < u.end+scanAhead && u.inWindow(a) && left > 0; a++ {
 		if u.cell(a).stage == free && u.look(a) {
@@ -133,6 +135,16 @@ func (u *Unit) check(a layout.Address) {
 	if w := u.word(a); w != c.shadow {
 		u.tampered(a, w)
 		u.store(a, c.shadow)
+	}
+}
+
+// checkEpoch restores the epoch word if somebody changed it. No honest CAS names it, so that the CPU may store to it (rule R1). Until
+// then readers take the unit for sealed and ask for a new layout (rule R12): they are told nothing that is wrong.
+func (u *Unit) checkEpoch() {
+	if e := u.mem.LoadEpoch(); e != u.epoch {
+		u.stats.Tampered++
+		u.alarm(Alarm{What: "tampering", Err: fmt.Errorf("the epoch word says %d, the unit serves %d", e, u.epoch)})
+		u.mem.StoreEpoch(u.epoch)
 	}
 }
 

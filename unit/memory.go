@@ -12,6 +12,8 @@ type Memory interface {
 	LoadWord(slot int) wire.Word
 	// StoreWord writes an index word. Rule R1 says when that is allowed.
 	StoreWord(slot int, w wire.Word)
+	// LoadEpoch reads the epoch word in front of the index, atomically.
+	LoadEpoch() layout.Epoch
 	// StoreEpoch writes the epoch word in front of the index.
 	StoreEpoch(e layout.Epoch)
 	// Ring is the whole ring: Window pages. Peers read it.

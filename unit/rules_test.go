@@ -184,6 +184,24 @@ func TestTamperingIsRestored(t *testing.T) {
 	}
 }
 
+// The epoch word is shadowed, too: a client that changes it would have all others believe that the unit is sealed.
+func TestTamperedEpochWordIsRestored(t *testing.T) {
+	b := newBench(t)
+	b.u.Scan()
+	if n := b.u.Stats().Tampered; n != 0 || len(b.u.Output().Alarms) != 0 {
+		t.Fatalf("tampered %d", n)
+	}
+	b.m.epoch = 77
+	b.u.Scan()
+	if n := b.u.Stats().Tampered; b.m.epoch != 1 || n != 1 || len(b.u.Output().Alarms) != 1 || b.u.Output().Alarms[0].What != "tampering" {
+		t.Fatalf("epoch word %d, tampered %d, alarms %+v", b.m.epoch, n, b.u.Output().Alarms)
+	}
+	b.u.Scan()
+	if n := b.u.Stats().Tampered; n != 1 {
+		t.Errorf("found again: %d", n)
+	}
+}
+
 // R14, R19: what is not above the promise is refused, before and after a restart.
 func TestR14PromiseIsKept(t *testing.T) {
 	b := newBench(t)

@@ -9,20 +9,31 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"corfu/internal/certs"
 )
 
-// ErrClear: the address is not on loopback and the control plane would be in clear. Whoever reaches it can seal and
-// wipe units: give it credentials, or say that the network is trusted.
-var ErrClear = errors.New("the control plane in clear is refused outside loopback")
+// ErrClear: the address is not on loopback and the traffic would be in clear. Whoever reaches the control plane so can seal and
+// wipe units: give it certificates, or say that the network is trusted.
+var ErrClear = errors.New("refused outside loopback in clear (give --tls-ca, --tls-cert and --tls-key, or say --insecure)")
 
 // FreePort is the address that servers listen on unless they are told: a port of loopback that is free.
 const FreePort = "127.0.0.1:0"
 
 // MaxMessage bounds a gRPC message, in bytes: senders of pages stay far below.
 const MaxMessage = 4 << 20
+
+// What a peer can take of a control port, at most.
+const (
+	maxConnections = 8192 // more wait in the kernel's queue
+	maxStreams     = 256  // calls at a time on one connection
+	maxHeaders     = 16 << 10
+	handshakeTime  = certs.HandshakeTimeout // to be through with TLS and HTTP/2's preface
+)
 
 // Listen opens a TCP listener on "host:port"; port 0 takes a free one. secured says that the caller has credentials,
 // trusted that the network needs none. It fails with ErrClear.
@@ -31,10 +42,14 @@ func Listen(addr string, secured, trusted bool) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control address %q: %w", addr, err)
 	}
-	if !secured && !trusted && !loopback(host) {
+	if !secured && !trusted && !Loopback(host) {
 		return nil, fmt.Errorf("control address %q: %w", addr, ErrClear)
 	}
-	return net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return netutil.LimitListener(l, maxConnections), nil
 }
 
 // ListenOr is Listen, unless there is a listener already.
@@ -45,7 +60,8 @@ func ListenOr(l net.Listener, addr string, secured, trusted bool) (net.Listener,
 	return Listen(addr, secured, trusted)
 }
 
-func loopback(host string) bool {
+// Loopback tells whether a host, as an address names it, is this machine alone.
+func Loopback(host string) bool {
 	if host == "localhost" {
 		return true
 	}
@@ -53,10 +69,12 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// Serve makes a gRPC server on the listener's side; no options mean no credentials.
+// Serve makes a gRPC server on the listener's side; no options mean no credentials. Who may call what stands in one table (roles.go).
 func Serve(options ...grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage)}, options...)...)
+		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaders), grpc.ConnectionTimeout(handshakeTime),
+		grpc.ChainUnaryInterceptor(authorizeUnary), grpc.ChainStreamInterceptor(authorizeStream)}, options...)...)
 }
 
 // Registrar is where a server registers its services: with gRPC, and with the listener as well if that takes services itself. A simulated

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/certs"
 	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
@@ -107,12 +108,16 @@ func (c *Cluster) startMembers(ctx context.Context) error {
 
 func (c *Cluster) startSequencer(ctx context.Context, i int) (*seqserver.Server, error) {
 	id, reg := i+1, c.opts.Registerer
+	tls, err := c.identity(certs.Seq, fmt.Sprintf("seq-%d", id))
+	if err != nil {
+		return nil, err
+	}
 	if i > 0 {
 		reg = prometheus.NewRegistry() // those of the first have no label
 	}
 	s, err := seqserver.Start(ctx, seqserver.Config{
 		ID: layout.SequencerID(id), Dir: filepath.Join(c.opts.Dir, fmt.Sprintf("seq-%d", id)), Device: c.device, Control: *c.record.sequencer(i),
-		Registerer: reg, Logger: c.opts.Logger.With("sequencer", id),
+		TLS: tls, Registerer: reg, Logger: c.opts.Logger.With("sequencer", id),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sequencer %d: %w", id, err)
@@ -126,9 +131,13 @@ func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, err
 	if store.SegmentPages == 0 {
 		store.SegmentPages = 1024
 	}
+	tls, err := c.identity(certs.Unit, fmt.Sprintf("unit-%d", id))
+	if err != nil {
+		return nil, err
+	}
 	o := unitserver.Config{
-		Flash: store,
-		ID:    layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: *c.record.unit(i),
+		Flash: store, TLS: tls,
+		ID: layout.UnitID(id), Dir: c.UnitDir(layout.UnitID(id)), Device: c.device, Control: *c.record.unit(i),
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.Itoa(id)}, c.opts.Registerer),
 		Logger:     c.opts.Logger.With("unit", id),
 	}
@@ -140,6 +149,14 @@ func (c *Cluster) startUnit(ctx context.Context, i int) (*unitserver.Server, err
 		return nil, fmt.Errorf("unit %d: %w", id, err)
 	}
 	return u, nil
+}
+
+// identity is a member's; nil: in clear.
+func (c *Cluster) identity(role certs.Role, name string) (*certs.Source, error) {
+	if c.opts.TLS == nil {
+		return nil, nil
+	}
+	return c.opts.TLS(role, name)
 }
 
 // Device is the fabric device of all members, and why it was chosen.

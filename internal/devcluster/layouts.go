@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"corfu/internal/certs"
 	"corfu/internal/control"
 	layoutserver "corfu/layout/server"
 )
@@ -40,7 +41,11 @@ func (c *Cluster) startLayouts(ctx context.Context) error {
 			return err
 		}
 	}
-	c.asking = newAsking(c.LayoutAddrs())
+	tls, err := c.identity(certs.Admin, "devcluster")
+	if err != nil {
+		return err
+	}
+	c.asking = newAsking(c.LayoutAddrs(), control.DialOptions(tls))
 	return nil
 }
 
@@ -77,8 +82,13 @@ func closeAll(l [2]net.Listener) {
 
 // startLayout starts layout server i+1, at listeners where they are open already.
 func (c *Cluster) startLayout(ctx context.Context, i int, listeners [2]net.Listener) error {
+	tls, err := c.identity(certs.Layout, fmt.Sprintf("layout-%d", i+1))
+	if err != nil {
+		return err
+	}
 	o := layoutserver.Config{
-		ID: uint16(i + 1), Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(),
+		TLS: tls,
+		ID:  uint16(i + 1), Dir: filepath.Join(c.opts.Dir, "layout"), Control: c.record.Layout, Bootstrap: c.record.template(),
 		Poll: c.opts.Poll, FailAfter: c.opts.FailAfter, MinReplicas: c.opts.MinReplicas, RebuildRate: c.opts.RebuildRate,
 		Election: c.opts.Election, Registerer: c.opts.Registerer, Logger: c.opts.Logger.With("layout", i+1),
 		ControlListener: listeners[0], RaftListener: listeners[1], Device: c.device,
@@ -134,13 +144,14 @@ func (c *Cluster) StartLayout(ctx context.Context, i int) error {
 // asking is a connection to each layout server.
 type asking struct {
 	*control.Layouts
+	options []grpc.DialOption
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
 }
 
-func newAsking(addrs []string) *asking {
-	a := &asking{conns: map[string]*grpc.ClientConn{}}
+func newAsking(addrs []string, options []grpc.DialOption) *asking {
+	a := &asking{options: options, conns: map[string]*grpc.ClientConn{}}
 	a.Layouts = control.NewLayouts(addrs, a.dial)
 	return a
 }
@@ -151,7 +162,7 @@ func (a *asking) dial(addr string) (grpc.ClientConnInterface, error) {
 	if c := a.conns[addr]; c != nil {
 		return c, nil
 	}
-	c, err := control.Dial(addr)
+	c, err := control.Dial(addr, a.options...)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"corfu/internal/certs"
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
 	"corfu/rdma"
@@ -40,6 +41,9 @@ type Options struct {
 	FailAfter   time.Duration // without an answer a member counts as failed; default 5 s: in one process none dies alone unless it is stopped
 	MinReplicas int           // as of the layout server
 	RebuildRate int           // as of the layout server
+
+	// TLS gives each member its identity, and the cluster's own calls one of role admin. Nil: all in clear, on loopback.
+	TLS func(role certs.Role, name string) (*certs.Source, error)
 
 	Election time.Duration // of several layout servers: how long the leader may be silent; default the server's
 	Poll     time.Duration // how often the layout server asks the members for their state; default the server's

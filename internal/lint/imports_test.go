@@ -29,7 +29,12 @@ var mayImport = []struct {
 	{"internal/wire", []string{"layout"}},
 	{"internal/wire/pb", nil},
 	{"internal/wire/pbconv", []string{"layout", "internal/wire", "internal/wire/pb"}},
-	{"internal/control", []string{"internal/wire/pb"}}, // pb: who leads the layout servers stands in an error detail
+	{"internal/control", []string{"internal/wire/pb", "internal/certs"}}, // pb: the methods and their rules; who leads the layout servers
+
+	// Who is who on the control plane, and the one-time tokens that it issues for the fabric. Neither knows a server.
+	{"internal/certs", nil},
+	{"internal/certs/certstest", []string{"internal/certs"}},
+	{"internal/tickets", nil},
 
 	// Control messages over the fabric: both ends, which know no member.
 	{"internal/messages", []string{"layout", "internal/wire", "internal/wire/pb", "rdma"}},
@@ -61,13 +66,13 @@ var mayImport = []struct {
 	{"rdma/rdmatest", []string{"rdma", "rdma/selftest"}},
 
 	// The servers put a core to work.
-	{"layout/server", []string{"layout", "internal/wire/...", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "rdma"}},
-	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/control", "internal/messages", "internal/promset", "rdma"}},
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "rdma"}},
+	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/promset", "internal/tickets", "rdma"}},
 	{"unit/flash", []string{"unit", "layout", "internal/wire"}},
-	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "rdma"}},
+	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "internal/tickets", "rdma"}},
 
 	// Clients reach units and sequencers by the fabric and the control plane alone.
-	{"client", []string{"layout", "internal/wire/...", "internal/control", "internal/messages", "internal/mutant", "rdma", "rdma/fabric"}},
+	{"client", []string{"layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "rdma", "rdma/fabric"}},
 
 	// The judge of what clients were told knows positions, and no cluster.
 	{"internal/history", []string{"layout"}},

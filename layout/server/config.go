@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"corfu/internal/certs"
 	"corfu/internal/control"
 	"corfu/layout"
 	"corfu/rdma"
@@ -62,9 +63,9 @@ type Config struct {
 	// Device is the fabric over which members are sealed, besides the control plane; it stays the caller's. Nil: by the control plane alone.
 	Device rdma.Device
 
-	Insecure      bool                // allow the control plane and Raft in clear outside loopback
-	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
-	DialOptions   []grpc.DialOption   // credentials towards units and sequencer; none: in clear
+	Insecure    bool              // allow the control plane and Raft in clear outside loopback
+	TLS         *certs.Source     // of the control service, of Raft, and towards units and sequencers, as role layout; nil: in clear
+	DialOptions []grpc.DialOption // towards units and sequencers, in place of what TLS says
 
 	Registerer prometheus.Registerer // default: metrics are kept and not registered
 	Logger     *slog.Logger          // default: discard
@@ -78,6 +79,9 @@ func (c Config) withDefaults() Config {
 	c.Control = cmp.Or(c.Control, me.Control, control.FreePort)
 	c.Raft = cmp.Or(c.Raft, me.Raft)
 	c.Election = cmp.Or(c.Election, 200*time.Millisecond)
+	if c.DialOptions == nil {
+		c.DialOptions = control.DialOptions(c.TLS)
+	}
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.FailAfter = cmp.Or(c.FailAfter, 5*c.Poll)
 	c.RebuildRate = cmp.Or(c.RebuildRate, 64<<20)

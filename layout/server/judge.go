@@ -29,6 +29,7 @@ type scene struct {
 	members  *members
 	copied   []copied      // older positions that were copied to units that joined
 	asked    layout.Change // by an operator
+	stuck    string        // a position that only a new epoch decides; "": none
 
 	acceptLoss bool // of entries whose other copies are all CORRUPT
 }
@@ -118,6 +119,8 @@ func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []str
 		j.reconfigure = fmt.Sprintf("spares %v join", change.Join)
 	case len(change.Adopt) > 0 && len(change.Adopt) == len(s.shape.Behind()):
 		j.reconfigure = "what the chains' new units lacked was copied"
+	case s.stuck != "":
+		j.reconfigure = s.stuck
 	case moved(s.active, s.shape):
 		j.reconfigure = "members have other control addresses than the active layout says"
 	}

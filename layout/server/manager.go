@@ -187,6 +187,7 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	active, _ := m.store.fsm.active.get()
 	m.rebuilder.follow(ctx, active, &m.members)
 	sc := m.scene(active, shape)
+	sc.stuck = m.repairer.stuckIn(active)
 	j := sc.judge()
 	if len(j.activate) > 0 {
 		m.activate(ctx, active, j.activate)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 
+	"corfu/internal/certs"
 	"corfu/internal/control"
 )
 
@@ -154,11 +156,14 @@ func newTransport(cfg Config, logger hclog.Logger) (transport, error) {
 	l := cfg.RaftListener
 	if l == nil {
 		var err error
-		if l, err = control.Listen(cfg.Raft, false, cfg.Insecure); err != nil {
+		if l, err = control.Listen(cfg.Raft, cfg.TLS != nil, cfg.Insecure); err != nil {
 			return nil, fmt.Errorf("raft: %w", err)
 		}
 	}
 	var stream raft.StreamLayer = tcpStream{l}
+	if cfg.TLS != nil {
+		stream = tlsStream{cfg.TLS.Listen(l, certs.Layout), cfg.TLS}
+	}
 	if cfg.network != nil {
 		stream = cfg.network(stream)
 	}
@@ -168,7 +173,20 @@ func newTransport(cfg Config, logger hclog.Logger) (transport, error) {
 	}), nil
 }
 
-// tcpStream carries Raft in clear. Another raft.StreamLayer can put TLS in its place.
+// tlsStream carries Raft between those who have a layout server's certificate.
+type tlsStream struct {
+	net.Listener
+	tls *certs.Source
+}
+
+// Dial implements raft.StreamLayer.
+func (s tlsStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return s.tls.Dial(ctx, string(addr), certs.Layout)
+}
+
+// tcpStream carries Raft in clear.
 type tcpStream struct{ net.Listener }
 
 // Dial implements raft.StreamLayer.

@@ -43,6 +43,7 @@ type repairer struct {
 
 	mu    sync.Mutex
 	cares map[layout.UnitID]*care
+	stuck stuck
 }
 
 // care is what is known of one unit's CORRUPT copies. One turn at a time uses it; lost is under repairer.mu.
@@ -60,6 +61,7 @@ type retry struct {
 	delay time.Duration
 	turn  int // in which the unit named it last
 	lost  bool
+	stuck int // tries in a row that ended with errStuck
 }
 
 // errLost: no member of the chain has the entry any more, as far as they answer.
@@ -175,7 +177,9 @@ func (r *repairer) turn(ctx context.Context, w repairs, m *member) {
 		if !c.due(a) {
 			continue
 		}
-		r.result(m, c, a, r.repair(ctx, w, m, a))
+		err := r.repair(ctx, w, m, a)
+		r.noteStuck(w, m, c.tries[a], a, err)
+		r.result(m, c, a, err)
 		if !sleep(ctx, repairPause) {
 			return
 		}
@@ -315,6 +319,8 @@ func (r *repairer) find(ctx context.Context, w repairs, u layout.UnitID, a layou
 		return nil, err
 	case corrupt == len(place.Chain.Units):
 		return nil, errLost
+	case len(held) == 0 && len(errs) == 0:
+		return nil, errors.Join(errNotYet, errStuck)
 	case len(copies) != 1 || len(held) == 0 || (copies[0].Kind == layout.HoldsTrimmed && len(errs) > 0):
 		return nil, errors.Join(append(errs, errNotYet)...)
 	}

@@ -53,7 +53,7 @@ func (s *Server) open() (err error) {
 	if err := s.cfg.Validate(); err != nil {
 		return err
 	}
-	if s.control, err = control.ListenOr(s.control, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
+	if s.control, err = control.ListenOr(s.control, s.cfg.Control, s.cfg.TLS != nil, s.cfg.Insecure); err != nil {
 		return err
 	}
 	if s.cfg.alone() {
@@ -66,7 +66,7 @@ func (s *Server) open() (err error) {
 		return err
 	}
 	s.manager = newManager(s.cfg, s.store, s.metrics)
-	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
+	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterLayoutServiceServer(services, service{s: s})
 	pb.RegisterLayoutServerServiceServer(services, stateService{s: s})

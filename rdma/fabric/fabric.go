@@ -25,6 +25,7 @@ type Options struct {
 	Device    string // RDMA device, such as "mlx5_0"; default: the first that can. Not with TCP
 	Addr      string // IP address to use; default: the RDMA device's, or loopback with tcp
 	HugePages bool   // back memory with huge pages where there are any
+	Insecure  bool   // tcp may leave loopback, in clear
 }
 
 // Open opens a device. reason says in one line which one and why. With Auto, a
@@ -56,7 +57,7 @@ func Open(o Options) (dev rdma.Device, reason string, err error) {
 }
 
 func openTCP(o Options, why string) (rdma.Device, string, error) {
-	d, err := tcp.Open(tcp.Options{Addr: o.Addr, HugePages: o.HugePages})
+	d, err := tcp.Open(tcp.Options{Addr: o.Addr, HugePages: o.HugePages, Insecure: o.Insecure})
 	if err != nil {
 		return nil, "", err
 	}

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -13,10 +14,32 @@ type Options struct {
 	Addr      string // address that listeners bind to if they name no host, without port; default 127.0.0.1
 	HugePages bool   // back Alloc by huge pages where the kernel has some to give
 
+	// Insecure lets connections leave the machine. They are in clear, tokens and keys included: without it Listen and Dial take
+	// addresses of loopback alone, and fail with ErrClear.
+	Insecure bool
+
 	// ReuseKeys hands the key of the region closed last to the next one, as mlx5's MR
 	// cache does. It is for tests of what must hold on such a NIC. Without it a
 	// device gives each key once.
 	ReuseKeys bool
+}
+
+// ErrClear: the address is not on loopback, where this provider would be in clear. Use an RDMA fabric, or say that the network is trusted.
+var ErrClear = errors.New("tcp: the software fabric is in clear: outside loopback it needs --insecure (RDMA does not)")
+
+// mayUse fails with ErrClear unless the host, as an address names it, is on loopback, or clear text is allowed.
+func (d *Device) mayUse(host string) error {
+	if d.opts.Insecure {
+		return nil
+	}
+	ip, err := net.ResolveIPAddr("ip", host)
+	if err != nil {
+		return err
+	}
+	if host == "" || !ip.IP.IsLoopback() {
+		return fmt.Errorf("address %q: %w", host, ErrClear)
+	}
+	return nil
 }
 
 // Device is the software provider. It implements rdma.Device.

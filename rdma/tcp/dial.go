@@ -25,6 +25,13 @@ func (d *Device) Dial(ctx context.Context, addr string, private []byte, o rdma.C
 	if len(private) > rdma.MaxPrivate {
 		return nil, fmt.Errorf("tcp: dial: %w: %d bytes of private data", rdma.ErrInvalid, len(private))
 	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("tcp: dial: %w: %v", rdma.ErrInvalid, err)
+	}
+	if err := d.mayUse(host); err != nil {
+		return nil, fmt.Errorf("tcp: dial: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 

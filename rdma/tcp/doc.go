@@ -3,7 +3,7 @@
 //
 // It promises what package rdma promises and no more. It does not encrypt and it
 // does not know who a peer is: like an RDMA network it belongs on a fabric of its
-// own, and a key is all that stands between a peer and a region. A peer that breaks
+// own, and a key is all that stands between a peer and a region. So it stays on loopback, unless Options.Insecure says otherwise. A peer that breaks
 // the protocol gets its connection closed; nothing else happens.
 //
 // # Two sockets

@@ -54,6 +54,9 @@ func (d *Device) Listen(addr string) (rdma.Listener, error) {
 	if host == "" {
 		host = d.opts.Addr
 	}
+	if err := d.mayUse(host); err != nil {
+		return nil, fmt.Errorf("tcp: listen: %w", err)
+	}
 	if err := d.hold(&d.listen); err != nil {
 		return nil, err
 	}

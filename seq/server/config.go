@@ -13,12 +13,11 @@ import (
 	"net"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
-
+	"corfu/internal/certs"
 	"corfu/internal/control"
 	"corfu/layout"
 	"corfu/rdma"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config of a sequencer. ID and Device are required.
@@ -32,12 +31,13 @@ type Config struct {
 	// nothing: it stays closed until the layout service seals it anew.
 	Dir string
 
-	TokenLife   time.Duration // how long a session's token is good for; default 10 s
-	MaxSessions int           // connections and unused tokens at a time; default 8192
+	TokenLife     time.Duration // how long a session's token is good for; default 10 s
+	MaxSessions   int           // connections and unused tokens at a time; default 8192
+	MaxOfIdentity int           // of them, those of one identity; default half of MaxSessions. In clear nobody has one
 
-	Listener      net.Listener        // of the gRPC service, instead of one at Control; it is closed with the server
-	Insecure      bool                // allow the control plane in clear outside loopback
-	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
+	Listener net.Listener  // of the gRPC service, instead of one at Control; it is closed with the server
+	Insecure bool          // allow the control plane in clear outside loopback
+	TLS      *certs.Source // of the control service, as role seq; nil: in clear
 
 	Registerer prometheus.Registerer // default: metrics are kept and not registered
 	Logger     *slog.Logger          // default: discard
@@ -48,6 +48,7 @@ func (c Config) withDefaults() Config {
 	c.Fabric = cmp.Or(c.Fabric, ":0")
 	c.TokenLife = cmp.Or(c.TokenLife, 10*time.Second)
 	c.MaxSessions = cmp.Or(c.MaxSessions, 8192)
+	c.MaxOfIdentity = cmp.Or(c.MaxOfIdentity, max(1, c.MaxSessions/2))
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Registerer = cmp.Or[prometheus.Registerer](c.Registerer, prometheus.NewRegistry())
 	return c
@@ -65,8 +66,8 @@ func (c Config) Validate() error {
 	if c.TokenLife < 0 {
 		errs = append(errs, fmt.Errorf("token life is %v: must be positive", c.TokenLife))
 	}
-	if c.MaxSessions < 0 {
-		errs = append(errs, fmt.Errorf("max sessions is %d: must be positive", c.MaxSessions))
+	if c.MaxSessions < 0 || c.MaxOfIdentity < 0 {
+		errs = append(errs, fmt.Errorf("max sessions is %d, of one identity %d: must be positive", c.MaxSessions, c.MaxOfIdentity))
 	}
 	return errors.Join(errs...)
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // watchEvery is how often the word is looked at for tampering and exhaustion.
-const watchEvery = time.Second
+const watchEvery = 100 * time.Millisecond
 
 // grace is how long Close waits for control calls.
 const grace = 2 * time.Second
@@ -81,12 +81,12 @@ func (s *Server) open() (err error) {
 	if s.metrics, err = newMetrics(s); err != nil {
 		return err
 	}
-	s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure)
+	s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, s.cfg.TLS != nil, s.cfg.Insecure)
 	if err != nil {
 		return err
 	}
 	s.messages = messages.NewServer(messages.Handler{Seal: s.sealed}, s.cfg.Device, s.fabric.Addr(), s.cfg.TokenLife, s.log)
-	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
+	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterSequencerServiceServer(services, service{s: s})
 	pb.RegisterMessageServiceServer(services, s.messages)

@@ -258,21 +258,39 @@ func TestSessionTokenIsGoodOnce(t *testing.T) {
 }
 
 func TestTokensExpireAndSessionsAreBounded(t *testing.T) {
-	s := newSessions(Config{TokenLife: time.Second, MaxSessions: 2})
+	s := newSessions(Config{TokenLife: time.Second, MaxSessions: 3, MaxOfIdentity: 2})
 	now := time.Now()
-	first, _ := s.issue(1, now)
-	if _, err := s.issue(1, now); err != nil {
+	one := holder{1, "one"}
+	first, _ := s.issue(one, now)
+	if _, err := s.issue(one, now); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.issue(1, now); !errors.Is(err, errFull) {
-		t.Errorf("a third: %v", err)
+	if _, err := s.issue(one, now); !errors.Is(err, errTooMany) {
+		t.Errorf("a third of one identity: %v", err)
 	}
-	if _, _, ok := s.redeem(first[:], now.Add(time.Second)); ok {
+	if _, err := s.issue(holder{2, "two"}, now); err != nil {
+		t.Errorf("another identity: %v", err)
+	}
+	if _, err := s.issue(holder{3, "three"}, now); !errors.Is(err, errFull) {
+		t.Errorf("a fourth: %v", err)
+	}
+	if _, _, err := s.redeem(first[:], now.Add(time.Second)); err == nil {
 		t.Error("a token lives longer than its life")
 	}
 	s.expire(now.Add(2 * time.Second))
-	if len(s.tokens) != 0 {
-		t.Errorf("%d tokens are left", len(s.tokens))
+	if s.tokens.Len() != 0 || len(s.ofWhom) != 0 {
+		t.Errorf("%d tokens are left, of %v", s.tokens.Len(), s.ofWhom)
+	}
+	next, err := s.issue(one, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, era, err := s.redeem(next[:], now)
+	if h != one || err != nil || s.ofWhom["one"] != 1 {
+		t.Errorf("%v, %v; %v", h, err, s.ofWhom)
+	}
+	if s.drop(h, era); len(s.ofWhom) != 0 {
+		t.Errorf("a connection that failed counts: %v", s.ofWhom)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/seq"
@@ -19,10 +20,14 @@ type service struct {
 	s *Server
 }
 
-func (v service) OpenSession(_ context.Context, r *pb.OpenSessionRequest) (*pb.SequencerSession, error) {
+func (v service) OpenSession(ctx context.Context, r *pb.OpenSessionRequest) (*pb.SequencerSession, error) {
 	id, err := logID(r.Log)
 	if err != nil {
 		return nil, err
+	}
+	who, err := control.Caller(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	s := v.s
 	s.mu.Lock()
@@ -30,7 +35,7 @@ func (v service) OpenSession(_ context.Context, r *pb.OpenSessionRequest) (*pb.S
 	if err := s.core.Serves(id, layout.Epoch(r.Epoch)); err != nil {
 		return nil, reply(err)
 	}
-	t, err := s.sessions.issue(layout.ClientID(r.Client), time.Now())
+	t, err := s.sessions.issue(holder{layout.ClientID(r.Client), who.String()}, time.Now())
 	if err != nil {
 		return nil, reply(err)
 	}
@@ -90,7 +95,7 @@ func reply(err error) error {
 	switch {
 	case errors.Is(err, seq.ErrPromised), errors.Is(err, seq.ErrNotSealed), errors.Is(err, seq.ErrNotServing):
 		code = codes.FailedPrecondition
-	case errors.Is(err, errFull):
+	case errors.Is(err, errFull), errors.Is(err, errTooMany):
 		code = codes.ResourceExhausted
 	case errors.Is(err, seq.ErrExhausted):
 		code = codes.OutOfRange

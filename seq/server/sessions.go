@@ -2,75 +2,90 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"corfu/internal/tickets"
 	"corfu/layout"
 	"corfu/rdma"
 )
 
-// tokenSize is the size of a session's token in bytes. It is a secret: who has it may connect, once.
-const tokenSize = 16
-
-type token [tokenSize]byte
-
 // errFull: too many sessions. Come back later, or raise MaxSessions.
 var errFull = errors.New("no free session")
 
+// errTooMany: this identity has as many sessions as it may.
+var errTooMany = errors.New("this identity has as many sessions as it may")
+
 // sessions are the tokens handed out and the connections made with them. A seal ends all of both.
 type sessions struct {
-	life  time.Duration
-	limit int
+	life       time.Duration
+	limit      int
+	ofIdentity int // limit of those of one identity
 
 	mu     sync.Mutex
 	era    uint64 // of seals: a token or a handshake of an older one is void
-	tokens map[token]ticket
+	tokens tickets.Office[holder]
 	conns  map[rdma.Conn]struct{}
+	ofWhom map[string]int // tokens and connections of each identity
 	closed sync.WaitGroup
 }
 
-type ticket struct {
-	client  layout.ClientID
-	expires time.Time
+// holder is whom a token or connection was given to.
+type holder struct {
+	client layout.ClientID
+	whose  string // identity, as TLS had it; "": in clear
 }
 
 func newSessions(c Config) *sessions {
-	return &sessions{life: c.TokenLife, limit: c.MaxSessions, tokens: map[token]ticket{}, conns: map[rdma.Conn]struct{}{}}
+	return &sessions{life: c.TokenLife, limit: c.MaxSessions, ofIdentity: c.MaxOfIdentity, conns: map[rdma.Conn]struct{}{}, ofWhom: map[string]int{}}
 }
 
-// issue makes a token. It fails with errFull.
-func (s *sessions) issue(c layout.ClientID, now time.Time) (token, error) {
-	var t token
-	if _, err := rand.Read(t[:]); err != nil {
-		return t, err
-	}
+// issue makes a token. It fails with errFull or errTooMany.
+func (s *sessions) issue(h holder, now time.Time) (tickets.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tokens)+len(s.conns) >= s.limit {
-		return t, fmt.Errorf("%d in use: %w", s.limit, errFull)
+	if s.tokens.Len()+len(s.conns) >= s.limit {
+		return tickets.Token{}, fmt.Errorf("%d in use: %w", s.limit, errFull)
 	}
-	s.tokens[t] = ticket{c, now.Add(s.life)}
-	return t, nil
+	if h.whose != "" && s.ofWhom[h.whose] >= s.ofIdentity {
+		return tickets.Token{}, fmt.Errorf("%s, %d: %w", h.whose, s.ofIdentity, errTooMany)
+	}
+	s.charge(h, 1)
+	return s.tokens.Issue(h, now.Add(s.life)), nil
 }
 
-// redeem takes the token of a connection request: it is good once.
-func (s *sessions) redeem(private []byte, now time.Time) (c layout.ClientID, era uint64, ok bool) {
-	if len(private) != tokenSize {
-		return 0, 0, false
+// charge notes n more tokens and connections of an identity. mu is held.
+func (s *sessions) charge(h holder, n int) {
+	if h.whose == "" {
+		return
 	}
-	t := token(private)
+	if s.ofWhom[h.whose] += n; s.ofWhom[h.whose] <= 0 {
+		delete(s.ofWhom, h.whose)
+	}
+}
+
+// redeem takes the token of a connection request: it is good once. The connection counts as the holder's until add, or drop, was called.
+func (s *sessions) redeem(private []byte, now time.Time) (h holder, era uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k, ok := s.tokens[t]
-	delete(s.tokens, t)
-	return k.client, s.era, ok && now.Before(k.expires)
+	s.tokens.Expire(now, func(h holder) { s.charge(h, -1) })
+	h, err = s.tokens.Redeem(private, now)
+	return h, s.era, err
+}
+
+// drop says that nothing became of a token that was redeemed in an era.
+func (s *sessions) drop(h holder, era uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.era == era {
+		s.charge(h, -1)
+	}
 }
 
 // add keeps a connection until it breaks, unless a seal came in between.
-func (s *sessions) add(c rdma.Conn, era uint64) bool {
+func (s *sessions) add(c rdma.Conn, h holder, era uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.era != era {
@@ -82,6 +97,9 @@ func (s *sessions) add(c rdma.Conn, era uint64) bool {
 		_ = c.Close()
 		s.mu.Lock()
 		delete(s.conns, c)
+		if s.era == era {
+			s.charge(h, -1)
+		}
 		s.mu.Unlock()
 	})
 	return true
@@ -91,18 +109,15 @@ func (s *sessions) add(c rdma.Conn, era uint64) bool {
 func (s *sessions) expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for t, k := range s.tokens {
-		if now.After(k.expires) {
-			delete(s.tokens, t)
-		}
-	}
+	s.tokens.Expire(now, func(h holder) { s.charge(h, -1) })
 }
 
 // endAll voids all tokens and closes all connections.
 func (s *sessions) endAll() {
 	s.mu.Lock()
 	s.era++
-	clear(s.tokens)
+	s.tokens.DropAll()
+	clear(s.ofWhom)
 	open := make([]rdma.Conn, 0, len(s.conns))
 	for c := range s.conns {
 		open = append(open, c)
@@ -142,9 +157,10 @@ func (s *Server) welcome(r rdma.Request) {
 		s.messages.Accept(r, k)
 		return
 	}
-	client, era, ok := s.sessions.redeem(r.Private(), time.Now())
-	if !ok {
+	h, era, err := s.sessions.redeem(r.Private(), time.Now())
+	if err != nil {
 		s.metrics.rejected.Inc()
+		s.log.Debug("connection refused", "peer", r.RemoteAddr(), "token", err)
 		_ = r.Reject("token unknown, used or too old: open a new session")
 		return
 	}
@@ -152,13 +168,14 @@ func (s *Server) welcome(r rdma.Request) {
 	defer cancel()
 	c, err := r.Accept(ctx, wordConn)
 	if err != nil {
+		s.sessions.drop(h, era)
 		s.log.Debug("connection failed", "peer", r.RemoteAddr(), "err", err)
 		return
 	}
-	if !s.sessions.add(c, era) {
+	if !s.sessions.add(c, h, era) {
 		_ = c.Close()
 		return
 	}
 	s.metrics.connections.Inc()
-	s.log.Debug("connected", "peer", r.RemoteAddr(), "client", uint32(client))
+	s.log.Debug("connected", "peer", r.RemoteAddr(), "client", uint32(h.client), "identity", h.whose)
 }

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"corfu/client"
+	"corfu/internal/control"
 	"corfu/tools/corfu/internal/strictyaml"
 )
 
@@ -149,6 +150,9 @@ func (a *app) openLog(ctx context.Context, adjust ...func(*client.Options)) (*cl
 		LayoutServers: c.LayoutServers, Provider: c.Provider, DeviceName: c.Device,
 		Insecure: a.insecure, Logger: a.logger(true),
 	}
+	if o.TLS, err = a.userIdentity(c); err != nil {
+		return nil, err
+	}
 	for _, f := range adjust {
 		f(&o)
 	}
@@ -174,14 +178,14 @@ func (a *app) withLog(ctx context.Context, f func(*client.Log) error) error {
 	return errors.Join(f(l), l.Close())
 }
 
-// checkClear refuses to talk in clear to another machine unless --insecure allows it.
-func (a *app) checkClear(addr string) error {
+// checkClear refuses to talk in clear to another machine unless --insecure allows it. secured says that there are certificates.
+func (a *app) checkClear(addr string, secured bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return usagef("layout server %q: must be host:port", addr)
 	}
-	if ip := net.ParseIP(host); a.insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
+	if secured || a.insecure || control.Loopback(host) {
 		return nil
 	}
-	return usagef("%s is not loopback: control connections are in clear and need --insecure", addr)
+	return usagef("%s is not loopback: control connections take --tls-ca, --tls-cert and --tls-key there; in clear they need --insecure", addr)
 }

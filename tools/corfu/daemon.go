@@ -6,28 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
 
-	"corfu/internal/statusweb"
-	"corfu/internal/wire/pb"
+	"corfu/internal/certs"
 	"corfu/rdma"
 	"corfu/rdma/fabric"
 )
 
 // daemonConfig is what every daemon's configuration file may hold. What its flags say, it need not say again.
 type daemonConfig struct {
-	Role     string `yaml:"role" env:"-" doc:"the daemon that the file is for: layout, seq or unit. If it is there, no other takes the file"`
-	Dir      string `yaml:"dir" flag:"dir"`
-	Control  string `yaml:"control" flag:"control"`
-	HTTP     string `yaml:"http" flag:"http"`
-	Pprof    string `yaml:"pprof" flag:"pprof"`
-	Insecure bool   `yaml:"insecure" flag:"insecure"`
+	Role     string    `yaml:"role" env:"-" doc:"the daemon that the file is for: layout, seq or unit. If it is there, no other takes the file"`
+	Dir      string    `yaml:"dir" flag:"dir"`
+	Control  string    `yaml:"control" flag:"control"`
+	HTTP     string    `yaml:"http" flag:"http"`
+	Pprof    string    `yaml:"pprof" flag:"pprof"`
+	Insecure bool      `yaml:"insecure" flag:"insecure"`
+	TLS      tlsConfig `yaml:"tls"`
 }
 
 // fabricConfig is the section of the daemons that have a fabric device: seq and unit.
@@ -46,8 +43,12 @@ const httpOff = "off"
 func daemonFlags(f *pflag.FlagSet, c *daemonConfig, control, http string) {
 	f.StringVar(&c.Dir, "dir", "", "`directory` of everything durable; made if it is not there")
 	f.StringVar(&c.Control, "control", control, "`host:port` of the control service; port 0 takes a free one")
-	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off; a layout server's shows the cluster at /")
+	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off; a layout server's shows the cluster at /. Outside loopback it asks for certificates")
 	f.StringVar(&c.Pprof, "pprof", profilesLocal, "to `whom` the http port gives /debug/pprof/: local, any or off")
+}
+
+func perIdentityFlag(f *pflag.FlagSet, n *int) {
+	f.IntVar(n, "max-sessions-per-identity", 0, "`sessions` at a time with one certificate's identity (default: half of all)")
 }
 
 // Who gets profiles.
@@ -96,8 +97,8 @@ func checkProvider(p string) error {
 }
 
 // openFabric opens the device that the configuration asks for.
-func (a *app) openFabric(c fabricConfig) (dev rdma.Device, reason string, err error) {
-	dev, reason, err = fabric.Open(fabric.Options{Provider: c.Provider, Device: c.Device, Addr: c.Addr, HugePages: c.HugePages})
+func (a *app) openFabric(c fabricConfig, insecure bool) (dev rdma.Device, reason string, err error) {
+	dev, reason, err = fabric.Open(fabric.Options{Provider: c.Provider, Device: c.Device, Addr: c.Addr, HugePages: c.HugePages, Insecure: insecure || a.insecure})
 	if err != nil {
 		return nil, "", fmt.Errorf("no fabric device: %w", err)
 	}
@@ -118,65 +119,6 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-// status serves /metrics and /healthz.
-type status struct {
-	server   *http.Server
-	listener net.Listener
-}
-
-// serveStatus serves metrics, health and, to whom profiles says, profiles. It binds addr at once, so that a port that is taken is an
-// error of the start. health may be called at any time.
-//
-// A server that knows the whole cluster shows it, too: d.Status (statusweb).
-func serveStatus(addr, profiles string, r *prometheus.Registry, health func() error, d any) (*status, error) {
-	switch profiles {
-	case profilesLocal, profilesAny, profilesOff:
-	default:
-		return nil, usagef("pprof %q: must be local, any or off", profiles)
-	}
-	if addr == httpOff {
-		return nil, nil
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("http: %w (--http names another address, or off)", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := health(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	if c, ok := d.(interface {
-		Status(context.Context) (*pb.ClusterStatus, error)
-	}); ok {
-		statusweb.Mount(mux, c.Status)
-	}
-	if profiles != profilesOff {
-		addProfiles(mux, profiles == profilesAny)
-	}
-	s := &status{server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, listener: l}
-	go func() { _ = s.server.Serve(l) }()
-	return s, nil
-}
-
-func (s *status) addr() string {
-	if s == nil {
-		return httpOff
-	}
-	return s.listener.Addr().String()
-}
-
-func (s *status) close() error {
-	if s == nil {
-		return nil
-	}
-	return s.server.Close()
-}
-
 // ready is what a daemon says once it serves; the other commands and service managers parse it with -o json.
 type ready struct {
 	Daemon   string `json:"daemon"`
@@ -187,13 +129,14 @@ type ready struct {
 }
 
 // serve runs a daemon until ctx ends: status page up, one line on stdout, graceful end.
-func (a *app) serve(ctx context.Context, name string, c daemonConfig, provider string, start func(*prometheus.Registry) (daemon, error)) error {
+func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs.Source, provider string, start func(*prometheus.Registry) (daemon, error)) error {
 	r := newRegistry()
+	registerTLS(r, tls)
 	d, err := start(r)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	st, err := serveStatus(c.HTTP, cmp.Or(c.Pprof, profilesLocal), r, d.Health, d)
+	st, err := serveStatus(c.HTTP, cmp.Or(c.Pprof, profilesLocal), tls, c.Insecure || a.insecure, r, d.Health, d)
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}

@@ -82,7 +82,7 @@ func (a *app) dev(ctx context.Context, d devFlags) (err error) {
 
 // devUp tells the world about the cluster and waits for the end.
 func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept bool, r *prometheus.Registry) error {
-	st, err := serveStatus(d.http, profilesLocal, r, c.Health, c)
+	st, err := serveStatus(d.http, profilesLocal, nil, a.insecure, r, c.Health, c)
 	if err != nil {
 		return err
 	}

@@ -153,7 +153,7 @@ func (a *app) loopback(ctx context.Context, dev rdma.Device, facts doctor.Facts,
 
 // doctorDevice opens the device that is wanted.
 func (a *app) doctorDevice(w doctor.Wanted, host *doctor.Host) (rdma.Device, doctor.Facts, error) {
-	dev, reason, err := a.openFabric(fabricConfig{Provider: w.Provider, Device: w.Device, Addr: w.Addr})
+	dev, reason, err := a.openFabric(fabricConfig{Provider: w.Provider, Device: w.Device, Addr: w.Addr}, false)
 	if err != nil {
 		return nil, doctor.Facts{}, err
 	}
@@ -287,7 +287,7 @@ func (a *app) doctorServe(ctx context.Context, listen, token string) error {
 		listen = net.JoinHostPort(dev.Info().Addr, "7799")
 	}
 	if facts.Provider == fabric.TCP {
-		if err := a.checkClear(listen); err != nil {
+		if err := a.checkClear(listen, false); err != nil {
 			return err
 		}
 	}

@@ -292,10 +292,18 @@ func (c *clusterCheck) dial(l *layout.Layout, u layout.UnitID) (*grpc.ClientConn
 	if conn := c.conns[x.Control]; conn != nil {
 		return conn, nil
 	}
-	if err := c.a.checkClear(x.Control); err != nil {
+	found, err := c.a.findCluster()
+	if err != nil {
 		return nil, err
 	}
-	conn, err := control.Dial(x.Control)
+	options, err := c.a.dialOptions(found)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.a.checkClear(x.Control, len(options) > 0); err != nil {
+		return nil, err
+	}
+	conn, err := control.Dial(x.Control, options...)
 	if err != nil {
 		return nil, fmt.Errorf("unit %d at %s: %w", u, x.Control, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"corfu/internal/certs"
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
 	"corfu/rdma"
@@ -147,6 +148,10 @@ of which all but the larger half may fail. Each is started with the same list, i
 		if err != nil {
 			return err
 		}
+		tls, err := a.serverIdentity(c.TLS, certs.Layout)
+		if err != nil {
+			return err
+		}
 		first, err := c.Bootstrap.layout()
 		if err != nil {
 			return err
@@ -159,11 +164,11 @@ of which all but the larger half may fail. Each is started with the same list, i
 		if dev != nil {
 			defer dev.Close()
 		}
-		return a.serve(ctx, "corfu layout", c.daemonConfig, "", func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, "corfu layout", c.daemonConfig, tls, "", func(r *prometheus.Registry) (daemon, error) {
 			return layoutserver.Start(ctx, layoutserver.Config{
 				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
 				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
-				Device: dev, Insecure: c.Insecure, Registerer: r, Logger: log,
+				Device: dev, TLS: tls, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})
@@ -205,7 +210,7 @@ func (a *app) layoutFabric(c *layoutConfig, log *slog.Logger) (rdma.Device, erro
 	if c.NoFabric {
 		return nil, nil
 	}
-	dev, reason, err := a.openFabric(fabricConfig{Provider: c.Fabric.Provider, Device: c.Fabric.Device, Addr: c.Fabric.Addr})
+	dev, reason, err := a.openFabric(fabricConfig{Provider: c.Fabric.Provider, Device: c.Fabric.Device, Addr: c.Fabric.Addr}, c.Insecure)
 	var usage *usageError
 	switch {
 	case err == nil:

@@ -84,15 +84,18 @@ func (a *app) askLeader(ctx context.Context, ask func(context.Context, pb.Layout
 	if err != nil {
 		return nil, err
 	}
+	conns, err := a.newConns(found)
+	if err != nil {
+		return nil, err
+	}
+	defer conns.close()
 	for _, addr := range found.LayoutServers {
-		if err := a.checkClear(addr); err != nil {
+		if err := a.checkClear(addr, len(conns.options) > 0); err != nil {
 			return nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	conns := layoutConns{a: a, open: map[string]*grpc.ClientConn{}}
-	defer conns.close()
 	_, err = control.Ask(ctx, control.NewLayouts(found.LayoutServers, conns.dial),
 		func(ctx context.Context, c pb.LayoutServiceClient) (struct{}, error) { return struct{}{}, ask(ctx, c) })
 	return found.LayoutServers, err
@@ -117,9 +120,15 @@ func explainLayout(servers []string, err error) error {
 
 // layoutConns are the connections of one command to layout servers.
 type layoutConns struct {
-	a    *app
-	mu   sync.Mutex
-	open map[string]*grpc.ClientConn
+	a       *app
+	options []grpc.DialOption // credentials; none: in clear
+	mu      sync.Mutex
+	open    map[string]*grpc.ClientConn
+}
+
+func (a *app) newConns(c clusterFile) (*layoutConns, error) {
+	options, err := a.dialOptions(c)
+	return &layoutConns{a: a, options: options, open: map[string]*grpc.ClientConn{}}, err
 }
 
 func (c *layoutConns) dial(addr string) (grpc.ClientConnInterface, error) {
@@ -128,10 +137,10 @@ func (c *layoutConns) dial(addr string) (grpc.ClientConnInterface, error) {
 	if conn := c.open[addr]; conn != nil {
 		return conn, nil
 	}
-	if err := c.a.checkClear(addr); err != nil { // a server may have named it
+	if err := c.a.checkClear(addr, len(c.options) > 0); err != nil { // a server may have named it
 		return nil, err
 	}
-	conn, err := control.Dial(addr)
+	conn, err := control.Dial(addr, c.options...)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
 	grpcstatus "google.golang.org/grpc/status"
 
 	"corfu/internal/wire/pb"
@@ -38,7 +37,10 @@ func (a *app) askServers(ctx context.Context) (all []serverStatusJSON, some bool
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(a.timeout, serverPatience))
 	defer cancel()
-	conns := layoutConns{a: a, open: map[string]*grpc.ClientConn{}}
+	conns, err := a.newConns(found)
+	if err != nil {
+		return nil, false
+	}
 	defer conns.close()
 	ids := map[string]uint32{}
 	for ask := found.LayoutServers; len(ask) > 0; {
@@ -46,7 +48,7 @@ func (a *app) askServers(ctx context.Context) (all []serverStatusJSON, some bool
 		named := make([][]*pb.LayoutServer, len(ask))
 		var wg sync.WaitGroup
 		for i, addr := range ask {
-			wg.Go(func() { answers[i], named[i] = askServer(ctx, &conns, addr) })
+			wg.Go(func() { answers[i], named[i] = askServer(ctx, conns, addr) })
 		}
 		wg.Wait()
 		ask = nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"corfu/internal/certs"
 	"corfu/rdma/fabric"
 )
 
@@ -25,6 +26,7 @@ type app struct {
 	timeout  time.Duration // --timeout
 	output   string        // -o
 	insecure bool          // --insecure
+	tls      certs.Files   // --tls-ca, --tls-cert, --tls-key
 	verbose  bool          // --verbose
 	config   string        // --config
 
@@ -73,7 +75,10 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&a.device, "device", "", "RDMA `device` (default: the first usable one)")
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to wait for an answer of the cluster")
 	f.StringVarP(&a.output, "output", "o", "text", "output `format`: text or json")
-	f.BoolVar(&a.insecure, "insecure", false, "allow control connections in clear to addresses that are not loopback")
+	f.BoolVar(&a.insecure, "insecure", false, "talk, and listen, in clear outside loopback: for networks where everybody is trusted")
+	f.StringVar(&a.tls.CA, "tls-ca", "", "`file` of the authorities whose certificates are good (default: $"+envTLSCA+")")
+	f.StringVar(&a.tls.Cert, "tls-cert", "", "`file` of the own certificate (default: $"+envTLSCert+")")
+	f.StringVar(&a.tls.Key, "tls-key", "", "`file` of its key (default: $"+envTLSKey+")")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
 	a.settingsOf("client", root, &clientConfig{
 		LayoutServers: []string{defaultLayout}, Fabric: clientFabric{Provider: fabric.Auto}, Timeout: a.timeout,
@@ -83,7 +88,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.layoutCommand(), a.seqCommand(), a.unitCommand(), a.chainCommand(),
 		a.statusCommand(), a.topCommand(),
 		a.appendCommand(), a.readCommand(), a.tailCommand(), a.fillCommand(), a.trimCommand(),
-		a.devicesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
+		a.certsCommand(), a.devicesCommand(), a.doctorCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
 	)
 	a.addCompletions(root)
 	describeCommands(root)

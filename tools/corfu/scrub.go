@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
@@ -67,13 +66,14 @@ Exit status 1 if a page stays corrupt.`,
 type scrubbing struct {
 	a     *app
 	rate  uint64
+	conns *layoutConns
 	units []*scrubbed
 }
 
 // scrubbed is one of them.
 type scrubbed struct {
 	unit layout.Unit
-	conn *grpc.ClientConn
+	conn grpc.ClientConnInterface
 	pass uint64
 	last *pb.ScrubStatus
 	left uint32 // corrupt pages that it has
@@ -81,13 +81,20 @@ type scrubbed struct {
 }
 
 func (s *scrubbing) close() {
-	for _, u := range s.units {
-		_ = u.conn.Close()
+	if s.conns != nil {
+		s.conns.close()
 	}
 }
 
 // begin orders the pass at the units with these numbers; none: at all.
 func (s *scrubbing) begin(ctx context.Context, ids []uint) error {
+	found, err := s.a.findCluster()
+	if err != nil {
+		return err
+	}
+	if s.conns, err = s.a.newConns(found); err != nil {
+		return err
+	}
 	l, err := s.a.getLayout(ctx)
 	if err != nil {
 		return err
@@ -105,10 +112,7 @@ func (s *scrubbing) begin(ctx context.Context, ids []uint) error {
 		if len(ids) > 0 && !slices.Contains(ids, uint(u.ID)) {
 			continue
 		}
-		if err := s.a.checkClear(u.Control); err != nil {
-			return err
-		}
-		conn, err := control.Dial(u.Control)
+		conn, err := s.conns.dial(u.Control)
 		if err != nil {
 			return fmt.Errorf("unit %d at %s: %w", u.ID, u.Control, err)
 		}

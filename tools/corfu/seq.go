@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"corfu/internal/certs"
 	"corfu/layout"
 	seqserver "corfu/seq/server"
 )
@@ -15,6 +16,8 @@ import (
 // seqConfig is the configuration file of a sequencer.
 type seqConfig struct {
 	ID           uint32 `yaml:"id" flag:"id"`
+	MaxSessions  int    `yaml:"max_sessions" flag:"max-sessions"`
+	PerIdentity  int    `yaml:"max_sessions_per_identity" flag:"max-sessions-per-identity"`
 	daemonConfig `yaml:",inline"`
 	Fabric       fabricConfig `yaml:"fabric"`
 }
@@ -42,22 +45,28 @@ nothing until the layout service activates it.`,
 	daemonFlags(cmd.Flags(), &c.daemonConfig, "127.0.0.1:7771", "127.0.0.1:7871")
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 1, "the sequencer's `number`, from 1")
+	cmd.Flags().IntVar(&c.MaxSessions, "max-sessions", 0, "`connections` of clients at a time (default 8192)")
+	perIdentityFlag(cmd.Flags(), &c.PerIdentity)
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := a.loadDaemon("seq"); err != nil {
 			return err
 		}
-		dev, reason, err := a.openFabric(c.Fabric)
+		tls, err := a.serverIdentity(c.TLS, certs.Seq)
+		if err != nil {
+			return err
+		}
+		dev, reason, err := a.openFabric(c.Fabric, c.Insecure)
 		if err != nil {
 			return err
 		}
 		defer dev.Close()
 		log := a.logger(false).With("sequencer", c.ID)
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
-		return a.serve(ctx, fmt.Sprintf("corfu seq %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, fmt.Sprintf("corfu seq %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			r.MustRegister(deviceCollector{dev.Info()})
 			return seqserver.Start(ctx, seqserver.Config{
 				ID: layout.SequencerID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
-				Insecure: c.Insecure, Registerer: r, Logger: log,
+				TLS: tls, MaxSessions: c.MaxSessions, MaxOfIdentity: c.PerIdentity, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"corfu/internal/certs"
 	"corfu/layout"
 	"corfu/unit/flash"
 	unitserver "corfu/unit/server"
@@ -23,6 +24,7 @@ type unitConfig struct {
 	SegmentPages int    `yaml:"segment_pages" flag:"segment-pages"`
 	ScrubRate    string `yaml:"scrub_rate" flag:"scrub-rate"`
 	ScrubEvery   string `yaml:"scrub_every" flag:"scrub-every"`
+	PerIdentity  int    `yaml:"max_sessions_per_identity" flag:"max-sessions-per-identity"`
 	daemonConfig `yaml:",inline"`
 	Fabric       fabricConfig `yaml:"fabric"`
 }
@@ -55,6 +57,7 @@ otherwise.`,
 	cmd.Flags().IntVar(&c.SegmentPages, "segment-pages", 0, "`pages` of one segment of a new store, 16 to 1048576: what it takes from the disk at a time (default 16384)")
 	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
 	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
+	perIdentityFlag(cmd.Flags(), &c.PerIdentity)
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if err := a.loadDaemon("unit"); err != nil {
 			return err
@@ -67,19 +70,24 @@ otherwise.`,
 		if err != nil {
 			return err
 		}
-		dev, reason, err := a.openFabric(c.Fabric)
+		tls, err := a.serverIdentity(c.TLS, certs.Unit)
+		if err != nil {
+			return err
+		}
+		dev, reason, err := a.openFabric(c.Fabric, c.Insecure)
 		if err != nil {
 			return err
 		}
 		defer dev.Close()
 		log := a.logger(false).With("unit", c.ID)
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason, "processors", useProcessors())
-		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
 			r.MustRegister(deviceCollector{dev.Info()})
 			return unitserver.Start(ctx, unitserver.Config{
 				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
 				Flash: flash.Options{Capacity: capacity, Format: format, SegmentPages: c.SegmentPages}, ScrubRate: rate, ScrubEvery: every,
-				Insecure:   c.Insecure, // As corfu dev shows them, where all units are in one process.
+				TLS: tls, MaxOfIdentity: c.PerIdentity, Insecure: c.Insecure || a.insecure,
+				// As corfu dev shows them, where all units are in one process.
 				Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"unit": strconv.FormatUint(uint64(c.ID), 10)}, r), Logger: log,
 			})
 		})

@@ -20,6 +20,7 @@ type window struct {
 
 func (m *window) LoadWord(i int) wire.Word          { return m.words[i] }
 func (m *window) StoreWord(i int, w wire.Word)      { m.words[i] = w }
+func (m *window) LoadEpoch() layout.Epoch           { return 1 }
 func (m *window) StoreEpoch(layout.Epoch)           {}
 func (m *window) Ring() []byte                      { return m.ring }
 func (m *window) Staging(s wire.StagingSlot) []byte { return nil }

@@ -33,9 +33,10 @@ func (s *Server) accept() {
 			time.Sleep(10 * time.Millisecond) // whatever it is, it must not spin
 			continue
 		}
-		take := s.welcome(req)
-		if take == nil {
+		take, err := s.welcome(req)
+		if err != nil {
 			s.m.rejected.Inc()
+			s.cfg.Logger.Debug("connection refused", "peer", req.RemoteAddr(), "token", err)
 			_ = req.Reject("unknown, used or old token")
 			continue
 		}
@@ -48,29 +49,16 @@ func (s *Server) accept() {
 	}
 }
 
-// welcome gives what makes the connection that the request's token is for; nil: it is for none.
-func (s *Server) welcome(req rdma.Request) func() {
-	if p, ok := s.redeem(req.Private()); ok {
-		return func() { s.connect(req, p) }
-	}
+// welcome gives what makes the connection that the request's token is for.
+func (s *Server) welcome(req rdma.Request) (func(), error) {
 	if k, ok := s.messages.Redeem(req.Private()); ok {
-		return func() { s.messages.Accept(req, k) }
+		return func() { s.messages.Accept(req, k) }, nil
 	}
-	return nil
-}
-
-// redeem gives the session that a token opens a connection of. A token is good once.
-func (s *Server) redeem(private []byte) (pending, bool) {
-	var t token
-	if len(private) < len(t) {
-		return pending{}, false
+	p, err := s.tokens.Redeem(req.Private(), time.Now())
+	if err != nil {
+		return nil, err
 	}
-	copy(t[:], private)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, ok := s.tokens[t]
-	delete(s.tokens, t)
-	return p, ok
+	return func() { s.connect(req, p) }, nil
 }
 
 func (s *Server) connect(req rdma.Request, p pending) {

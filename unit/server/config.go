@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 
+	"corfu/internal/certs"
 	"corfu/internal/control"
 	"corfu/layout"
 	"corfu/rdma"
@@ -27,8 +27,9 @@ type Config struct {
 
 	Flash flash.Options
 
-	TokenLife   time.Duration // how long a session may take to connect; default 10 s
-	ColdReaders int           // cold reads at a time, with a page of memory each; default 16, 1 to 256
+	TokenLife     time.Duration // how long a session may take to connect; default 10 s
+	MaxOfIdentity int           // sessions of one identity; default half of what the log's geometry has. In clear nobody has one
+	ColdReaders   int           // cold reads at a time, with a page of memory each; default 16, 1 to 256
 
 	// ScanBusy and ScanIdle are how often the index is searched for words of which no doorbell told, while
 	// something happened in the last 100 ms, and otherwise. Default 2 ms and 20 ms.
@@ -44,9 +45,9 @@ type Config struct {
 	ScrubRate  int64
 	ScrubEvery time.Duration
 
-	Listener      net.Listener        // of the gRPC service, instead of one at Control; it is closed with the server
-	Insecure      bool                // allow the control plane in clear outside loopback
-	ServerOptions []grpc.ServerOption // credentials of the control service; none: in clear
+	Listener net.Listener  // of the gRPC service, instead of one at Control; it is closed with the server
+	Insecure bool          // allow the control plane in clear outside loopback
+	TLS      *certs.Source // of the control service, as role unit; nil: in clear
 
 	Registerer prometheus.Registerer // default: metrics are kept and not registered
 	Logger     *slog.Logger          // default: discard
@@ -81,6 +82,9 @@ func (c Config) Validate() error {
 	}
 	if c.ColdReaders < 1 || c.ColdReaders > 256 {
 		errs = append(errs, fmt.Errorf("%d cold readers: must be 1 to 256", c.ColdReaders))
+	}
+	if c.MaxOfIdentity < 0 {
+		errs = append(errs, fmt.Errorf("max sessions of one identity is %d: must be positive", c.MaxOfIdentity))
 	}
 	if c.TokenLife < 0 || c.ScanBusy < 0 || c.ScanIdle < 0 || c.Gather < 0 || c.ScrubEvery < 0 {
 		errs = append(errs, errors.New("times must be positive"))

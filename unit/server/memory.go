@@ -124,6 +124,8 @@ func (m *memory) StoreWord(slot int, w wire.Word) {
 	m.index.Store(wire.EpochWordSize+slot*wire.WordSize, uint64(w))
 }
 
+func (m *memory) LoadEpoch() layout.Epoch { return layout.Epoch(m.index.Load(0)) }
+
 func (m *memory) StoreEpoch(e layout.Epoch) { m.index.Store(0, uint64(e)) }
 
 func (m *memory) Ring() []byte { return m.ring.Bytes() }

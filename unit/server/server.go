@@ -14,6 +14,7 @@ import (
 	"corfu/internal/control"
 	"corfu/internal/messages"
 	"corfu/internal/mutant"
+	"corfu/internal/tickets"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/rdma"
@@ -68,8 +69,9 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
-	tokens   map[token]pending
-	indexes  []int // free slices of staging
+	tokens   tickets.Office[pending]
+	ofWhom   map[string]int // sessions of each identity
+	indexes  []int          // free slices of staging
 	lastID   unit.Session
 
 	closing sync.Once
@@ -90,7 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}), helm: flash.NewHelm(),
 		acceptDone: make(chan struct{}),
 		ctl:        newCtlLock(),
-		sessions:   map[*session]struct{}{}, tokens: map[token]pending{},
+		sessions:   map[*session]struct{}{}, ofWhom: map[string]int{},
 		scrub: scrubber{kick: make(chan struct{}, 1), done: make(chan struct{})},
 	}
 	s.loopState.live = map[unit.Session]*link{}
@@ -132,7 +134,7 @@ func (s *Server) start() (err error) {
 	}
 	s.m.recoverySeconds.Set(recovered.Seconds())
 	s.m.recoveryBytes.Set(float64(scanned))
-	if s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, len(s.cfg.ServerOptions) > 0, s.cfg.Insecure); err != nil {
+	if s.control, err = control.ListenOr(s.cfg.Listener, s.cfg.Control, s.cfg.TLS != nil, s.cfg.Insecure); err != nil {
 		return err
 	}
 	if s.listener, err = s.cfg.Device.Listen(s.cfg.Fabric); err != nil {
@@ -152,7 +154,7 @@ func (s *Server) start() (err error) {
 		s.coldDone.Add(1)
 		go s.coldReader(i)
 	}
-	s.grpc = control.Serve(append(s.calls.Options(), s.cfg.ServerOptions...)...)
+	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterUnitServiceServer(services, &service{s: s})
 	pb.RegisterMessageServiceServer(services, s.messages)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/control"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
@@ -41,7 +42,7 @@ func toStatus(err error) error {
 		code = codes.InvalidArgument
 	case errors.Is(err, unit.ErrConflict), errors.Is(err, unit.ErrWindow):
 		code = codes.DataLoss
-	case errors.Is(err, errNoSession), errors.Is(err, flash.ErrFull):
+	case errors.Is(err, errNoSession), errors.Is(err, errTooMany), errors.Is(err, flash.ErrFull):
 		code = codes.ResourceExhausted
 	case errors.Is(err, errForgotten):
 		code = codes.OutOfRange
@@ -77,11 +78,16 @@ func (v *service) OpenSession(ctx context.Context, q *pb.OpenSessionRequest) (*p
 	if e := s.do(func(u *unit.Unit) { err = u.CheckOpen(log, layout.Epoch(q.Epoch)) }); e != nil || err != nil {
 		return nil, toStatus(firstError(e, err))
 	}
-	x, err := s.newSession(layout.ClientID(q.Client))
+	who, err := control.Caller(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	x, err := s.newSession(layout.ClientID(q.Client), who.String())
 	if err != nil {
 		return nil, toStatus(err)
 	}
 	s.m.opened.Inc()
+	s.cfg.Logger.Debug("session opened", "client", q.Client, "identity", who.String(), "session", x.ids[appendLink])
 	return &pb.UnitSession{
 		Fabric: s.listener.Addr(), Provider: s.cfg.Device.Info().Provider,
 		AppendToken: x.tokens[appendLink][:], ReadToken: x.tokens[readLink][:],

@@ -7,19 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"corfu/internal/tickets"
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/rdma"
 	"corfu/unit"
 )
-
-// token opens one connection, once.
-type token [16]byte
-
-func newToken() (t token) {
-	_, _ = rand.Read(t[:]) // never fails
-	return t
-}
 
 // role is which of a session's connections it is.
 type role int
@@ -35,8 +28,9 @@ type session struct {
 	s      *Server
 	index  int // of its slice of staging
 	client layout.ClientID
+	whose  string      // identity that opened it, as TLS had it; "": in clear
 	write  rdma.Region // rule R6: its slice, which it alone writes
-	tokens [links]token
+	tokens [links]tickets.Token
 	ids    [links]unit.Session // the core's names for its connections; the first owns the slots
 	first  uint16              // use count to start with
 	traffic
@@ -64,32 +58,38 @@ type link struct {
 
 var (
 	errNoSession = errors.New("unit: no free session")
+	errTooMany   = errors.New("unit: this identity has as many sessions as it may")
 	errTokenLife = errors.New("the client did not connect in time")
 	errEnd       = errors.New("the unit ends all sessions")
 )
 
-// newSession makes a session that waits for its connections. Server.ctl is held for reading.
-func (s *Server) newSession(client layout.ClientID) (*session, error) {
+// newSession makes a session that waits for its connections, for an identity ("": nobody knows whose). Server.ctl is held for reading.
+func (s *Server) newSession(client layout.ClientID, whose string) (*session, error) {
+	if err := s.count(whose); err != nil {
+		return nil, err
+	}
 	index, ok := s.takeIndex()
 	if !ok {
+		s.uncount(whose)
 		return nil, errNoSession
 	}
 	n := s.mem.sliceBytes()
 	region, err := s.cfg.Device.Register(s.mem.staging, index*n, n, rdma.RemoteWrite)
 	if err != nil {
 		s.freeIndex(index)
+		s.uncount(whose)
 		return nil, fmt.Errorf("unit: session: %w", err)
 	}
 	var use [2]byte
 	_, _ = rand.Read(use[:])
-	x := &session{s: s, index: index, client: client, write: region, tokens: [links]token{newToken(), newToken()},
+	x := &session{s: s, index: index, client: client, whose: whose, write: region,
 		first: (uint16(use[0]) | uint16(use[1])<<8) & 0xfff,
 		stop:  make(chan struct{}), done: make(chan struct{}), attached: make(chan struct{})}
 	s.mu.Lock()
 	for i := range x.ids {
 		s.lastID++
 		x.ids[i] = s.lastID
-		s.tokens[x.tokens[i]] = pending{x, role(i)}
+		x.tokens[i] = s.tokens.Issue(pending{x, role(i)}, time.Now().Add(s.cfg.TokenLife))
 	}
 	s.sessions[x] = struct{}{}
 	s.mu.Unlock()
@@ -99,6 +99,35 @@ func (s *Server) newSession(client layout.ClientID) (*session, error) {
 		return nil, err
 	}
 	return x, nil
+}
+
+// count notes another session of an identity. It fails with errTooMany.
+func (s *Server) count(whose string) error {
+	if whose == "" {
+		return nil
+	}
+	limit := s.cfg.MaxOfIdentity
+	if limit == 0 {
+		limit = max(1, s.mem.geo.MaxSessions/2)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ofWhom[whose] >= limit {
+		return fmt.Errorf("%w: %s, %d", errTooMany, whose, limit)
+	}
+	s.ofWhom[whose]++
+	return nil
+}
+
+func (s *Server) uncount(whose string) {
+	if whose == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ofWhom[whose]--; s.ofWhom[whose] == 0 {
+		delete(s.ofWhom, whose)
+	}
 }
 
 // fail ends the session. The first reason counts.
@@ -156,15 +185,12 @@ func (x *session) supervise() {
 // only when that is on flash are its slots free again: nothing of it can land any more (rule R6).
 func (x *session) takeDown() {
 	s := x.s
-	log := s.cfg.Logger.With("client", x.client, "session", x.ids[appendLink])
+	log := s.cfg.Logger.With("client", x.client, "identity", x.whose, "session", x.ids[appendLink])
 	slow := time.AfterFunc(teardownWarning, func() { log.Warn("a session's end hangs in the fabric") })
 	defer slow.Stop()
-	s.mu.Lock()
 	for _, t := range x.tokens {
-		delete(s.tokens, t)
+		s.tokens.Drop(t)
 	}
-	s.mu.Unlock()
-
 	revoked := x.write.Close()
 	for _, l := range x.links { // nobody attaches any more: x.err is set
 		if l != nil {
@@ -193,6 +219,7 @@ func (x *session) takeDown() {
 	s.mu.Lock()
 	delete(s.sessions, x)
 	s.mu.Unlock()
+	s.uncount(x.whose)
 	s.m.ended(x.err)
 	log.Debug("session ended", "why", x.err)
 }

@@ -35,6 +35,7 @@ func theLayout() *layout.Layout {
 type memory struct {
 	words         []wire.Word
 	ring, staging []byte
+	epoch         layout.Epoch
 }
 
 func newMemory(g layout.Geometry) (*memory, error) {
@@ -61,8 +62,11 @@ func (m *memory) LoadWord(slot int) wire.Word { return m.words[slot] }
 // StoreWord implements unit.Memory.
 func (m *memory) StoreWord(slot int, w wire.Word) { m.words[slot] = w }
 
+// LoadEpoch implements unit.Memory.
+func (m *memory) LoadEpoch() layout.Epoch { return m.epoch }
+
 // StoreEpoch implements unit.Memory.
-func (m *memory) StoreEpoch(layout.Epoch) {}
+func (m *memory) StoreEpoch(e layout.Epoch) { m.epoch = e }
 
 // Ring implements unit.Memory.
 func (m *memory) Ring() []byte { return m.ring }

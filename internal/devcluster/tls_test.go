@@ -1,0 +1,142 @@
+package devcluster_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"corfu/client"
+	"corfu/internal/certs"
+	"corfu/internal/certs/certstest"
+	"corfu/internal/control"
+	"corfu/internal/devcluster"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+)
+
+// TestClusterUnderMutualTLS: three layout servers, units, spare and standby, each with a certificate of its own. Under load it is
+// reconfigured, a unit is killed and rebuilt, the sequencer and the leading layout server are lost, and all certificates are made anew.
+func TestClusterUnderMutualTLS(t *testing.T) {
+	ctx, dev, set := testContext(t), openDevice(t), certstest.New(t, "corfu")
+	c, err := devcluster.Start(ctx, devcluster.Options{
+		Device: dev, Dir: t.TempDir(), Geometry: small, FailAfter: failAfter, LayoutServers: 3, Election: time.Second,
+		Chains: 1, Spares: 1, Standbys: 1, RebuildRate: 1 << 20,
+		TLS: func(role certs.Role, name string) (*certs.Source, error) { return set.Source(role, name), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	files := set.Files(certs.Client, "client-1")
+	log, err := client.Open(ctx, client.Options{LayoutServers: c.LayoutAddrs(), Device: dev, TLS: client.TLS(files)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	l := startLoad(t, ctx, log)
+	l.more(300)
+	for _, name := range []string{"layout-1", "layout-2", "layout-3"} {
+		set.Files(certs.Layout, name)
+	}
+	for _, name := range []string{"unit-1", "unit-2", "unit-3"} {
+		set.Files(certs.Unit, name)
+	}
+	set.Files(certs.Seq, "seq-1")
+	set.Files(certs.Client, "client-1")
+	before := log.Layout().Epoch
+	if next, err := c.Reconfigure(ctx); err != nil || next.Epoch <= before {
+		t.Fatalf("reconfigure: %+v, %v", next, err)
+	}
+	if err := c.KillUnit(1); err != nil {
+		t.Fatal(err)
+	}
+	awaitLayout(t, log, "the spare has it all", func(l *layout.Layout) bool { return l.IsMember(3) && rebuilt(l) })
+	if err := c.KillSequencer(1); err != nil {
+		t.Fatal(err)
+	}
+	awaitLayout(t, log, "the standby serves", func(l *layout.Layout) bool { return l.Sequencer.ID == 2 })
+	epoch := log.Layout().Epoch
+	op, leader := control.DialOptions(set.Source(certs.Admin, "operator")), -1
+	for i, addr := range c.LayoutAddrs() {
+		conn, err := control.Dial(addr, op...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := pb.NewLayoutServerServiceClient(conn).State(ctx, &pb.LayoutServerStateRequest{}); err != nil {
+			t.Error(err)
+		} else if m.Role == "leader" {
+			leader = i
+		}
+		_ = conn.Close()
+	}
+	if leader < 0 {
+		t.Fatal("nobody leads")
+	}
+	if err := c.StopLayout(leader); err != nil {
+		t.Fatal(err)
+	}
+	if next, err := c.Reconfigure(ctx); err != nil || next.Epoch <= epoch {
+		t.Fatalf("reconfigure under another leader: %+v, %v", next, err)
+	}
+	if err := c.StartLayout(ctx, leader); err != nil {
+		t.Fatal(err)
+	}
+	l.more(100)
+	l.finish(ctx)
+}
+
+// TestClusterUnderMutualTLSRefuses clients that have no certificate of a client.
+func TestClusterUnderMutualTLSRefuses(t *testing.T) {
+	notInLab(t)
+	ctx, dev, set, stranger := testContext(t), openDevice(t), certstest.New(t, "corfu"), certstest.New(t, "corfu")
+	c, err := devcluster.Start(ctx, devcluster.Options{Device: dev, Dir: t.TempDir(), Geometry: small, Chains: 1,
+		TLS: func(role certs.Role, name string) (*certs.Source, error) { return set.Source(role, name), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for name, x := range map[string]struct {
+		files certs.Files
+		want  string
+	}{
+		"in clear":          {certs.Files{}, "not available"},
+		"a monitor":         {set.Files(certs.Monitor, "prometheus"), "may not call"},
+		"a unit":            {set.Files(certs.Unit, "unit-9"), "may not call"},
+		"another authority": {stranger.Files(certs.Client, "c"), "unknown authority"},
+	} {
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		log, err := client.Open(short, client.Options{LayoutServers: c.LayoutAddrs(), Device: dev, TLS: client.TLS(x.files),
+			Logger: slog.New(slog.DiscardHandler)})
+		if err == nil {
+			t.Errorf("%s: let in", name)
+			_ = log.Close()
+		} else if !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
+	}
+	if _, err := client.Open(ctx, client.Options{LayoutServers: c.LayoutAddrs(), Device: dev, TLS: client.TLS(set.Ended(certs.Client, "ended"))}); err == nil ||
+		!strings.Contains(err.Error(), "ended at") {
+		t.Errorf("ended: %v", err)
+	}
+	log, err := client.Open(ctx, client.Options{LayoutServers: c.LayoutAddrs(), Device: dev, TLS: client.TLS(set.Files(certs.Client, "c"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := log.Append(ctx, []byte("x")); p != 0 || err != nil {
+		t.Errorf("afterwards: %d, %v", p, err)
+	}
+	if err := log.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"cmp"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"corfu/client"
+	"corfu/internal/certs"
+	"corfu/internal/control"
+)
+
+// tlsConfig names the files of a process's identity, in configuration files.
+type tlsConfig struct {
+	CA   string `yaml:"ca" flag:"tls-ca"`     // authorities whose certificates are good, PEM
+	Cert string `yaml:"cert" flag:"tls-cert"` // the process's own certificate, PEM
+	Key  string `yaml:"key" flag:"tls-key"`   // its key, PEM, which nobody else may read
+}
+
+// Environment variables for what no flag says.
+const (
+	envTLSCA   = "CORFU_TLS_CA"
+	envTLSCert = "CORFU_TLS_CERT"
+	envTLSKey  = "CORFU_TLS_KEY"
+)
+
+// tlsFiles are those of the flags, else of the environment, else of the configuration file.
+func (a *app) tlsFiles(c tlsConfig) (certs.Files, error) {
+	f := certs.Files{
+		CA:   cmp.Or(a.tls.CA, os.Getenv(envTLSCA), c.CA),
+		Cert: cmp.Or(a.tls.Cert, os.Getenv(envTLSCert), c.Cert),
+		Key:  cmp.Or(a.tls.Key, os.Getenv(envTLSKey), c.Key),
+	}
+	if f.Validate() != nil {
+		return f, usagef("TLS takes --tls-ca, --tls-cert and --tls-key (or %s, %s and %s): of the three some are missing", envTLSCA, envTLSCert, envTLSKey)
+	}
+	return f, nil
+}
+
+// serverIdentity loads the certificate of a daemon, which must be of its role. Nil: none is configured.
+func (a *app) serverIdentity(c tlsConfig, role certs.Role) (*certs.Source, error) {
+	f, err := a.tlsFiles(c)
+	if err != nil || f.IsZero() {
+		return nil, err
+	}
+	s, err := certs.Load(f, a.logger(false))
+	if err != nil {
+		return nil, err
+	}
+	if has := s.Identity().Role; has != role {
+		return nil, usagef("%s is the certificate of role %s: this takes one of role %s (corfu certs issue --role %s)", f.Cert, has, role, role)
+	}
+	return s, nil
+}
+
+// userIdentity is the identity with which commands talk to the cluster c. Zero: in clear, as always to one of corfu dev.
+func (a *app) userIdentity(c clusterFile) (client.TLS, error) {
+	if c.PID != 0 && a.tls.IsZero() {
+		return client.TLS{}, nil
+	}
+	f, err := a.tlsFiles(tlsConfig{})
+	return client.TLS(f), err
+}
+
+// dialOptions are credentials for the control plane of the cluster c.
+func (a *app) dialOptions(c clusterFile) ([]grpc.DialOption, error) {
+	f, err := a.userIdentity(c)
+	if err != nil || certs.Files(f).IsZero() {
+		return nil, err
+	}
+	s, err := certs.Load(certs.Files(f), a.logger(true))
+	return control.DialOptions(s), err
+}
+
+// registerTLS shows how long a daemon's certificate is good, and what became of new ones.
+func registerTLS(r prometheus.Registerer, s *certs.Source) {
+	if s == nil {
+		return
+	}
+	r.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_tls_certificate_expiry_timestamp_seconds",
+			Help: "When this process's certificate ends, as Unix time."}, func() float64 { return float64(s.NotAfter().Unix()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_tls_reloads_total",
+			Help: "New certificates taken over from the files."}, func() float64 { n, _ := s.Reloads(); return float64(n) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_tls_reload_failures_total",
+			Help: "Attempts to take over new certificates that failed; those before stay in use."}, func() float64 { _, n := s.Reloads(); return float64(n) }),
+	)
+}
