@@ -75,6 +75,7 @@ func startAll(t *testing.T, options ...grpc.ServerOption) string {
 	pb.RegisterLayoutServerServiceServer(s, pb.UnimplementedLayoutServerServiceServer{})
 	pb.RegisterUnitServiceServer(s, pb.UnimplementedUnitServiceServer{})
 	pb.RegisterSequencerServiceServer(s, pb.UnimplementedSequencerServiceServer{})
+	pb.RegisterMessageServiceServer(s, pb.UnimplementedMessageServiceServer{})
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 	return l.Addr().String()

@@ -3,7 +3,6 @@ package devcluster_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -180,7 +179,6 @@ func (h *hostile) rises(name string, was float64) {
 		return nil
 	})
 }
-
 
 // notInLab is for tests that say nothing of verbs which others do not.
 func notInLab(t *testing.T) {
