@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,13 +20,19 @@ import (
 // defaultLayout is where a layout server is looked for if nothing names one.
 const defaultLayout = "127.0.0.1:7770"
 
-// clusterFile tells other commands of this user how to reach the cluster that
-// corfu dev keeps up. It goes away with it.
+// clusterFile tells commands how to reach a cluster: the one that corfu dev of this user keeps up, and goes away with it
+// (PID is dev's), or the one that this machine was installed for.
 type clusterFile struct {
 	LayoutServers []string `yaml:"layout_servers"`
 	Provider      string   `yaml:"provider"`
 	Device        string   `yaml:"device"`
-	PID           int      `yaml:"pid"`
+	Insecure      bool     `yaml:"insecure"`
+	PID           int      `yaml:"pid,omitempty"`
+}
+
+// systemClusterPath is what deploy/install.sh writes, for all users of the machine.
+func systemClusterPath() string {
+	return cmp.Or(os.Getenv("CORFU_CLUSTER_FILE"), "/etc/corfu/cluster.yaml")
 }
 
 // clusterFilePath is in $XDG_RUNTIME_DIR, else in the user's cache: never in a folder that others can write to.
@@ -76,24 +83,48 @@ func readClusterFile(path string) (clusterFile, error) {
 	return c, err
 }
 
+// systemCluster reads the machine's file; none is an empty one. One that cannot be understood is an error: what it means to say is not to be
+// guessed.
+func systemCluster() (clusterFile, error) {
+	c, err := readClusterFile(systemClusterPath())
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return clusterFile{}, nil
+	case err != nil:
+		return clusterFile{}, &usageError{err}
+	}
+	return c, nil
+}
+
 func alive(pid int) bool {
 	return pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// findCluster says where the layout servers are: the flag, the environment, the file of a running corfu dev, the default.
+// findCluster says where the layout servers are: the flag, the environment, the file of a running corfu dev, that of the machine, the
+// default. Where the machine's file allows a control plane in clear, that holds for the servers that it names.
 func (a *app) findCluster() (clusterFile, error) {
 	c := clusterFile{LayoutServers: []string{defaultLayout}}
+	ours, err := systemCluster()
+	if err != nil {
+		return c, err
+	}
+	// Which device this machine uses does not depend on the cluster.
+	c.Provider, c.Device = ours.Provider, ours.Device
 	switch env := os.Getenv("CORFU_LAYOUT"); {
 	case a.cluster != "":
 		c.LayoutServers = strings.Split(a.cluster, ",")
 	case env != "":
 		c.LayoutServers = strings.Split(env, ",")
 	default:
+		if len(ours.LayoutServers) > 0 {
+			c = ours
+		}
 		if path, err := clusterFilePath(); err == nil {
 			if f, err := readClusterFile(path); err == nil && alive(f.PID) && len(f.LayoutServers) > 0 {
 				c = f
 			}
 		}
+		a.insecure = a.insecure || c.Insecure
 	}
 	for i, s := range c.LayoutServers {
 		s = strings.TrimSpace(s)

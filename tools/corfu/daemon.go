@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	sysd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -166,6 +167,7 @@ func (s *status) close() error {
 // ready is what a daemon says once it serves; the other commands and service managers parse it with -o json.
 type ready struct {
 	Daemon   string `json:"daemon"`
+	Version  string `json:"version"`
 	Control  string `json:"control"`
 	HTTP     string `json:"http"`
 	Dir      string `json:"dir"`
@@ -183,12 +185,17 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, provider s
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
-	if err := a.printReady(ready{name, d.ControlAddr(), st.addr(), c.Dir, provider}); err != nil {
+	if err := a.printReady(ready{name, version, d.ControlAddr(), st.addr(), c.Dir, provider}); err != nil {
 		return errors.Join(err, st.close(), d.Close())
 	}
+	notify(sysd.SdNotifyReady)
 	<-ctx.Done()
+	notify(sysd.SdNotifyStopping)
 	return errors.Join(st.close(), d.Close())
 }
+
+// notify tells systemd what it waits for (sd_notify(3)), where a service with Type=notify asks for it. Whether it hears is not the daemon's business.
+func notify(state string) { _, _ = sysd.SdNotify(false, state) }
 
 func (a *app) printReady(r ready) error {
 	if a.json() {

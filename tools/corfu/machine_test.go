@@ -1,0 +1,72 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestReadyIsToldToTheServiceManager: what sd_notify(3) describes, so that units with Type=notify start in order and at the right moment.
+func TestReadyIsToldToTheServiceManager(t *testing.T) {
+	notInLab(t)
+	c := newCLI(t)
+	socket := filepath.Join(t.TempDir(), "notify")
+	heard, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	next := func() string {
+		t.Helper()
+		b := make([]byte, 256)
+		_ = heard.SetReadDeadline(time.Now().Add(patience))
+		n, err := heard.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	c.env = append(c.env, "NOTIFY_SOCKET="+socket)
+	d := c.start("seq", "--provider", "tcp", "--dir", t.TempDir(), "--control", "127.0.0.1:0", "--http", "off")
+	if got := next(); got != "READY=1" {
+		t.Errorf("up, and told %q", got)
+	}
+	d.stop()
+	if got := next(); got != "STOPPING=1" {
+		t.Errorf("asked to end, and told %q", got)
+	}
+}
+
+// TestMachineFileNamesTheCluster: the file of the machine is what a command without flags goes by; the environment and flags are nearer; a
+// misspelt one is refused.
+func TestMachineFileNamesTheCluster(t *testing.T) {
+	notInLab(t)
+	c := newCLI(t)
+	file := filepath.Join(t.TempDir(), "cluster.yaml")
+	write := func(s string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.env = append(c.env, "CORFU_CLUSTER_FILE="+file)
+	write("layout_servers: [\"127.0.0.1:1\"]\nprovider: tcp\n")
+	c.fails(exitRuntime, []string{"127.0.0.1:1"}, "tail", "--timeout", "100ms")
+	c.fails(exitRuntime, []string{"127.0.0.1:2"}, "tail", "--timeout", "100ms", "--cluster", "127.0.0.1:2")
+	// TEST-NET-1 (RFC 5737): nobody is there, and nothing is sent, since it would be in clear.
+	write("layout_servers: [\"192.0.2.1:1\"]\n")
+	c.fails(exitRuntime, []string{"192.0.2.1:1"}, "tail", "--timeout", "100ms")
+	write("layout_server: [\"127.0.0.1:1\"]\n")
+	c.fails(exitUsage, []string{file, "layout_server", "layout_servers"}, "tail")
+}
+
+func TestSoftRoCECommandsRefuseWithOneLine(t *testing.T) {
+	notInLab(t)
+	c := newCLI(t)
+	c.fails(exitUsage, []string{"--netdev"}, "devices", "add-rxe")
+	c.fails(exitUsage, []string{"--netdev"}, "devices", "remove-rxe")
+	c.fails(exitRuntime, []string{"no-such-if", "Link not found"}, "devices", "add-rxe", "--netdev", "no-such-if")
+	c.want("Soft-RoCE over no-such-if: none removed (nothing to do)\n", "devices", "remove-rxe", "--netdev", "no-such-if")
+}
