@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -114,4 +115,19 @@ func FuzzRestore(f *testing.F) {
 			t.Errorf("restored to %+v, %v; was %+v", again, err, s)
 		}
 	})
+}
+
+// TestNewerFormatIsRefusedByItsNumber: what a release to come wrote is not guessed at, and the error says what to do.
+func TestNewerFormatIsRefusedByItsNumber(t *testing.T) {
+	for name, b := range map[string][]byte{"command": EncodeCommand(Found{sample()}), "snapshot": NewState().Snapshot()} {
+		b[0] = formatVersion + 1
+		_, err := DecodeCommand(b)
+		if name == "snapshot" {
+			_, err = Restore(b)
+		}
+		want := fmt.Sprintf("format %d, and this release knows 1 to %d", formatVersion+1, formatVersion)
+		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
