@@ -108,6 +108,32 @@ docs: build ## write docs/config.md, the reference of settings, anew
 man: build ## write the man pages into build/man; shell completion is corfu completion bash, zsh or fish
 	bin/corfu man build/man
 
+.PHONY: lab-systemd-image test-appliance test-appliance-container test-upgrade fresh-machine deb unit-security
+
+lab-systemd-image: ## make the image of Debian 12 with systemd that test-appliance boots (kept in the lab's cache)
+	@deploy/lab/systemd/image
+
+test-appliance: go-present ## install, use, reboot, upgrade and remove corfu on a machine with systemd, over verbs
+	deploy/lab/systemd/test.sh
+
+test-appliance-container: go-present ## the same without RDMA, in a container: a minute
+	deploy/lab/systemd/test.sh --container
+
+test-upgrade: go-present ## replace every member of a cluster under load by this build; OLD=commit is what it starts with
+	deploy/upgrade-test $(OLD)
+
+fresh-machine: ## time the two commands of README.md on a Debian 12 made anew; TEST=1: make test, too
+	deploy/fresh-machine.sh $(if $(TEST),--test)
+
+deb: go-present ## build/corfu_VERSION_amd64.deb, looked at by lintian
+	deploy/apt-missing lintian
+	lintian --fail-on error,warning "$$(deploy/deb/build build)"
+
+unit-security: ## what systemd-analyze says of the services' hardening; worse than 2.0 fails
+	@deploy/apt-missing systemd
+	@for unit in deploy/appliance/systemd/*.service; do \
+		systemd-analyze security --offline=true --threshold=20 --no-pager "$$unit" | tail -n 1 || exit 1; done
+
 fmt: go-present ## format the Go code
 	$(GO) fmt ./...
 
@@ -120,7 +146,9 @@ lint: vet
 		[ -z "$$unformatted" ] || { echo "not formatted (make fmt): $$unformatted" >&2; exit 1; }
 	$(GO) run $(STATICCHECK) ./...
 	@if command -v shellcheck >/dev/null; then set -x; \
-		shellcheck .ci/run $$(grep -rlIE '^#!/(usr/)?bin/(env )?(ba)?sh' deploy docs/model internal); fi
+		shellcheck .ci/run $$(grep -rlIE '^#!/(usr/)?bin/(env )?(ba)?sh' deploy docs/model internal) && \
+		shellcheck -a deploy/install.sh deploy/uninstall.sh && \
+		shellcheck deploy/lab/systemd/parts.sh; fi
 
 proto: go-present ## generate the Go code of internal/wire/pb anew
 	deploy/apt-missing protobuf-compiler

@@ -237,6 +237,9 @@ func (d *decoder) start() byte {
 }
 
 func (d *decoder) end() error {
+	if d.version > formatVersion {
+		return fmt.Errorf("%w: it is of format %d, and this release knows 1 to %d: start the layout server with the release that wrote it", ErrFormat, d.version, formatVersion)
+	}
 	if d.bad || len(d.b) != 0 {
 		return ErrFormat
 	}

@@ -144,3 +144,18 @@ func TestGoldenLayoutAlone(t *testing.T) {
 		t.Error("a layout without an epoch was taken")
 	}
 }
+
+// TestNewerFormatIsRefusedByItsNumber: what a release to come wrote is not guessed at, and the error says what to do.
+func TestNewerFormatIsRefusedByItsNumber(t *testing.T) {
+	for name, b := range map[string][]byte{"command": EncodeCommand(Found{sample()}), "snapshot": NewState().Snapshot()} {
+		b[0] = formatVersion + 1
+		_, err := DecodeCommand(b)
+		if name == "snapshot" {
+			_, err = Restore(b)
+		}
+		want := fmt.Sprintf("format %d, and this release knows 1 to %d", formatVersion+1, formatVersion)
+		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

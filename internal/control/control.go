@@ -71,10 +71,10 @@ func Loopback(host string) bool {
 
 // Serve makes a gRPC server on the listener's side; no options mean no credentials. Who may call what stands in one table (roles.go).
 func Serve(options ...grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage), grpc.MaxConcurrentStreams(maxStreams),
+	own := append(ours.serve(), grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaders), grpc.ConnectionTimeout(handshakeTime),
-		grpc.ChainUnaryInterceptor(authorizeUnary), grpc.ChainStreamInterceptor(authorizeStream)}, options...)...)
+		grpc.ChainUnaryInterceptor(authorizeUnary), grpc.ChainStreamInterceptor(authorizeStream))
+	return grpc.NewServer(append(own, options...)...)
 }
 
 // Registrar is where a server registers its services: with gRPC, and with the listener as well if that takes services itself. A simulated
@@ -116,7 +116,7 @@ func Dial(addr string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	// A peer that comes back is to be noticed at once: gRPC's own back-off goes up to two minutes.
 	retry := grpc.ConnectParams{MinConnectTimeout: 2 * time.Second,
 		Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}}
-	return grpc.NewClient("passthrough:///"+addr, append(append(passOn(),
+	return grpc.NewClient("passthrough:///"+addr, append(append(append(ours.dial(), passOn()...),
 		grpc.WithNoProxy(), grpc.WithConnectParams(retry),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {

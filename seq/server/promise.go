@@ -44,7 +44,11 @@ func decodePromise(b []byte, id layout.SequencerID) (layout.Epoch, error) {
 	if len(b) != promiseSize {
 		return 0, fmt.Errorf("%d bytes: %w", len(b), errPromise)
 	}
-	e := layout.Epoch(binary.LittleEndian.Uint64(b[16:]))
+	le := binary.LittleEndian
+	e := layout.Epoch(le.Uint64(b[16:]))
+	if v := le.Uint32(b[4:]); le.Uint32(b) == promiseMagic && v > promiseVersion {
+		return 0, fmt.Errorf("%w: it is of format %d, and this release knows %d: start the sequencer with the release that wrote it", errPromise, v, promiseVersion)
+	}
 	if string(b) != string(encodePromise(id, e)) || e > layout.MaxEpoch {
 		return 0, errPromise
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 
+	sysd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/pflag"
@@ -122,6 +123,7 @@ func newRegistry() *prometheus.Registry {
 // ready is what a daemon says once it serves; the other commands and service managers parse it with -o json.
 type ready struct {
 	Daemon   string `json:"daemon"`
+	Version  string `json:"version"`
 	Control  string `json:"control"`
 	HTTP     string `json:"http"`
 	Dir      string `json:"dir"`
@@ -140,12 +142,17 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
-	if err := a.printReady(ready{name, d.ControlAddr(), st.addr(), c.Dir, provider}); err != nil {
+	if err := a.printReady(ready{name, version, d.ControlAddr(), st.addr(), c.Dir, provider}); err != nil {
 		return errors.Join(err, st.close(), d.Close())
 	}
+	notify(sysd.SdNotifyReady)
 	<-ctx.Done()
+	notify(sysd.SdNotifyStopping)
 	return errors.Join(st.close(), d.Close())
 }
+
+// notify tells systemd what it waits for (sd_notify(3)), where a service with Type=notify asks for it. Whether it hears is not the daemon's business.
+func notify(state string) { _, _ = sysd.SdNotify(false, state) }
 
 func (a *app) printReady(r ready) error {
 	if a.json() {

@@ -97,7 +97,7 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 		defer remove()
 	}
 	if a.json() {
-		if err := a.printJSON(devJSON{ready{"corfu dev", c.LayoutAddr(), st.addr(), d.dir, info.Provider}, info.Name, reason, file}); err != nil {
+		if err := a.printJSON(devJSON{ready{"corfu dev", version, c.LayoutAddr(), st.addr(), d.dir, info.Provider}, info.Name, reason, file}); err != nil {
 			return err
 		}
 	} else {

@@ -2,10 +2,25 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"corfu/rdma/fabric"
 )
+
+// printUsable prints a line for each device, for scripts that have no JSON: name, address and network interface, "-" where there is none.
+func (a *app) printUsable(ds []fabric.DeviceInfo) error {
+	for _, d := range ds {
+		netdev := "-"
+		if i := slices.IndexFunc(d.Ports, func(p fabric.Port) bool { return p.Netdev != "" }); i >= 0 {
+			netdev = d.Ports[i].Netdev
+		}
+		if _, err := fmt.Fprintln(a.stdout, d.Name, d.Addr, netdev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // printDevices prints a block for each device, one line for each port and for each GID.
 func (a *app) printDevices(ds []fabric.DeviceInfo) error {

@@ -3,12 +3,14 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,6 +29,7 @@ var patience = time.Minute
 
 func TestMain(m *testing.M) {
 	if os.Getenv("CORFU_TEST_AS_PROGRAM") == "1" {
+		version = cmp.Or(os.Getenv("CORFU_TEST_VERSION"), version)
 		main()
 	}
 	if inLab() {
@@ -80,8 +83,9 @@ func testDir(t *testing.T) string {
 
 // cli runs commands of one user: the environment says which cluster files are found.
 type cli struct {
-	t   *testing.T
-	env []string
+	t      *testing.T
+	env    []string
+	binary string // "": the test's own
 }
 
 // On a host, where much of the time goes by in starting processes, the tests that use it run beside each other.
@@ -102,7 +106,8 @@ func newCLIAlone(t *testing.T) *cli {
 			env = append(env, e)
 		}
 	}
-	return &cli{t, append(env, asProgram, "XDG_RUNTIME_DIR="+t.TempDir())}
+	dir := t.TempDir()
+	return &cli{t: t, env: append(env, asProgram, "XDG_RUNTIME_DIR="+dir, "CORFU_CLUSTER_FILE="+filepath.Join(dir, "none"))}
 }
 
 // outcome is all that a run leaves behind.
@@ -202,7 +207,7 @@ func (l *lockedBuffer) String() string {
 func (c *cli) start(args ...string) *daemonProcess {
 	c.t.Helper()
 	d := &daemonProcess{t: c.t, name: strings.Join(args, " "), log: &lockedBuffer{}, exit: make(chan error, 1)}
-	d.cmd = exec.Command(program(c.t), append(args, "-o", "json")...)
+	d.cmd = exec.Command(cmp.Or(c.binary, program(c.t)), append(args, "-o", "json")...)
 	d.cmd.Env, d.cmd.Stderr = c.env, d.log
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {

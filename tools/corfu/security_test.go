@@ -186,7 +186,7 @@ func TestClusterOfProcessesUnderMutualTLS(t *testing.T) {
 		"--unit", "1="+unit.word("control"), "--seq", "1="+seq.word("control"), "--chain", "1")
 	c.env = append(c.env, "CORFU_LAYOUT="+lay.word("control"))
 	as := func(f certs.Files) *cli {
-		return &cli{t, append(append([]string{}, c.env...), envTLSCA+"="+f.CA, envTLSCert+"="+f.Cert, envTLSKey+"="+f.Key)}
+		return &cli{t: t, env: append(append([]string{}, c.env...), envTLSCA+"="+f.CA, envTLSCert+"="+f.Cert, envTLSKey+"="+f.Key)}
 	}
 	client, op, mon := as(set.Files(certs.Client, "reporting")), as(set.Files(certs.Admin, "operator")), as(set.Files(certs.Monitor, "prometheus"))
 	client.want("0\n", "--provider", "tcp", "append", "hello")

@@ -35,6 +35,8 @@ const (
 var (
 	errBlank  = errors.New("nothing was written there")
 	errRecord = errors.New("record not valid")
+	// errNewer: the record is whole, and of a format to come. Nobody else may decide what it says, nor write over it.
+	errNewer = errors.New("written by a newer corfu: start the unit with that release")
 )
 
 // recordBytes is the space of a record with a body of n bytes.
@@ -52,16 +54,14 @@ func sealRecord(b []byte, magic string, owner, sequence uint64, n int) {
 	binary.LittleEndian.PutUint32(b[12:], crc32.Checksum(b[:recordHead+n], castagnoli))
 }
 
-// openRecord gives owner, sequence and body of the record in b. It fails with errBlank or errRecord. b is as it was when it returns.
+// openRecord gives owner, sequence and body of the record in b. It fails with errBlank, errRecord or errNewer: every version keeps
+// magic, version, checksum and length where they are. b is as it was when it returns.
 func openRecord(b []byte, magic string) (owner, sequence uint64, body []byte, err error) {
 	if zeroBytesOnly(b[:recordHead]) {
 		return 0, 0, nil, errBlank
 	}
 	if string(b[:8]) != magic {
 		return 0, 0, nil, fmt.Errorf("%w: magic %q", errRecord, b[:8])
-	}
-	if v := binary.LittleEndian.Uint32(b[8:]); v != recordVersion {
-		return 0, 0, nil, fmt.Errorf("%w: version %d, and this corfu knows %d", errRecord, v, recordVersion)
 	}
 	n := binary.LittleEndian.Uint64(b[32:])
 	if n > uint64(len(b)-recordHead) {
@@ -73,6 +73,12 @@ func openRecord(b []byte, magic string) (owner, sequence uint64, body []byte, er
 	binary.LittleEndian.PutUint32(b[12:], sum)
 	if got != sum {
 		return 0, 0, nil, fmt.Errorf("%w: checksum", errRecord)
+	}
+	switch v := binary.LittleEndian.Uint32(b[8:]); {
+	case v > recordVersion:
+		return 0, 0, nil, fmt.Errorf("%w: %s of format %d, and this one knows %d", errNewer, magic, v, recordVersion)
+	case v != recordVersion:
+		return 0, 0, nil, fmt.Errorf("%w: format %d", errRecord, v)
 	}
 	return binary.LittleEndian.Uint64(b[24:]), binary.LittleEndian.Uint64(b[16:]), b[recordHead : recordHead+n], nil
 }
@@ -91,7 +97,8 @@ type twin struct {
 }
 
 // load gives the body of the newest copy, nil if nothing was ever written, and why a copy is not as the newest: damaged, or
-// older. It fails with errRecord if something is there and neither copy is valid.
+// older. It fails with errRecord if something is there and neither copy is valid, and with errNewer if either copy is: the other one is what
+// stood there before, and does not count.
 func (t *twin) load(f File) (body []byte, bad [2]error, err error) {
 	t.sequence = 0
 	for i := range 2 {
@@ -116,6 +123,10 @@ func (t *twin) load(f File) (body []byte, bad [2]error, err error) {
 		body, t.sequence, t.best = found, n, i
 	}
 	switch {
+	case errors.Is(bad[0], errNewer):
+		return nil, bad, bad[0]
+	case errors.Is(bad[1], errNewer):
+		return nil, bad, bad[1]
 	case t.sequence > 0:
 		return body, bad, nil
 	case errors.Is(bad[0], errBlank) || errors.Is(bad[1], errBlank):

@@ -99,7 +99,10 @@ func (s *Store) openSegment(g *segment) error {
 		return err
 	}
 	g.file = s.wrap(g.n, f)
-	s.loadTrims(g, x)
+	if err := s.loadTrims(g, x); err != nil {
+		g.file = nil
+		return errors.Join(fmt.Errorf("flash: segment %d: %w", g.n, err), f.Close())
+	}
 	g.touch()
 	return nil
 }

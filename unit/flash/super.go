@@ -121,6 +121,10 @@ func loadSuper(f *osFile, size int64) (s super, copies [2]error, err error) {
 		copies[1] = errNoSuper
 	}
 	switch {
+	case errors.Is(copies[0], errNewer):
+		return s, copies, copies[0]
+	case errors.Is(copies[1], errNewer):
+		return s, copies, copies[1]
 	case copies[0] == nil && copies[1] == nil && last != s:
 		copies[1] = fmt.Errorf("%w: it is another store's", errSuper)
 		return s, copies, nil

@@ -61,15 +61,18 @@ func (t *trims) has(i int) bool {
 	return m != nil && m.has(i)
 }
 
-// loadTrims reads the trims of a segment that was just opened.
-func (s *Store) loadTrims(g *segment, x *shape) {
+// loadTrims reads the trims of a segment that was just opened. It fails with errNewer alone.
+func (s *Store) loadTrims(g *segment, x *shape) error {
 	g.trims.record = x.trimTwin(g.n)
 	body, bad, err := g.trims.record.load(g.file)
+	if errors.Is(err, errNewer) {
+		return err
+	}
 	if err != nil {
 		s.log.Error("the trims of a segment are lost: what was given up there is CORRUPT, or is served again",
 			"segment", g.n, "error", err)
 		g.trims.record.sequence = 1 << 32 // above what a copy has that can be read some day
-		return
+		return nil
 	}
 	for i, err := range bad {
 		if err != nil {
@@ -77,12 +80,13 @@ func (s *Store) loadTrims(g *segment, x *shape) {
 		}
 	}
 	if body == nil {
-		return
+		return nil
 	}
 	m := newBitmap(x.perFile)
 	copy(m, body)
 	g.trims.marks.Store(&m)
 	s.punchLater(g) // a crash may have come before that
+	return nil
 }
 
 // Trim gives up addresses and returns when that is durable; from then on each reads as the mark of a trimmed address. Those
