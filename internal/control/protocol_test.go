@@ -12,6 +12,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"corfu/internal/wire/pb"
 )
 
 // TestPeersOfOtherReleasesMeet: they understand each other where their ranges meet, and otherwise the call is refused, with a line that
@@ -104,7 +106,7 @@ func TestServeAndDialSayTheProtocol(t *testing.T) {
 		said = metadata.ValueFromIncomingContext(ctx, protocolKey)
 		return next(ctx, q)
 	}))
-	healthpb.RegisterHealthServer(s, health.NewServer())
+	pb.RegisterUnitServiceServer(s, pb.UnimplementedUnitServiceServer{})
 	go func() { _ = s.Serve(l) }()
 	defer s.Stop()
 	conn, err := Dial(l.Addr().String())
@@ -112,14 +114,14 @@ func TestServeAndDialSayTheProtocol(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
-		t.Fatal(err)
+	if _, err := pb.NewUnitServiceClient(conn).State(t.Context(), &pb.UnitStateRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Fatalf("it did not get there: %v", err)
 	}
 	if len(said) != 1 || said[0] != ours.String() {
 		t.Errorf("said %q", said)
 	}
-	old := healthpb.NewHealthClient(rawConn(t, l.Addr().String(), protocols{Protocol + 1, Protocol + 1}))
-	if _, err := old.Check(t.Context(), &healthpb.HealthCheckRequest{}); status.Code(err) != codes.FailedPrecondition {
+	late := pb.NewUnitServiceClient(rawConn(t, l.Addr().String(), protocols{Protocol + 1, Protocol + 1}))
+	if _, err := late.State(t.Context(), &pb.UnitStateRequest{}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("a caller of a release to come: %v", err)
 	}
 }

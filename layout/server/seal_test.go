@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,9 +14,9 @@ import (
 )
 
 // script is a way that answers after a while, or never.
-func script(name string, after time.Duration, end layout.Address, err error, asked *[]string) way {
+func script(name string, after time.Duration, end layout.Address, err error, asked func(string)) way {
 	return way{name, func(ctx context.Context) (layout.Seal, error) {
-		*asked = append(*asked, name)
+		asked(name)
 		t := time.NewTimer(after)
 		defer t.Stop()
 		select {
@@ -55,10 +56,18 @@ func TestFirstAnswer(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				began := time.Now()
+				var mu sync.Mutex
 				var asked []string
-				s, by, err := firstAnswer(ctx, []way{script(wayFabric, x.fabric, 1, x.fabErr, &asked), script(wayControl, x.tcp, 2, x.tcpErr, &asked)})
+				note := func(name string) {
+					mu.Lock()
+					defer mu.Unlock()
+					asked = append(asked, name)
+				}
+				s, by, err := firstAnswer(ctx, []way{script(wayFabric, x.fabric, 1, x.fabErr, note), script(wayControl, x.tcp, 2, x.tcpErr, note)})
 				took := time.Since(began)
 				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
 				if (err == nil) != (x.err == "") || (err != nil && !strings.Contains(err.Error(), x.err)) || by != x.by && x.err == "" {
 					t.Errorf("by %q: %v", by, err)
 				}

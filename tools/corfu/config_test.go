@@ -98,7 +98,7 @@ func TestConfigCheck(t *testing.T) {
 		{"role: unit\nid: 1\nstore: /x\ncapacity: 5\nscrub_rate: x\ncontrol: here\nfabric: {provider: ib, addr: host, listen: x}\n",
 			[]string{`capacity "5"`, `scrub rate "x"`, `control "here": must be host:port`, `provider "ib"`, `fabric.addr "host": must be an IP address`, `fabric.listen "x"`}},
 		{"role: layout\ndir: /x\nrebuild_rate: 0\nbootstrap: {durability: ram, units: [{id: 1, control: \"h:1\"}]}\n", []string{`rebuild rate "0"`, `durability "ram"`}},
-		{"role: layout\ndir: /x\nfabric: {provider: tcp}\n", []string{`unknown key "fabric"`}},
+		{"role: layout\ndir: /x\nfabric: {listen: \"h:1\"}\n", []string{`unknown key "listen"`}},
 		{"role: client\nlayout_servers: [here]\ntimeout: 0s\n", []string{`layout server "here"`, "timeout 0s"}},
 		{"role: [\n", []string{"line 1"}},
 	} {
@@ -124,9 +124,9 @@ func TestConfigShowTellsWhereEachSettingCameFrom(t *testing.T) {
 	}
 	file := func(line string) string { return "file " + path + " line " + line }
 	want := []settingJSON{
-		{"id", 1.0, file("2")}, {"store", "/x", file("3")}, {"capacity", "", "default"}, {"scrub_rate", "0", "flag --scrub-rate"},
+		{"id", 1.0, file("2")}, {"store", "/x", file("3")}, {"capacity", "", "default"}, {"segment_pages", 0.0, "default"}, {"scrub_rate", "0", "flag --scrub-rate"},
 		{"scrub_every", "168h", "default"}, {"max_sessions_per_identity", 0.0, "default"}, {"role", "unit", file("1")}, {"dir", "/x", "default"},
-		{"control", "10.0.0.1:1", "environment CORFU_CONTROL"}, {"http", "127.0.0.1:7880", "default"}, {"insecure", false, "default"},
+		{"control", "10.0.0.1:1", "environment CORFU_CONTROL"}, {"http", "127.0.0.1:7880", "default"}, {"pprof", "local", "default"}, {"insecure", false, "default"},
 		{"tls.ca", "", "default"}, {"tls.cert", "", "default"}, {"tls.key", "", "default"}, {"fabric.provider", "tcp", "flag --provider"}, {"fabric.device", "", "default"}, {"fabric.addr", "", "default"},
 		{"fabric.listen", "", "default"}, {"fabric.huge_pages", true, file("4")},
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -106,8 +105,7 @@ func newCLIAlone(t *testing.T) *cli {
 			env = append(env, e)
 		}
 	}
-	dir := t.TempDir()
-	return &cli{t: t, env: append(env, asProgram, "XDG_RUNTIME_DIR="+dir, "CORFU_CLUSTER_FILE="+filepath.Join(dir, "none"))}
+	return &cli{t: t, env: append(env, asProgram, "XDG_RUNTIME_DIR="+t.TempDir())}
 }
 
 // outcome is all that a run leaves behind.

@@ -157,7 +157,7 @@ of which all but the larger half may fail. Each is started with the same list, i
 			return err
 		}
 		log := a.logger(false).With("layout", c.ID)
-		dev, err := a.layoutFabric(&c, log)
+		dev, say, err := a.layoutFabric(&c, log)
 		if err != nil {
 			return err
 		}
@@ -165,11 +165,16 @@ of which all but the larger half may fail. Each is started with the same list, i
 			defer dev.Close()
 		}
 		return a.serve(ctx, "corfu layout", c.daemonConfig, tls, "", func(r *prometheus.Registry) (daemon, error) {
-			return layoutserver.Start(ctx, layoutserver.Config{
+			s, err := layoutserver.Start(ctx, layoutserver.Config{
 				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
 				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
 				Device: dev, TLS: tls, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
+			if err != nil {
+				return nil, err
+			}
+			say()
+			return s, nil
 		})
 	})
 	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand())
@@ -205,22 +210,22 @@ func (h *healConfig) rate() (int64, error) {
 }
 
 // layoutFabric opens the device over which members are sealed, besides TCP. Without one the layout server serves as well: only a
-// device that was asked for by name must be there.
-func (a *app) layoutFabric(c *layoutConfig, log *slog.Logger) (rdma.Device, error) {
+// device that was asked for by name must be there. say logs which one it is, once the server stands: what cannot start says why, and
+// nothing else.
+func (a *app) layoutFabric(c *layoutConfig, log *slog.Logger) (dev rdma.Device, say func(), err error) {
 	if c.NoFabric {
-		return nil, nil
+		return nil, func() {}, nil
 	}
-	dev, reason, err := a.openFabric(fabricConfig{Provider: c.Fabric.Provider, Device: c.Fabric.Device, Addr: c.Fabric.Addr}, c.Insecure)
+	var reason string
+	dev, reason, err = a.openFabric(fabricConfig{Provider: c.Fabric.Provider, Device: c.Fabric.Device, Addr: c.Fabric.Addr}, c.Insecure)
 	var usage *usageError
 	switch {
 	case err == nil:
-		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
-		return dev, nil
+		return dev, func() { log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason) }, nil
 	case errors.As(err, &usage) || c.Fabric.Provider != fabric.Auto || c.Fabric.Device != "":
-		return nil, fmt.Errorf("%w (--no-fabric goes without)", err)
+		return nil, nil, fmt.Errorf("%w (--no-fabric goes without)", err)
 	}
-	log.Warn("no fabric: members are sealed over TCP alone", "err", err)
-	return nil, nil
+	return nil, func() { log.Warn("no fabric: members are sealed over TCP alone", "err", err) }, nil
 }
 
 // takeServers takes what the flags say in place of the file, and the default control address where nothing says another.
