@@ -13,7 +13,7 @@ import (
 
 // leftBehind cuts off a reader together with the tail of the only chain. The log goes on without them, and what is appended there
 // the reader must not call unwritten. Chance hardly ever gets there: the reader has to be in no operation when the network breaks.
-func leftBehind(t *testing.T) (read error, h *History) {
+func leftBehind(t *testing.T) (h *History, read error) {
 	dir, h := scratch(t), newHistory()
 	synctest.Test(t, func(t *testing.T) {
 		f := NewFabric(*seedFlag, Weird{Late: time.Microsecond, Disk: 10 * time.Microsecond})
@@ -53,12 +53,12 @@ func leftBehind(t *testing.T) (read error, h *History) {
 		defer cancel()
 		read = h.read(ctx, logs[0], 0, 1)
 	})
-	return read, h
+	return h, read
 }
 
 // Rule R12: the reader says that it does not know.
 func TestR12ReaderThatWasLeftBehindDoesNotAnswer(t *testing.T) {
-	err, h := leftBehind(t)
+	h, err := leftBehind(t)
 	if !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("read: %v", err)
 	}

@@ -67,7 +67,7 @@ func TestFindsBrokenRules(t *testing.T) {
 func TestFindsBrokenR12(t *testing.T) {
 	mutant.R12 = true
 	defer func() { mutant.R12 = false }()
-	read, h := leftBehind(t)
+	h, read := leftBehind(t)
 	if err := h.check(); err == nil {
 		t.Fatalf("not found; read: %v", read)
 	} else {
