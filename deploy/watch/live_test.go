@@ -71,7 +71,7 @@ func (c *cluster) followsOneOperation() {
 		}
 		return string(b)
 	}
-	all := regexp.MustCompile(`msg="epoch is active" op=(\w+) epoch=(\d+)`).FindAllStringSubmatch(read(c.layout), -1)
+	all := regexp.MustCompile(`msg="epoch is active".* op=(\w+) epoch=(\d+)`).FindAllStringSubmatch(read(c.layout), -1)
 	if len(all) < 2 {
 		c.t.Fatalf("%d reconfigurations in the log of the layout server", len(all))
 	}

@@ -10,9 +10,11 @@ var examples = map[string]string{
 	"corfu append":             "  corfu append hello world\n  seq 1000 | corfu append -\n  corfu append --file picture.jpg",
 	"corfu bench":              "  corfu bench\n  corfu bench --only 'Append' --rounds 9 --check",
 	"corfu bench-flash":        "  corfu bench-flash --dir /mnt/nvme/bench",
+	"corfu chain":              "  corfu chain add --dry-run 5,6\n  corfu chain add 5=10.0.0.5:7780,6=10.0.0.6:7780",
 	"corfu demo":               "  corfu demo\n  corfu demo --source /usr/share/doc --size 16",
 	"corfu dev":                "  corfu dev\n  corfu dev --dir ~/log --chains 3 --replicas 3 --layout-servers 3",
 	"corfu devices":            "  corfu devices\n  corfu devices -o json | jq '.[] | select(.usable) | .name'",
+	"corfu devices remove-rxe": "  corfu devices remove-rxe --netdev eth1",
 	"corfu dump":               "  corfu dump /var/lib/corfu/unit-1\n  corfu dump -o json /dev/nvme1n1",
 	"corfu fill":               "  corfu fill 17",
 	"corfu fsck":               "  corfu fsck /var/lib/corfu/unit-1",
@@ -27,12 +29,15 @@ var examples = map[string]string{
 	"corfu top":                "  corfu top\n  corfu top -n 1",
 	"corfu trim":               "  corfu trim 17\n  corfu trim --prefix 1000000",
 	"corfu unit add":           "  corfu unit add 5=10.0.0.9:7780",
+	"corfu unit drain":         "  corfu unit drain --dry-run 2\n  corfu unit drain 2 --wait 1h",
 	"corfu unit remove":        "  corfu unit remove --dry-run 2",
+	"corfu unit replace":       "  corfu unit replace 2 5\n  corfu unit replace 2 5=10.0.0.9:7780",
 	"corfu version":            "  corfu version -o json",
 }
 
 // longs are those of commands whose short description left nothing to say but this.
 var longs = map[string]string{
+	"corfu chain": `Change the chains of the cluster, while the log goes on. Units of a chain are changed by corfu unit.`,
 	"corfu devices": `Print the RDMA devices of this machine: driver, firmware, atomics, ports, MTUs and GIDs by type, and
 for each whether the provider verbs can use it, and if not, why. corfu doctor looks deeper.`,
 	"corfu layout show": `Print the layout in force: epoch, sequencer, units, and which chains serve which positions.`,

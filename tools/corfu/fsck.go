@@ -64,7 +64,7 @@ commands is meant. Exit status 1 if replicas differ, or cannot be asked.`,
 		case cmd.Flags().Changed("cluster") && repair:
 			return usagef("--repair is for the store of one unit; corfu scrub repairs what is damaged in a cluster")
 		case cmd.Flags().Changed("cluster"):
-			return a.fsckCluster(ctx, args, rate)
+			return a.fsckCluster(ctx, cmd.Root().PersistentFlags(), args, rate)
 		case len(args) == 0:
 			return usagef("fsck needs the STORE of a unit, or --cluster")
 		}

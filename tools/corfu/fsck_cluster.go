@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -73,7 +74,7 @@ type clusterCheck struct {
 	show      func(done, all uint64, waiting string, ended bool)
 }
 
-func (a *app) fsckCluster(ctx context.Context, args []string, rate string) error {
+func (a *app) fsckCluster(ctx context.Context, all *pflag.FlagSet, args []string, rate string) error {
 	if a.cluster == foundCluster {
 		a.cluster = ""
 		if len(args) == 1 {
@@ -82,6 +83,11 @@ func (a *app) fsckCluster(ctx context.Context, args []string, rate string) error
 	}
 	if len(args) > 0 {
 		return usagef("fsck checks the store %s, or a cluster: not both", args[0])
+	}
+	if a.cluster != "" { // given here is given to the flag of all commands, which this one's hides
+		if err := all.Set("cluster", a.cluster); err != nil {
+			return usagef("cluster %q: %w", a.cluster, err)
+		}
 	}
 	bytes, err := parseSize(rate)
 	if err != nil || bytes <= 0 {
