@@ -36,9 +36,10 @@ func TestFindsBrokenRules(t *testing.T) {
 			p.Faults, p.Only, p.Clients, p.Workers = 6, []string{"reconfigure"}, 3, 2
 			p.Weird.Slow, p.Weird.Late = 0.1, 5*time.Millisecond
 		}},
-		{"R16", &mutant.R16, 100, func(p *Plan) {
+		{"R16", &mutant.R16, 200, func(p *Plan) {
 			failing(p)
-			p.Shape.Durability = layout.Memory
+			p.Shape.Chains, p.Shape.Replicas, p.Shape.Durability = 1, 2, layout.Memory
+			p.Faults, p.Gap, p.Only = 12, 50*time.Millisecond, []string{"crash unit", "partition", "pause"}
 		}},
 		{"R18", &mutant.R18, 100, func(p *Plan) {
 			failing(p)
