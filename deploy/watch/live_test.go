@@ -77,10 +77,10 @@ func (c *cluster) followsOneOperation() {
 	}
 	op, epoch := all[len(all)-1][1], all[len(all)-1][2]
 	for i, p := range append([]*process{c.seqs[0]}, c.units...) {
-		calls := []string{"Seal", "Reconcile", "Activate"}
+		calls := []string{"Reconcile", "Activate"} // seals travel over the fabric, in messages that have no room for an id
 		switch i {
 		case 0: // the sequencer
-			calls = []string{"Seal", "Activate"}
+			calls = []string{"Activate"}
 		case 2: // the unit that was killed
 			continue
 		}
