@@ -7,7 +7,7 @@
 #   LAB_TEST_PKGS     only packages whose import path matches this extended regular expression
 #   LAB_TEST_ARGS     more flags for the test binaries, such as '-test.run Seal -test.v'
 #   LAB_TEST_TIMEOUT  limit for one package, as a Go duration, default 20m
-# LAB_TIMEOUT, the limit for the whole run, is 1500 s here.
+# LAB_TIMEOUT, the limit for the whole run, is 3000 s here.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 repo=$(readlink -f "$here/../..")
@@ -107,7 +107,7 @@ machines=${LAB_MACHINES:-2}
 	exit 2
 }
 [ "$machines" -le "$packages" ] || machines=$packages
-export LAB_TIMEOUT=${LAB_TIMEOUT:-1500} LAB_RESULTS=$work/results
+export LAB_TIMEOUT=${LAB_TIMEOUT:-3000} LAB_RESULTS=$work/results
 running=()
 trap 'kill "${running[@]}" 2>/dev/null; wait; exit 143' INT TERM
 for machine in $(seq "$machines"); do
