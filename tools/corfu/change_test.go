@@ -14,6 +14,7 @@ import (
 
 // TestOperatorChangesTheMembers goes through the commands that change the cluster, each first with a dry run.
 func TestOperatorChangesTheMembers(t *testing.T) {
+	notInLab(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c, err := devcluster.Start(ctx, devcluster.Options{Provider: "tcp", Dir: t.TempDir(), Chains: 1, Spares: 1, Standbys: 1, MinReplicas: 2})
@@ -82,6 +83,7 @@ func TestOperatorChangesTheMembers(t *testing.T) {
 }
 
 func TestLayoutServerTakesSettingsOfFailures(t *testing.T) {
+	notInLab(t)
 	path := filepath.Join(t.TempDir(), "layout.yaml")
 	text := "heartbeat: 50ms\nfail_after: 250ms\nmin_replicas: 2\nrebuild_rate: 1MiB\nbootstrap:\n  spares:\n    - {id: 3, control: \"h:3\"}\n  standbys:\n    - {id: 2, control: \"h:2\"}\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

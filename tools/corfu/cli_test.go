@@ -79,6 +79,7 @@ func TestAppendReadsLinesAndFiles(t *testing.T) {
 }
 
 func TestLargeEntries(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	startDev(c)
 	most := strings.Repeat("0123456789abcde\t", 1<<16) // 1 MiB, 262 pages
@@ -97,6 +98,7 @@ func TestLargeEntries(t *testing.T) {
 }
 
 func TestJSONOutput(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	startDev(c)
 	c.want("{\"position\":0}\n{\"position\":1}\n", "append", "-o", "json", "text", "\xff\xfe")

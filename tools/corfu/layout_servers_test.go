@@ -112,6 +112,7 @@ func TestThreeLayoutServersAsProcesses(t *testing.T) {
 }
 
 func TestLayoutServerUsage(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	base := []string{"layout", "--dir", filepath.Join(testDir(t), "layout"), "--http", "off"}
 	three := []string{"--server", "1=127.0.0.1:1,127.0.0.1:2", "--server", "2=127.0.0.1:3,127.0.0.1:4", "--server", "3=127.0.0.1:5,127.0.0.1:6"}

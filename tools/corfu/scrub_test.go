@@ -33,6 +33,7 @@ func spoilPage(t *testing.T, dir string, unit, a int) {
 
 // A scrub finds a page whose bits flipped and has it repaired; one that is damaged everywhere is an error, until it is given up.
 func TestScrub(t *testing.T) {
+	notInLab(t)
 	c := newCLI(t)
 	dev := startDev(c, "--chains", "1")
 	dir := dev.word("dir")
