@@ -206,6 +206,9 @@ func rebuilt(l *layout.Layout) bool {
 func TestR17KilledUnitIsReplaced(t *testing.T) {
 	for _, dead := range []layout.UnitID{1, 2} {
 		t.Run(fmt.Sprint("unit ", dead), func(t *testing.T) {
+			if inLab && dead == 1 {
+				t.Skip("the tail's death says as much of verbs")
+			}
 			ctx, dev := testContext(t), openDevice(t)
 			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 2, Spares: 1, RebuildRate: 10_000})
 			l := startLoad(t, ctx, log)
