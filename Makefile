@@ -38,7 +38,7 @@ build: go-present ## build bin/corfu
 demo: deps build ## start a cluster on loopback, load a real file through the log, read it back, compare
 	bin/corfu demo
 
-test: deps vet lint test-unit test-web test-watch test-sim test-chaos model test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, alerts and dashboards, simulation, chaos on processes, models, tests over verbs in the lab, two power cuts
+test: deps vet lint test-unit test-web test-watch test-sim test-chaos test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, alerts and dashboards, simulation, chaos on processes, tests over verbs in the lab, two power cuts
 
 test-unit: go-present ## tests with the race detector, without the lab
 	$(GO) test -race ./...
