@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,32 +54,20 @@ type cluster struct {
 	raised *alarmLog
 
 	mu      sync.Mutex
-	units   []*unitLife   // nil: down
-	seqs    []*seqLife    // nil: down
-	layouts []*layoutLife // nil: down
-	names   []string      // of the layout servers
+	units   []*life  // nil: down
+	seqs    []*life  // nil: down
+	layouts []*life  // nil: down
+	names   []string // of the layout servers
 	clients []*client.Log
 	hosts   []*Host // of the clients
 }
 
-// unitLife is a unit from a start to its end.
-type unitLife struct {
+// life is a server from a start to its end.
+type life struct {
 	host *Host
-	disk *disk
+	disk *disk // of a unit; else nil
 	end  *endpoint
-	srv  *unitserver.Server
-}
-
-type seqLife struct {
-	host *Host
-	end  *endpoint
-	srv  *seqserver.Server
-}
-
-type layoutLife struct {
-	host *Host
-	end  *endpoint
-	srv  *layoutserver.Server
+	srv  interface{ Close() error }
 }
 
 func unitName(id int) string   { return fmt.Sprintf("unit%d", id) }
@@ -121,7 +110,7 @@ func start(f *Fabric, dir string, s Shape, scan time.Duration, log *slog.Logger)
 func (c *cluster) startUnit(id int) error {
 	name := unitName(id)
 	h := c.f.NewHost(name)
-	u := &unitLife{host: h, disk: c.f.newDisk(name)}
+	u := &life{host: h, disk: c.f.newDisk(name)}
 	u.end = h.Control(name+":control", true)
 	var err error
 	u.srv, err = unitserver.Start(context.Background(), unitserver.Config{
@@ -143,7 +132,7 @@ func (c *cluster) unitDir(id int) string { return filepath.Join(c.dir, unitName(
 func (c *cluster) startSeq(id int) error {
 	name := seqName(id)
 	h := c.f.NewHost(name)
-	s := &seqLife{host: h, end: h.Control(name+":control", true)}
+	s := &life{host: h, end: h.Control(name+":control", true)}
 	var err error
 	s.srv, err = seqserver.Start(context.Background(), seqserver.Config{
 		ID: layout.SequencerID(id), Dir: filepath.Join(c.dir, name), Device: h, Listener: s.end, Logger: c.log.With("sequencer", id),
@@ -160,7 +149,7 @@ func (c *cluster) startSeq(id int) error {
 func (c *cluster) startLayout(id int) error {
 	name := layoutName(id)
 	h := c.f.NewHost(name)
-	s := &layoutLife{host: h, end: h.Control(name+":control", false)}
+	s := &life{host: h, end: h.Control(name+":control", false)}
 	failAfter, least := 2*time.Second, c.shape.Replicas
 	if c.shape.Heals {
 		failAfter, least = 200*time.Millisecond, 1
@@ -220,53 +209,30 @@ func (c *cluster) open(ctx context.Context, name string, o client.Options) (*cli
 	return l, nil
 }
 
-// killUnit takes a unit from its flash and its network at once; what is not on flash is lost. bury has to follow. False: it is down.
-func (c *cluster) killUnit(id int, noisy bool) (bury func(), ok bool) {
+// kill takes a server of a list from its network at once, and a unit from its flash: what is not on flash is lost. What a layout server knows is
+// in the log of commands. bury has to follow. False: it is down.
+func (c *cluster) kill(list []*life, id int, noisy bool) (bury func(), ok bool) {
 	c.mu.Lock()
-	u := c.units[id-1]
-	c.units[id-1] = nil
+	x := list[id-1]
+	list[id-1] = nil
 	c.mu.Unlock()
-	if u == nil {
+	if x == nil {
 		return nil, false
 	}
-	u.disk.die()
-	u.host.Kill(noisy)
-	return func() { c.bury(u.host, u.end, u.srv.Close) }, true
-}
-
-// killSeq is killUnit of a sequencer.
-func (c *cluster) killSeq(id int, noisy bool) (bury func(), ok bool) {
-	c.mu.Lock()
-	s := c.seqs[id-1]
-	c.seqs[id-1] = nil
-	c.mu.Unlock()
-	if s == nil {
-		return nil, false
+	if x.disk != nil {
+		x.disk.die()
 	}
-	s.host.Kill(noisy)
-	return func() { c.bury(s.host, s.end, s.srv.Close) }, true
+	x.host.Kill(noisy)
+	return func() { c.bury(x) }, true
 }
 
-// killLayout is killUnit of a layout server. What it knows is in the log of commands.
-func (c *cluster) killLayout(id int, noisy bool) (bury func(), ok bool) {
-	c.mu.Lock()
-	s := c.layouts[id-1]
-	c.layouts[id-1] = nil
-	c.mu.Unlock()
-	if s == nil {
-		return nil, false
-	}
-	s.host.Kill(noisy)
-	return func() { c.bury(s.host, s.end, s.srv.Close) }, true
-}
-
-// bury ends the goroutines of the process that ran on a host.
-func (c *cluster) bury(h *Host, e *endpoint, end func() error) {
-	c.f.Resume(h.name)
-	_ = e.Close()
-	e.take() // a call that runs holds locks
-	_ = end()
-	e.give()
+// bury ends the goroutines of a server.
+func (c *cluster) bury(x *life) {
+	c.f.Resume(x.host.name)
+	_ = x.end.Close()
+	x.end.take() // a call that runs holds locks
+	_ = x.srv.Close()
+	x.end.give()
 }
 
 // close ends everything. Units that are whole bring what they have to flash.
@@ -275,19 +241,9 @@ func (c *cluster) close() {
 	for _, l := range c.clients {
 		_ = l.Close()
 	}
-	for _, l := range c.layouts {
-		if l != nil {
-			c.bury(l.host, l.end, l.srv.Close)
-		}
-	}
-	for _, s := range c.seqs {
-		if s != nil {
-			c.bury(s.host, s.end, s.srv.Close)
-		}
-	}
-	for _, u := range c.units {
-		if u != nil {
-			c.bury(u.host, u.end, u.srv.Close)
+	for _, x := range slices.Concat(c.layouts, c.seqs, c.units) {
+		if x != nil {
+			c.bury(x)
 		}
 	}
 }

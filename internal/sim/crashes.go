@@ -67,7 +67,7 @@ func (x *injector) kill(u int, noisy bool) (bury func(), ok bool) {
 		if x.strict() && !x.expendable(s, layout.UnitID(u)) {
 			return
 		}
-		if bury, ok = x.c.killUnit(u, noisy); ok {
+		if bury, ok = x.c.kill(x.c.units, u, noisy); ok {
 			x.crashed[layout.UnitID(u)] = s.Highest()
 		}
 	})
@@ -107,7 +107,7 @@ func (x *injector) loseUnit() {
 
 func (x *injector) crashSeq() {
 	id, d, noisy := 1+x.rand.IntN(x.Shape.sequencers()), x.some(), x.rand.IntN(2) == 0
-	bury, ok := x.c.killSeq(id, noisy)
+	bury, ok := x.c.kill(x.c.seqs, id, noisy)
 	if !ok {
 		return
 	}
@@ -127,7 +127,7 @@ func (x *injector) loseSeq() {
 	if !x.Loses || !x.Shape.Standby || len(x.gone) > 0 {
 		return
 	}
-	if bury, ok := x.c.killSeq(id, noisy); ok {
+	if bury, ok := x.c.kill(x.c.seqs, id, noisy); ok {
 		x.gone[id] = true
 		x.h.note("fault: sequencer %d is lost for good, noisy: %v", id, noisy)
 		x.wg.Go(bury)
@@ -150,7 +150,7 @@ func (x *injector) powerCut() {
 func (x *injector) crashLayout() {
 	id, d, noisy := 1+x.rand.IntN(x.Shape.Layouts), x.some(), x.rand.IntN(2) == 0
 	next := layoutName(1 + x.rand.IntN(x.Shape.Layouts))
-	bury, ok := x.c.killLayout(id, noisy)
+	bury, ok := x.c.kill(x.c.layouts, id, noisy)
 	if !ok {
 		return
 	}
