@@ -58,7 +58,7 @@ nothing else; --only adds to it.`,
 	f.IntVar(&b.ops, "ops", 1000, "operations of a round")
 	f.DurationVar(&b.duration, "duration", 3*time.Second, "how long each throughput figure is measured; 0: no throughput")
 	f.DurationVar(&b.spin, "spin", 0, "how long an operation polls before it sleeps (default: the fabric's 20µs)")
-	f.StringVar(&b.dir, "dir", "", "`directory` for the clusters (default: a temporary one)")
+	f.StringVar(&b.dir, "dir", "", "`directory` in which the clusters are made, and removed (default: a temporary one)")
 	f.IntSliceVar(&b.appenders, "appenders", []int{1, 16, 64}, "appenders at once, one throughput figure for each")
 	f.StringVar(&b.only, "only", "", "measure only the rows whose name matches this regular `expression`")
 	f.IntVar(&b.rate, "rate", 0, "`appends` a second, for --duration, begun on time and not one after the other (0: none)")
@@ -109,13 +109,11 @@ func (a *app) bench(ctx context.Context, b benchFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dev.Close()) }()
-	if b.dir == "" {
-		remove := func() error { return nil }
-		if b.dir, remove, err = scratch.Dir("corfu-bench-"); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, remove()) }()
+	remove := func() error { return nil }
+	if b.dir, remove, err = scratch.In(b.dir, "corfu-bench-"); err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, remove()) }()
 	info := dev.Info()
 	a.say("Fabric: %s, device %s (%s). Clusters in %s.\n", info.Provider, info.Name, reason, b.dir)
 	rep := report{Provider: info.Provider, Device: info.Name, Reason: reason, Payload: benchPayload, Spin: b.spin.String()}

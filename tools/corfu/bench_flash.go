@@ -44,13 +44,11 @@ about 5 GB as it is, less with fewer rounds or a lower --most.`,
 		if _, err := exec.LookPath("fio"); err != nil {
 			return errors.New("fio is not installed: apt-get install fio")
 		}
-		if o.Dir == "" {
-			remove := func() error { return nil }
-			if o.Dir, remove, err = scratch.Dir("corfu-bench-flash-"); err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, remove()) }()
+		remove := func() error { return nil }
+		if o.Dir, remove, err = scratch.In(o.Dir, "corfu-bench-flash-"); err != nil {
+			return err
 		}
+		defer func() { err = errors.Join(err, remove()) }()
 		useProcessors()
 		o.Step = func(what string) { a.say("%s\n", what) }
 		rep, err := flashbench.Run(ctx, o)

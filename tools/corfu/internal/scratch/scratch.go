@@ -48,6 +48,21 @@ func Dir(prefix string) (dir string, remove func() error, err error) {
 	return fallback, func() error { return os.RemoveAll(fallback) }, nil
 }
 
+// In makes a directory whose name begins with prefix in root, which is made if it is not there; an empty root leaves the
+// choice to Dir. It is a new one each time: what an earlier run left in root is nobody's concern. remove deletes it, and not root.
+func In(root, prefix string) (dir string, remove func() error, err error) {
+	if root == "" {
+		return Dir(prefix)
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return "", nil, err
+	}
+	if dir, err = os.MkdirTemp(root, prefix); err != nil {
+		return "", nil, err
+	}
+	return dir, func() error { return os.RemoveAll(dir) }, nil
+}
+
 // Direct tells whether files in dir take O_DIRECT writes.
 func Direct(dir string) bool {
 	path := filepath.Join(dir, ".direct")

@@ -29,6 +29,28 @@ func TestDirIsThereAndGoes(t *testing.T) {
 	}
 }
 
+// What another run left stays, and is not used.
+func TestInIsNewEachTime(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "disk")
+	one, _, err := In(root, "scratch-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, remove, err := In(root, "scratch-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one == two || filepath.Dir(two) != root {
+		t.Errorf("%s, then %s", one, two)
+	}
+	if err := remove(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) != 1 || left[0].Name() != filepath.Base(one) {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestTmpfsIsNotDirect(t *testing.T) {
 	dir, err := os.MkdirTemp("/dev/shm", "scratch-test-")
 	if err != nil {
