@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"corfu/layout"
 	"corfu/rdma"
 )
 
@@ -39,5 +40,29 @@ func TestUnknownErrorSaysAll(t *testing.T) {
 	var u *UnknownError
 	if !errors.Is(err, ErrUnknown) || !errors.Is(err, ErrClosed) || !errors.As(err, &u) || u.Position != 7 {
 		t.Errorf("%v", err)
+	}
+}
+
+// What an operation waited in vain under one layout, it does not wait again under the next: its members are not open at the moment at
+// which clients learn of it, and refuse the first attempt.
+func TestBackoffBeginsAnewWithALayout(t *testing.T) {
+	r := newRig(t, layout.Memory)
+	l := r.open()
+	old := l.current()
+	b := backoff{n: 8}
+	if err := l.retry(r.ctx, old, errStale, &b); err != nil {
+		t.Fatal(err)
+	}
+	if b.n == 0 {
+		t.Fatal("the backoff was forgotten while the layout stayed")
+	}
+	if _, err := r.Reconfigure(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.retry(r.ctx, old, errStale, &b); err != nil {
+		t.Fatal(err)
+	}
+	if !old.retired() || b.n != 0 {
+		t.Errorf("retired %v, the next wait is 2^%d ms", old.retired(), b.n)
 	}
 }

@@ -209,6 +209,11 @@ func (l *Log) retry(ctx context.Context, v *view, err error, b *backoff) error {
 			return ErrClosed
 		}
 	}
+	if v.retired() {
+		// How long it was in vain under the old layout says nothing of the new one. Clients often have it before its members do, who
+		// then refuse the first attempt, and would wait for as long as the backoff grew while a member that died was waited for.
+		*b = backoff{}
+	}
 	if ctx.Err() != nil {
 		if rerr != nil && ctx.Err() != rerr {
 			err = errors.Join(err, rerr)
