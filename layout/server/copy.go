@@ -57,6 +57,7 @@ type copier struct {
 	progress func()
 	cancel   context.CancelCauseFunc
 	plan     func([]layout.Listing, []layout.UnitID) ([]layout.Copy, error)
+	pace     func(context.Context) error // waits, if not nil, before more is copied to units that have nothing yet
 }
 
 // reconcile brings every unit of the new layout to what the sealed members of the base say.
@@ -152,25 +153,48 @@ func (c *copier) copyChain(ctx context.Context, r *reconfiguration, segment, str
 
 // copyRange compares what units hold at addresses from to to-1, and sends them, and those that have nothing of it yet, what they lack.
 func (c *copier) copyRange(ctx context.Context, units, fresh []layout.UnitID, from, to layout.Address) error {
-	for a := from; a < to; a += listedAtATime {
-		b := min(a+listedAtATime, to)
-		listings := make([]layout.Listing, len(units))
-		err := c.parallel(len(units), func(i int) (err error) {
-			listings[i], err = c.list(ctx, units[i], a, b)
-			return err
-		})
-		if err != nil {
-			return err
+	step := layout.Address(listedAtATime)
+	if len(fresh) > 0 {
+		step = layout.Address(max(1, sentAtATime/c.base.Geometry.PageSize))
+	}
+	for a := from; a < to; a += step {
+		if len(fresh) > 0 && c.pace != nil {
+			if err := c.pace(ctx); err != nil {
+				return err
+			}
 		}
-		copies, err := c.plan(listings, fresh)
-		if err != nil {
-			return fmt.Errorf("units %v: %w", units, err)
-		}
-		if err := c.deliver(ctx, copies); err != nil {
+		if err := c.copySlice(ctx, units, fresh, a, min(a+step, to)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// copySlice does it for addresses a to b-1.
+func (c *copier) copySlice(ctx context.Context, units, fresh []layout.UnitID, a, b layout.Address) error {
+	listings, first := make([]layout.Listing, len(units)), given{}
+	if len(fresh) > 0 {
+		first = given{units[0], make(map[layout.Address]*pb.Entry, b-a)}
+	}
+	err := c.parallel(len(units), func(i int) (err error) {
+		listings[i], err = c.list(ctx, units[i], a, b, first)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	copies, err := c.plan(listings, fresh)
+	if err != nil {
+		return fmt.Errorf("units %v: %w", units, err)
+	}
+	return c.deliver(ctx, copies, first)
+}
+
+// given are the entries of one unit of a chain that came with its listing, pages and all: where there is somebody who has nothing yet all
+// of them are wanted, and the unit reads them only once.
+type given struct {
+	unit    layout.UnitID // 0: none
+	entries map[layout.Address]*pb.Entry
 }
 
 // trims sends what was trimmed, address by address, since the range was copied in epoch since, to all of the chain that lack it: those that
@@ -208,10 +232,10 @@ func (c *copier) trims(ctx context.Context, units, fresh []layout.UnitID, since 
 	return true, nil
 }
 
-// list asks what a unit holds at addresses a to b-1.
-func (c *copier) list(ctx context.Context, u layout.UnitID, a, b layout.Address) (layout.Listing, error) {
+// list asks what a unit holds at addresses a to b-1, with the pages if it is the one that gives them.
+func (c *copier) list(ctx context.Context, u layout.UnitID, a, b layout.Address, g given) (layout.Listing, error) {
 	l := layout.Listing{Unit: u}
-	err := c.entries(ctx, u, &pb.EntriesRequest{From: uint64(a), To: uint64(b)}, func(e *pb.Entry) error {
+	err := c.entries(ctx, u, &pb.EntriesRequest{From: uint64(a), To: uint64(b), Pages: u == g.unit}, func(e *pb.Entry) error {
 		k, err := kindOf(wire.State(e.State))
 		if err != nil {
 			return fmt.Errorf("unit %d: address %d: %w", u, e.Address, err)
@@ -224,6 +248,9 @@ func (c *copier) list(ctx context.Context, u layout.UnitID, a, b layout.Address)
 			return fmt.Errorf("unit %d: address %d is not in [%d, %d): %w", u, h.Address, a, b, errBadEntry)
 		}
 		l.Holdings = append(l.Holdings, h)
+		if u == g.unit {
+			g.entries[h.Address] = e
+		}
 		return nil
 	})
 	return l, err
@@ -255,11 +282,11 @@ func (c *copier) entries(ctx context.Context, u layout.UnitID, q *pb.EntriesRequ
 	}
 }
 
-// deliver sends copies, in order, to whom they are missing: pages are fetched in runs of the same source.
-func (c *copier) deliver(ctx context.Context, copies []layout.Copy) error {
+// deliver sends copies, in order, to whom they are missing: pages that were not given are fetched, in runs of the same source.
+func (c *copier) deliver(ctx context.Context, copies []layout.Copy, g given) error {
 	for i := 0; i < len(copies); {
-		if copies[i].Source == 0 {
-			if err := c.send(copies[i], nil); err != nil {
+		if copies[i].Source == 0 || copies[i].Source == g.unit {
+			if err := c.pass(copies[i], g); err != nil {
 				return err
 			}
 			i++
@@ -275,6 +302,18 @@ func (c *copier) deliver(ctx context.Context, copies []layout.Copy) error {
 		i = j
 	}
 	return nil
+}
+
+// pass sends what has no page, or a page that was given.
+func (c *copier) pass(p layout.Copy, g given) error {
+	if p.Source == 0 {
+		return c.send(p, nil)
+	}
+	e := g.entries[p.Address]
+	if err := c.check(g.unit, e, p); err != nil {
+		return err
+	}
+	return c.send(p, e.Page)
 }
 
 // fetch streams the pages of copies, which have one source, to whom they are missing.

@@ -41,6 +41,8 @@ type rebuilder struct {
 	stop  context.CancelFunc
 	done  chan struct{}
 
+	pace *pacer // of run
+
 	mu   sync.Mutex
 	work []rebuilding
 }
@@ -124,6 +126,7 @@ func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[la
 	log := r.log.With(control.LogKey, control.Operation(ctx))
 	log.Info("copying older positions to units that joined", "epoch", uint64(active.Epoch), "ranges", len(active.Behind()))
 	stalled := make([]int, len(r.progress()))
+	r.pace = &pacer{rate: float64(r.cfg.RebuildRate), due: time.Now()}
 	for i, x := range r.progress() {
 		r.resume(ctx, i, x, active, units)
 	}
@@ -185,17 +188,12 @@ func (r *rebuilder) step(ctx context.Context, active *layout.Layout, units map[l
 	if to <= x.below {
 		return x.below, nil
 	}
-	began := time.Now()
 	bytes, err := r.copy(ctx, active, units, x, to)
 	r.sent(x.Range, bytes)
 	if err != nil {
 		return x.below, err
 	}
 	r.metrics.rebuilt.Add(float64(bytes))
-	due := time.Duration(float64(bytes) / float64(r.cfg.RebuildRate) * float64(time.Second))
-	if !sleep(ctx, due-time.Since(began)) {
-		return x.below, ctx.Err()
-	}
 	return to, nil
 }
 
@@ -292,9 +290,10 @@ func (r *rebuilder) copy(ctx context.Context, active *layout.Layout, units map[l
 	if err != nil {
 		return 0, fmt.Errorf("%s: backfill: %w", m.name, err)
 	}
-	s := &sink{member: m, stream: counted{stream, &bytes}, progress: progress}
+	count := func(n int) { bytes += n; r.pace.sent(n) }
+	s := &sink{member: m, stream: counted{stream, count}, progress: progress}
 	c := &copier{base: active, epoch: active.Epoch, copied: r.metrics.copied, sources: units, sinks: map[layout.UnitID]*sink{x.Unit: s},
-		cancel: cancel, progress: progress, plan: layout.PlanSameEpoch}
+		cancel: cancel, progress: progress, plan: layout.PlanSameEpoch, pace: r.pace.wait}
 	if err := s.send(&pb.ReconcileRequest{Header: &pb.ReconcileHeader{Layout: pbconv.Layout(whole), Copied: []*pb.CopiedRange{x.note(to)}}}); err != nil {
 		return 0, err
 	}
@@ -308,12 +307,14 @@ func (r *rebuilder) copy(ctx context.Context, active *layout.Layout, units map[l
 // counted counts the bytes of the pages that are sent.
 type counted struct {
 	grpc.ClientStreamingClient[pb.ReconcileRequest, pb.ReconcileReply]
-	bytes *int
+	count func(bytes int)
 }
 
 func (c counted) Send(m *pb.ReconcileRequest) error {
+	n := 0
 	for _, e := range m.Entries {
-		*c.bytes += len(e.Page)
+		n += len(e.Page)
 	}
+	c.count(n)
 	return c.ClientStreamingClient.Send(m)
 }

@@ -34,7 +34,7 @@ func (s *Server) beginBackfill(l *layout.Layout, h *pb.ReconcileHeader) (*backfi
 		return nil, fmt.Errorf("unit: backfill of another geometry: %w", unit.ErrBadEntry)
 	}
 	n := l.Geometry.PageSize
-	return &backfilling{reconciling{s: s, layout: l, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}, served, h.Copied}, nil
+	return &backfilling{reconciling{s: s, layout: l, have: s.newRuns(n), buffer: make([]byte, n*reconcileBatch)}, served, h.Copied}, nil
 }
 
 func (s *Server) checkServes(l *layout.Layout) (err error) {
@@ -51,15 +51,12 @@ func (b *backfilling) add(entries []unit.Entry) error {
 	if err := b.s.checkServes(b.layout); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if _, mine := b.served.PositionAt(b.s.cfg.ID, e.Address); mine {
-			return fmt.Errorf("unit: backfill of address %d, which the unit serves: %w", e.Address, unit.ErrBadEntry)
+	return b.all(entries, func(a layout.Address) error {
+		if _, mine := b.served.PositionAt(b.s.cfg.ID, a); mine {
+			return fmt.Errorf("unit: backfill of address %d, which the unit serves: %w", a, unit.ErrBadEntry)
 		}
-		if err := b.one(e); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // end returns once all of it is durable.

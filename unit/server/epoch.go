@@ -127,7 +127,7 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 		return nil
 	}
 	to = min(to, snap.End)
-	page := make([]byte, meta.Layout.Geometry.PageSize)
+	pages := s.newRuns(meta.Layout.Geometry.PageSize)
 	for a := from; a < to; a++ {
 		// Somebody may seal at a higher epoch, and wipe, meanwhile.
 		if (a-from)%entriesChunk == entriesChunk-1 {
@@ -139,7 +139,7 @@ func (s *Server) entries(n layout.Epoch, from, to layout.Address, fn func(e unit
 		if !mapped {
 			continue
 		}
-		e, err := s.entry(a, p, layout.LogID(meta.Log), snap, page)
+		e, err := s.entry(a, to, p, layout.LogID(meta.Log), snap, pages)
 		if err != nil {
 			return err
 		}
@@ -191,12 +191,13 @@ func (s *Server) trims(n, served layout.Epoch, from, to layout.Address, fn func(
 // errForgotten: the unit restarted since, or too much was trimmed. Compare all entries.
 var errForgotten = errors.New("the unit does not know what was trimmed")
 
-// entry reads what stands at a.
-func (s *Server) entry(a layout.Address, p layout.Position, log layout.LogID, snap unit.Snapshot, page []byte) (unit.Entry, error) {
+// entry reads what stands at a. Those up to below follow.
+func (s *Server) entry(a, below layout.Address, p layout.Position, log layout.LogID, snap unit.Snapshot, pages *runs) (unit.Entry, error) {
 	if a < snap.TrimmedBelow {
 		return unit.Entry{Address: a, State: wire.Trimmed}, nil
 	}
-	if err := s.store.ReadPage(a, page); err != nil {
+	page, err := pages.page(a, below)
+	if err != nil {
 		if errors.Is(err, flash.ErrClosed) {
 			return unit.Entry{}, err
 		}

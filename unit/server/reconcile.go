@@ -17,10 +17,10 @@ import (
 type reconciling struct {
 	s       *Server
 	layout  *layout.Layout
-	pages   []flash.Page // to be written
-	trims   []unit.Trim  // the same
-	buffer  []byte       // behind them
-	have    []byte
+	pages   []flash.Page   // to be written
+	trims   []unit.Trim    // the same
+	buffer  []byte         // behind them
+	have    *runs          // what stands at the addresses of the entries in hand
 	next    layout.Address // entries come in order
 	entries int
 
@@ -81,7 +81,7 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 		}
 	}
 	n := l.Geometry.PageSize
-	r := &reconciling{s: s, layout: l, kept: kept, have: make([]byte, n), buffer: make([]byte, n*reconcileBatch)}
+	r := &reconciling{s: s, layout: l, kept: kept, have: s.newRuns(n), buffer: make([]byte, n*reconcileBatch)}
 	return r, nil
 }
 
@@ -149,27 +149,38 @@ func (r *reconciling) add(entries []unit.Entry) error {
 	if err := r.s.do(func(u *unit.Unit) { u.Outdate() }); err != nil {
 		return err
 	}
+	return r.all(entries, func(layout.Address) error { return nil })
+}
+
+// all takes entries that may says nothing against.
+func (r *reconciling) all(entries []unit.Entry, may func(layout.Address) error) error {
+	r.have.forget()
 	for _, e := range entries {
-		if err := r.one(e); err != nil {
+		if err := may(e.Address); err != nil {
+			return err
+		}
+		if err := r.one(e, entries[len(entries)-1].Address+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *reconciling) one(e unit.Entry) error {
+// one takes an entry; those up to below follow.
+func (r *reconciling) one(e unit.Entry, below layout.Address) error {
 	g := r.layout.Geometry
 	p, mapped := r.layout.PositionAt(r.s.cfg.ID, e.Address)
 	if !mapped || e.Address > g.MaxAddress() || e.Address < r.next {
 		return fmt.Errorf("unit: address %d: not mapped, or out of order: %w", e.Address, unit.ErrBadEntry)
 	}
 	r.next = e.Address + 1
-	if err := r.s.store.ReadPage(e.Address, r.have); err != nil {
+	have, err := r.have.page(e.Address, below)
+	if err != nil {
 		return err
 	}
 	n := len(r.pages) * g.PageSize
 	out := r.buffer[n : n+g.PageSize]
-	put, err := unit.Merge(e, r.have, out, r.layout.Log, p, r.layout.Epoch)
+	put, err := unit.Merge(e, have, out, r.layout.Log, p, r.layout.Epoch)
 	if err != nil {
 		r.s.cfg.Logger.Error("alarm: entry to reconcile refused", "error", err)
 		return err
