@@ -159,38 +159,16 @@ func (v *service) Entries(q *pb.EntriesRequest, stream grpc.ServerStreamingServe
 	return toStatus(err)
 }
 
-func (v *service) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]) error {
-	q, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if q.Header == nil || q.Header.Layout == nil {
-		return status.Error(codes.InvalidArgument, "the first message has no header with a layout")
-	}
-	l, err := pbconv.ToLayout(q.Header.Layout)
-	if err != nil {
-		return toStatus(err)
-	}
-	r, err := v.s.beginReconcile(l, q.Header)
-	return v.take(stream, q, r, err)
+func (v *service) Reconcile(stream entryStream) error {
+	return take(stream, func(l *layout.Layout, h *pb.ReconcileHeader) (taker, error) { return v.s.beginReconcile(l, h) })
 }
 
 // Backfill is Reconcile of addresses that are not the unit's yet, while it serves.
-func (v *service) Backfill(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]) error {
-	q, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if q.Header == nil || q.Header.Layout == nil {
-		return status.Error(codes.InvalidArgument, "the first message has no header with a layout")
-	}
-	l, err := pbconv.ToLayout(q.Header.Layout)
-	if err != nil {
-		return toStatus(err)
-	}
-	r, err := v.s.beginBackfill(l, q.Header)
-	return v.take(stream, q, r, err)
+func (v *service) Backfill(stream entryStream) error {
+	return take(stream, func(l *layout.Layout, h *pb.ReconcileHeader) (taker, error) { return v.s.beginBackfill(l, h) })
 }
+
+type entryStream = grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]
 
 // taker takes a stream of entries.
 type taker interface {
@@ -199,7 +177,20 @@ type taker interface {
 	taken() int
 }
 
-func (v *service) take(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply], q *pb.ReconcileRequest, r taker, err error) error {
+// take hands what comes to the taker that begin makes of the header.
+func take(stream entryStream, begin func(*layout.Layout, *pb.ReconcileHeader) (taker, error)) error {
+	q, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if q.Header == nil || q.Header.Layout == nil {
+		return status.Error(codes.InvalidArgument, "the first message has no header with a layout")
+	}
+	l, err := pbconv.ToLayout(q.Header.Layout)
+	if err != nil {
+		return toStatus(err)
+	}
+	r, err := begin(l, q.Header)
 	for err == nil {
 		if err = r.add(toEntries(q.Entries)); err != nil {
 			break
