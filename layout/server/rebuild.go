@@ -292,8 +292,8 @@ func (r *rebuilder) copy(ctx context.Context, active *layout.Layout, units map[l
 	if err != nil {
 		return 0, fmt.Errorf("%s: backfill: %w", m.name, err)
 	}
-	s := &sink{member: m, stream: counted{stream, &bytes}, progress: progress}
-	c := &copier{base: active, epoch: active.Epoch, copied: r.metrics.copied, sources: units, sinks: map[layout.UnitID]*sink{x.Unit: s},
+	s := &sink{member: m, stream: counted{stream, &bytes}, progress: progress, accuse: nobody}
+	c := &copier{base: active, epoch: active.Epoch, accuse: nobody, copied: r.metrics.copied, sources: units, sinks: map[layout.UnitID]*sink{x.Unit: s},
 		cancel: cancel, progress: progress, plan: layout.PlanSameEpoch}
 	if err := s.send(&pb.ReconcileRequest{Header: &pb.ReconcileHeader{Layout: pbconv.Layout(whole), Copied: []*pb.CopiedRange{x.note(to)}}}); err != nil {
 		return 0, err
