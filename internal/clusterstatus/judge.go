@@ -84,7 +84,7 @@ func (j judge) stuck() {
 	}
 	switch {
 	case len(names) == 0:
-		j.say(Down, "", "appends wait: %s", j.m.Waiting)
+		j.say(Down, j.mendRefusing(), "appends wait: %s", j.m.Waiting)
 		return
 	case units > 0:
 		start = append(start, addSpare)
@@ -99,6 +99,29 @@ func (j judge) stuck() {
 	}
 	j.say(Down, strings.Join(start, ", or "), "appends wait: %s %s%s", strings.Join(names, " and "), verb, why)
 }
+
+// mendRefusing says what to do about members that answer and serve, and do not do what the leader asks of them; "": there are none.
+func (j judge) mendRefusing() string {
+	var list []string
+	for _, u := range j.m.Units {
+		if u.Role == roleServes && refuses(u.State, u.Error) {
+			list = append(list, mendUnit(u))
+		}
+	}
+	for _, s := range j.m.Sequencers {
+		if s.Role == roleServes && refuses(s.State, s.Error) {
+			list = append(list, fmt.Sprintf("mend sequencer %d at %s and start it again, or add a standby", s.Id, s.Control))
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+func mendUnit(u *pb.UnitStatus) string {
+	return fmt.Sprintf("mend unit %d at %s (its disk, mostly) and start it again, or %s", u.Id, u.Control, addSpare)
+}
+
+// refuses tells whether a member that answers has an error that the leader says of it.
+func refuses(state, err string) bool { return state != stateUnreachable && err != "" }
 
 // shortest is how many units that answer the worst chain has.
 func (j judge) shortest() int {
@@ -160,6 +183,7 @@ func (j judge) mendChain() string {
 		case u.Role == roleServes:
 		case u.State == stateUnreachable:
 			start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
+		case refuses(u.State, u.Error): // said
 		default:
 			return "" // it joins by itself
 		}
@@ -216,6 +240,8 @@ func (j judge) sequencers() {
 		switch {
 		case s.Role != roleServes && s.State == stateUnreachable:
 			j.say(Degraded, fmt.Sprintf("start it at %s again", s.Control), "sequencer %d, which stands by, does not answer", s.Id)
+		case s.Role != roleServes && refuses(s.State, s.Error):
+			j.say(Degraded, fmt.Sprintf("mend it at %s and start it again", s.Control), "sequencer %d is left out: %s", s.Id, s.Error)
 		case s.Role != roleServes, j.m.Waiting != "" && s.State == stateUnreachable: // fine, or said
 		case s.SilentMs > 0:
 			j.say(Degraded, "", "sequencer %d has not answered for %s", s.Id, ms(s.SilentMs))
@@ -228,6 +254,9 @@ func (j judge) sequencers() {
 // spares says which of them are gone. Of a chain that waits for one it was said.
 func (j judge) spares() {
 	for _, u := range j.m.Units {
+		if u.Role != roleServes && refuses(u.State, u.Error) {
+			j.say(Degraded, mendUnit(u), "unit %d is left out: %s", u.Id, u.Error)
+		}
 		if u.Role != roleServes && u.State == stateUnreachable && j.m.DeficitOpen == 0 {
 			j.say(Degraded, fmt.Sprintf("start it at %s again, or forget it (corfu unit remove %d)", u.Control, u.Id), "spare %d does not answer", u.Id)
 		}

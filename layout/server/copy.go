@@ -40,6 +40,8 @@ func (r *reconfiguration) reconcile(ctx context.Context) error {
 	defer timer.Stop()
 	c := &copier{base: r.base, epoch: r.epoch, copied: r.metrics.copied, sources: map[layout.UnitID]*member{}, sinks: map[layout.UnitID]*sink{},
 		cancel: cancel, progress: func() { timer.Reset(r.cfg.StallTimeout) }, plan: layout.PlanCopies}
+	began := time.Now()
+	c.accuse = func(m *member, t task, err error) error { return r.accuse(ctx, m, t, began, err) }
 	err := c.reconcile(ctx, r)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause // what came first; the rest is its consequence
@@ -56,6 +58,7 @@ type copier struct {
 	copied   prometheus.Counter
 	progress func()
 	cancel   context.CancelCauseFunc
+	accuse   func(*member, task, error) error // whose fault an error is; it gives it back
 	plan     func([]layout.Listing, []layout.UnitID) ([]layout.Copy, error)
 	pace     func(context.Context) error // waits, if not nil, before more is copied to units that have nothing yet
 }
@@ -75,7 +78,7 @@ func (c *copier) reconcile(ctx context.Context, r *reconfiguration) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
-		c.sinks[m.unit] = &sink{member: m, stream: stream, progress: c.progress}
+		c.sinks[m.unit] = &sink{member: m, stream: stream, progress: c.progress, accuse: c.accuse}
 	}
 	if err := c.all(func(s *sink) error { return s.header(r) }); err != nil {
 		return err
@@ -271,6 +274,9 @@ func (c *copier) entries(ctx context.Context, u layout.UnitID, q *pb.EntriesRequ
 			return nil
 		}
 		if err != nil {
+			if status.Code(err) != codes.OutOfRange { // of trims that it forgot: no fault
+				_ = c.accuse(c.sources[u], taskList, err)
+			}
 			return fmt.Errorf("unit %d: entries: %w", u, err)
 		}
 		c.progress()

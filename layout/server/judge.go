@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"corfu/internal/mutant"
 	"corfu/internal/wire/pb"
@@ -11,9 +12,10 @@ import (
 )
 
 // judgement says what the manager has to do, given what the members report. Of wait, unsure, activate and reconfigure at most one is
-// set; none: all is well.
+// set; none: all is well. Beside the last two, hindered may be.
 type judgement struct {
 	wait        string        // what cannot be mended, and why: for a member that failed, or must not be used
+	hindered    string        // who refuses and cannot be left out, and why: it is tried again all the same, in the hope that it does
 	unsure      string        // a member is silent, and has not failed yet: nothing is to be done before that is clear
 	activate    []*member     // missed the activation of the epoch that is ACTIVE
 	reconfigure string        // why a new epoch is needed
@@ -23,6 +25,7 @@ type judgement struct {
 // scene is what is judged.
 type scene struct {
 	cfg      Config
+	now      time.Time
 	active   *layout.Layout // nil before the first epoch
 	shape    *layout.Layout // what the next layout looks like without a change
 	replicas int            // that a chain is to have
@@ -52,7 +55,7 @@ func (c copied) note(below layout.Address) *pb.CopiedRange {
 // the next one is sealed for the sake of another member.
 func (s *scene) judge() judgement {
 	var j judgement
-	var down, proving []*member
+	var down, proving, refusing []*member
 	var silent, doubtful, broken []string
 	for _, m := range s.members.list {
 		if m.standby {
@@ -60,6 +63,10 @@ func (s *scene) judge() judgement {
 		}
 		r := m.report
 		ready := s.active != nil && r.promise == s.active.Epoch
+		refuses := m.refuses(s.now, s.cfg.FailAfter)
+		if refuses && !m.pulse.failed {
+			refusing = append(refusing, m)
+		}
 		switch {
 		case m.pulse.failed:
 			down = append(down, m)
@@ -67,7 +74,7 @@ func (s *scene) judge() judgement {
 		case m.pulse.doubtful():
 			doubtful = append(doubtful, m.name)
 		case ready && r.state == stateOpen:
-		case ready && r.state == stateSealed && (r.reconciled || m.unit == 0):
+		case ready && r.state == stateSealed && (r.reconciled || m.unit == 0) && !refuses:
 			j.activate = append(j.activate, m)
 		case s.active != nil:
 			broken = append(broken, fmt.Sprintf("%s is %s at epoch %d, not open at %d", m.name, r.state, r.promise, s.active.Epoch))
@@ -84,30 +91,43 @@ func (s *scene) judge() judgement {
 		return j
 	case s.active == nil:
 		if j.wait = strings.Join(silent, "; "); j.wait == "" {
-			j.reconfigure = "bootstrap: the log has no active epoch"
+			j.reconfigure, j.hindered = "bootstrap: the log has no active epoch", refusals(refusing)
 		}
 		return j
 	}
-	s.mend(&j, down, proving, silent, broken)
+	s.mend(&j, crew{down, refusing, proving}, silent, broken)
 	return j
+}
+
+// crew are members without which the log should go on: they are silent, refuse, or fall again and again.
+type crew struct{ down, refusing, proving []*member }
+
+func refusals(list []*member) string {
+	var all []string
+	for _, m := range list {
+		all = append(all, fmt.Sprintf("%s (%s): %v", m.name, m.control, &m.refusal))
+	}
+	return strings.Join(all, "; ")
 }
 
 // reasonAsked is why, if somebody asked and there is no other reason.
 const reasonAsked = "asked for"
 
 // mend says how to go on from an active epoch.
-func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []string) {
-	// One that falls again and again is left out, if that can be.
-	change, err := s.change(append(down, proving...))
-	if err != nil && len(proving) > 0 {
-		change, err = s.change(down)
-	}
+func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
+	change, err := s.without(j, c)
 	if err != nil {
 		j.wait = fmt.Sprintf("%s; %v", strings.Join(silent, "; "), err)
 		if len(silent) == 0 {
 			j.wait = err.Error()
 		}
 		return
+	}
+	if len(j.activate) > 0 {
+		return
+	}
+	if len(c.refusing) > 0 {
+		silent = append(silent, refusals(c.refusing))
 	}
 	j.change = change
 	switch {
@@ -127,6 +147,29 @@ func (s *scene) mend(j *judgement, down, proving []*member, silent, broken []str
 	if j.reconfigure == "" && !s.asked.IsZero() {
 		j.reconfigure = reasonAsked
 	}
+}
+
+// without is the change that leaves out as many of the crew as can be. That who refuses stays it notes in j.
+func (s *scene) without(j *judgement, c crew) (layout.Change, error) {
+	gone := slices.Concat(c.down, c.refusing)
+	change, err := s.change(slices.Concat(gone, c.proving))
+	if err != nil && len(c.proving) > 0 {
+		change, err = s.change(gone)
+	}
+	if err == nil || len(c.refusing) == 0 {
+		return change, err
+	}
+	why := fmt.Sprintf("%s; it cannot be left out: %v", refusals(c.refusing), err)
+	if change, err = s.change(c.down); err != nil {
+		return change, err
+	}
+	j.hindered = why
+	for _, m := range c.refusing {
+		if m.report.state == stateSealed && m.report.promise == s.active.Epoch && m.refusal.task == taskActivate {
+			j.activate = append(j.activate, m)
+		}
+	}
+	return change, nil
 }
 
 // drained are the units that leave since they were to, and can.
@@ -236,7 +279,8 @@ func (s *scene) standby(id layout.SequencerID) layout.SequencerID {
 func (s *scene) foresee(lost []layout.UnitID) layout.Seals {
 	seals := layout.Seals{}
 	for _, m := range s.members.list {
-		if m.unit == 0 || m.standby || m.pulse.failed || (contains(lost, m.unit) && m.report.state == stateUnreachable) {
+		out := contains(lost, m.unit)
+		if m.unit == 0 || m.standby || m.pulse.failed || (out && (m.report.state == stateUnreachable || m.lost(s.now, s.cfg.FailAfter))) {
 			continue
 		}
 		intact := m.report.intact

@@ -305,7 +305,7 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	show := make([]shownMember, len(m.members.list))
 	m.metrics.up.Reset()
 	for i, x := range m.members.list {
-		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.report, x.silence()}
+		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.shownReport(m.cfg.FailAfter), x.silence()}
 		up := 0.0
 		if x.report.state != stateUnreachable {
 			up = 1
@@ -321,6 +321,9 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
 	answered := r.state != stateUnreachable
 	restarted := answered && r.state == stateClosed && x.report.state == stateOpen
+	if answered && (x.pulse.missed > 0 || (r.state == stateClosed && x.report.state != stateClosed)) {
+		x.refusal = refusal{} // whoever was started anew may have been mended
+	}
 	x.pulse.beat(answered, restarted, took, m.cfg.stateTimeout()+m.cfg.Poll, m.cfg.FailAfter)
 	if !answered && !x.pulse.failed && x.pulse.heard {
 		return x.report
@@ -333,8 +336,15 @@ func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*m
 	ctx, cancel := context.WithTimeout(ctx, min(m.cfg.CallTimeout, hangFactor*m.cfg.FailAfter))
 	defer cancel()
 	for _, x := range list {
-		if err := x.activate(ctx, active); err != nil {
-			m.log.Warn("a member missed the activation and refuses it now", "err", err)
+		began := time.Now()
+		err := x.activate(ctx, active)
+		if err == nil {
+			x.refusal = refusal{}
+			continue
+		}
+		m.log.Warn("a member missed the activation and refuses it now", "err", err)
+		if ownFault(err) {
+			m.note(blame{x, taskActivate, began, err})
 		}
 	}
 }
@@ -342,9 +352,10 @@ func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*m
 // progress shows what the manager waits for.
 func (m *manager) progress(j judgement) {
 	var text string
+	wait := cmp.Or(j.wait, j.hindered)
 	switch {
-	case j.wait != "":
-		text = "waiting for " + j.wait
+	case wait != "":
+		text = "waiting for " + wait
 	case len(j.activate) > 0:
 		text = string(phaseActivate)
 	case j.unsure != "":
@@ -352,15 +363,15 @@ func (m *manager) progress(j judgement) {
 	case j.reconfigure != "":
 		text = "to do: " + j.reconfigure
 	}
-	m.store.trouble.Store(&j.wait)
+	m.store.trouble.Store(&wait)
 	m.metrics.waiting.Set(0)
-	if j.wait != "" {
+	if wait != "" {
 		m.metrics.waiting.Set(1)
 	}
 	var was string
-	m.set(func(s *shown) { was, s.phase, s.wait = s.phase, text, j.wait })
-	if j.wait != "" && was != text {
-		m.log.Error("WAITING: the log takes no new entries until this is mended", "waiting_for", j.wait)
+	m.set(func(s *shown) { was, s.phase, s.wait = s.phase, text, wait })
+	if wait != "" && was != text {
+		m.log.Error("WAITING: the log takes no new entries until this is mended", "waiting_for", wait)
 	}
 }
 
@@ -385,6 +396,7 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	m.metrics.inProgress.Set(0)
 	m.metrics.result(err)
 	m.history.add(r, reason, began, err)
+	m.blame(r, err == nil)
 	if err != nil {
 		if errors.Is(err, layout.ErrConflict) {
 			m.metrics.alarms.Inc()
@@ -393,7 +405,13 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 		m.backoff = min(max(2*m.backoff, backoffMin), backoffMax)
 		m.notBefore = time.Now().Add(m.backoff)
 		m.answer(outcome{err: err})
-		m.set(func(s *shown) { s.epoch, s.phase = 0, "failed: "+err.Error() })
+		m.set(func(s *shown) {
+			if s.epoch = 0; s.wait == "" {
+				s.phase = "failed: " + err.Error()
+			} else {
+				s.phase = "waiting for " + s.wait
+			}
+		})
 		return fmt.Errorf("reconfiguration: %w", err)
 	}
 	m.backoff = 0

@@ -56,6 +56,7 @@ type member struct {
 	pulse   pulse
 	asked   time.Time // when the last heartbeat was answered, or given up
 	fabric  *fabricLink
+	refusal refusal
 }
 
 // role is what Status calls it.
@@ -79,7 +80,7 @@ func (m *member) silence() time.Duration {
 
 // fit tells whether a spare or standby may take a place now.
 func (m *member) fit(failAfter time.Duration) bool {
-	return m.report.state != stateUnreachable && m.pulse.missed == 0 && !m.pulse.proving(failAfter)
+	return m.report.state != stateUnreachable && m.pulse.missed == 0 && !m.pulse.proving(failAfter) && !m.refusal.rests(time.Now())
 }
 
 func (m *member) units() pb.UnitServiceClient          { return pb.NewUnitServiceClient(m.conn) }

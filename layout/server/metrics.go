@@ -32,6 +32,7 @@ type metrics struct {
 	wanted, present                          *prometheus.GaugeVec
 	rebuildTotal, lastEnded, inProgress      prometheus.Gauge
 	spares, standbys, suspects, rebuildRatio prometheus.Gauge
+	refusing                                 prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, st *store, more ...prometheus.Collector) (*metrics, error) {
@@ -117,6 +118,7 @@ func (m *metrics) chains() {
 	m.rebuildRatio.Set(1)
 	m.spares = m.Gauge("spares_ready", "Spare units that answer; at the leader only.")
 	m.standbys = m.Gauge("standbys_ready", "Standby sequencers that answer; at the leader only.")
+	m.refusing = m.Gauge("members_refusing", "Members that answer, and not to be sealed, reconciled or activated: the log goes on without them, or waits; at the leader only.")
 	m.suspects = m.Gauge("members_failed", "Members without which the log goes on, or waits; at the leader only.")
 }
 
@@ -135,8 +137,11 @@ func (m *metrics) observeChains(l *layout.Layout, replicas int) {
 
 // observeMembers shows who stands ready, and who does not answer.
 func (m *metrics) observeMembers(list []*member, failAfter time.Duration) {
-	var spares, standbys, failed float64
+	var spares, standbys, failed, refusing float64
 	for _, x := range list {
+		if !x.pulse.failed && x.refuses(time.Now(), failAfter) {
+			refusing++
+		}
 		switch {
 		case x.pulse.failed:
 			failed++
@@ -150,6 +155,7 @@ func (m *metrics) observeMembers(list []*member, failAfter time.Duration) {
 	m.spares.Set(spares)
 	m.standbys.Set(standbys)
 	m.suspects.Set(failed)
+	m.refusing.Set(refusing)
 }
 
 // observeRebuild shows how much is left of a rebuild of so many addresses.

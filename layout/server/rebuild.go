@@ -291,9 +291,9 @@ func (r *rebuilder) copy(ctx context.Context, active *layout.Layout, units map[l
 		return 0, fmt.Errorf("%s: backfill: %w", m.name, err)
 	}
 	count := func(n int) { bytes += n; r.pace.sent(n) }
-	s := &sink{member: m, stream: counted{stream, count}, progress: progress}
+	s := &sink{member: m, stream: counted{stream, count}, progress: progress, accuse: nobody}
 	c := &copier{base: active, epoch: active.Epoch, copied: r.metrics.copied, sources: units, sinks: map[layout.UnitID]*sink{x.Unit: s},
-		cancel: cancel, progress: progress, plan: layout.PlanSameEpoch, pace: r.pace.wait}
+		cancel: cancel, accuse: nobody, progress: progress, plan: layout.PlanSameEpoch, pace: r.pace.wait}
 	if err := s.send(&pb.ReconcileRequest{Header: &pb.ReconcileHeader{Layout: pbconv.Layout(whole), Copied: []*pb.CopiedRange{x.note(to)}}}); err != nil {
 		return 0, err
 	}

@@ -52,7 +52,10 @@ type reconfiguration struct {
 
 	parts   []*member // have to be sealed: the units that stay and those that join, and the sequencer that goes on
 	leaving []*member // are sealed if they answer: units that are sources still, the sequencer before
-	failed  []*member // do not answer by the control plane
+	failed  []*member // do not answer by the control plane, or cannot be sealed
+
+	blameMu sync.Mutex
+	blamed  []blame
 }
 
 // run goes through all phases. It returns the layout once its verdict is ACTIVE; members that could not be activated then
@@ -161,17 +164,19 @@ func (r *reconfiguration) cast() error {
 	if r.change.Sequencer != 0 {
 		seq = r.change.Sequencer
 	}
+	now := time.Now()
 	for _, m := range r.members.list {
+		lost := m.lost(now, r.cfg.FailAfter)
 		switch {
 		case m.unit == 0 && m.seq == seq:
 			r.parts = append(r.parts, m)
-		case m.unit == 0 && m.seq == r.shape.Sequencer.ID && m.pulse.failed:
+		case m.unit == 0 && m.seq == r.shape.Sequencer.ID && lost:
 			r.failed = append(r.failed, m)
 		case m.unit == 0 && m.seq == r.shape.Sequencer.ID:
 			r.leaving = append(r.leaving, m)
 		case m.unit == 0:
 		case contains(r.change.Lost, m.unit):
-			if m.pulse.failed {
+			if lost {
 				r.failed = append(r.failed, m)
 			} else {
 				r.leaving = append(r.leaving, m)
@@ -245,6 +250,7 @@ func (r *reconfiguration) decide(ctx context.Context) error {
 // finds units that serve it.
 func (r *reconfiguration) activate(ctx context.Context) error {
 	// One that hangs is left to the manager: the others wait for the sequencer.
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, min(r.cfg.CallTimeout, hangFactor*r.cfg.FailAfter))
 	defer cancel()
 	var mu sync.Mutex
@@ -254,7 +260,8 @@ func (r *reconfiguration) activate(ctx context.Context) error {
 			if (m.unit == 0) != wanted {
 				return
 			}
-			if err := m.activate(ctx, r.layout); err != nil {
+			began := time.Now()
+			if err := r.accuse(whole, m, taskActivate, began, m.activate(ctx, r.layout)); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)

@@ -34,27 +34,22 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	if _, err := r.store.apply(layout.AbortBelow{Epoch: r.epoch}); err != nil {
 		return err
 	}
-	r.cutOff()
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	var errs []error
 	r.seals = layout.Seals{}
-	each(slices.Concat(r.parts, r.leaving), func(m *member) {
-		s, err := r.sealMember(ctx, m)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil && !slices.Contains(r.parts, m) {
-			r.log.Info("not sealed, and not needed", "member", m.name, "err", err)
-		} else if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
-		} else if m.unit != 0 {
-			r.seals[m.unit] = s
+	var serve, join []*member
+	for _, m := range r.parts {
+		if m.standby {
+			join = append(join, m)
+		} else {
+			serve = append(serve, m)
 		}
-	})
-	// Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks for less.
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	}
+	// Those that join go first: the log goes on meanwhile, and one that refuses costs it nothing.
+	if err := r.sealAll(ctx, join); err != nil {
+		return err
+	}
+	r.cutOff()
+	if err := r.sealAll(ctx, append(serve, r.leaving...)); err != nil {
+		return err
 	}
 	if mutant.R16 {
 		return nil
@@ -63,6 +58,31 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 		return err
 	}
 	return layout.SoundEnough(r.base, r.seals)
+}
+
+// sealAll seals members at once. Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks
+// for less.
+func (r *reconfiguration) sealAll(ctx context.Context, list []*member) error {
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var errs []error
+	each(list, func(m *member) {
+		began := time.Now()
+		s, err := r.sealMember(ctx, m)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil && !slices.Contains(r.parts, m):
+			r.log.Info("not sealed, and not needed", "member", m.name, "err", err)
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, r.accuse(whole, m, taskSeal, began, err)))
+		case m.unit != 0:
+			r.seals[m.unit] = s
+		}
+	})
+	return errors.Join(errs...)
 }
 
 // cutOff seals those that failed and are left out, if the fabric still reaches them: they would serve clients of the old epoch until

@@ -18,6 +18,7 @@ type sink struct {
 	member   *member
 	stream   grpc.ClientStreamingClient[pb.ReconcileRequest, pb.ReconcileReply]
 	progress func()
+	accuse   func(*member, task, error) error
 	batch    []*pb.Entry
 	size     int
 }
@@ -73,7 +74,7 @@ func (s *sink) send(m *pb.ReconcileRequest) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s: reconcile: %w", s.member.name, err)
+		return fmt.Errorf("%s: reconcile: %w", s.member.name, s.accuse(s.member, taskReconcile, err))
 	}
 	s.progress()
 	return nil
@@ -85,7 +86,7 @@ func (s *sink) finish() error {
 		return err
 	}
 	if _, err := s.stream.CloseAndRecv(); err != nil {
-		return fmt.Errorf("%s: reconcile: %w", s.member.name, err)
+		return fmt.Errorf("%s: reconcile: %w", s.member.name, s.accuse(s.member, taskReconcile, err))
 	}
 	s.progress()
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"corfu/layout"
 )
@@ -33,7 +34,7 @@ func (a *asked) isZero() bool {
 // scene is what this round judges, with the first of the pending requests that asks for a change. Requests for what is so already, and
 // for what cannot be, are answered.
 func (m *manager) scene(active, shape *layout.Layout) *scene {
-	s := &scene{cfg: m.cfg, active: active, shape: shape, members: &m.members}
+	s := &scene{cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members}
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
 	if active == nil {
