@@ -45,7 +45,7 @@ var overview = Dashboard{UID: "corfu-overview", Title: "corfu: cluster overview"
 		{"Who is there?", []Panel{
 			{Title: "Which members answer the layout leader?", Help: "Spares and standbys too.", Kind: Timeline, Unit: "short", Width: 12, States: upDown, Steps: bad(1),
 				Queries: []Query{{`max by (member) (corfu_layout_member_up)`, "{{member}}"}}},
-			{Title: "What state are the units in?", Help: "open: serves. sealed: between two epochs. closed: a spare, or just started.", Kind: Timeline, Unit: "short", Width: 12,
+			{Title: "What state are the units in?", Help: "open: serves. sealed: between two epochs. closed: a spare, or just started. Nothing: it does not answer Prometheus.", Kind: Timeline, Unit: "short", Width: 12,
 				States: map[int]string{0: "closed", 1: "sealed", 2: "open"}, Steps: []Step{{0, "blue"}, {1, "orange"}, {2, "green"}},
 				Queries: []Query{{`max by (unit) (corfu_unit_state)`, "unit {{unit}}"}}},
 			{Title: "How much room is left on flash?", Help: "Of each unit's capacity. At 0 appends stop: trim, or add.", Kind: Lines, Unit: "percentunit", Width: 12, Max: 1,

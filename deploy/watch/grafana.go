@@ -39,6 +39,7 @@ type Panel struct {
 	States      map[int]string // names of values, of Timeline
 	Max         float64        // of the axis; 0: what there is
 	Verbs       bool           // there is nothing to show without an RDMA device
+	NIC         bool           // nor with Soft-RoCE
 	NVMe        bool           // nor without an NVMe disk that tells of its health
 }
 
