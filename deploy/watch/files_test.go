@@ -96,7 +96,7 @@ func TestDashboardFilesAreOfGrafanasSchema(t *testing.T) {
 
 // strict is what Grafana's library has against a dashboard. Its decoder returns its list of errors even where that is empty.
 func strict(b []byte) (errs cog.BuildErrors) {
-	var x dashboard.Dashboard
+	var x dashboard.Dashboard //lint:ignore SA1019 see Dashboard.JSON
 	for _, err := range []error{x.UnmarshalJSONStrict(b), x.Validate()} {
 		if err != nil {
 			errs = append(errs, cog.MakeBuildErrors("dashboard", err)...)

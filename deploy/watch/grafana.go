@@ -78,6 +78,7 @@ var ask = common.DataSourceRef{Type: cog.ToPtr("prometheus"), Uid: cog.ToPtr("${
 
 // JSON is the dashboard as Grafana takes it. Its schema is that of Grafana's own library, which fills in what Grafana would.
 func (d Dashboard) JSON() ([]byte, error) {
+	//lint:ignore SA1019 its successor, schema v2, is for Grafana 12 and later alone
 	b := dashboard.NewDashboardBuilder(d.Title).Uid(d.UID).Description(d.Help).Tags([]string{"corfu"}).Version(1).
 		Refresh("10s").Time("now-30m", "now").Tooltip(dashboard.DashboardCursorSyncCrosshair).
 		Link(dashboard.NewDashboardLinkBuilder("corfu").Type(dashboard.DashboardLinkTypeDashboards).Tags([]string{"corfu"}).KeepTime(true)).
