@@ -73,7 +73,7 @@ var unit = Dashboard{UID: "corfu-unit", Title: "corfu: unit", ByUnit: true,
 				Queries: []Query{{`sum by (unit) (rate(corfu_unit_cold_reads_total` + ofUnit + `[$__rate_interval]))`, "unit {{unit}}"}}},
 			{Title: "What do control calls cost?", Help: "Calls of the layout servers and of clients that open sessions; seconds spent in them a second.", Kind: Lines, Unit: "percentunit", Width: 8,
 				Queries: []Query{{`sum by (grpc_method) (rate(corfu_unit_grpc_server_handling_seconds_sum` + ofUnit + `[$__rate_interval]))`, "{{grpc_method}}"}}},
-			{Title: "Why do sessions end?", Help: "sealed: an epoch changed, as it should. slow, bad_message: a client does something wrong.", Kind: Lines, Unit: "ops", Width: 8,
+			{Title: "Why do sessions end?", Help: "sealed: an epoch changed, as it should. slow, bad_message: a client does something wrong. revoked: its certificate was taken back.", Kind: Lines, Unit: "ops", Width: 8,
 				Queries: []Query{{`sum by (why) (rate(corfu_unit_sessions_ended_total` + ofUnit + `[$__rate_interval]))`, "{{why}}"}}},
 		}},
 		{"How much of it is used?", []Panel{
