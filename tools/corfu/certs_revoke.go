@@ -32,7 +32,7 @@ Without a certificate: the list is signed anew, as it must be before it is too o
   corfu certs revoke --dir ca`,
 	}
 	authorityFlag(cmd.Flags(), &dir)
-	cmd.Flags().DurationVar(&life, "life", certs.ListLife, "how long until there must be a new list; until then the alert is silent")
+	cmd.Flags().DurationVar(&life, "life", certs.ListLife, "how long until there must be a new list; the alert comes a week before")
 	cmd.RunE = a.body(func(_ context.Context, args []string) error {
 		authority, err := certs.OpenAuthority(dir)
 		if err != nil {
