@@ -185,7 +185,9 @@ func (s *Source) takeLists() error {
 		return err
 	}
 	s.now.revoked = r
-	s.endRevoked()
+	for w := range s.watched {
+		s.endIfRevoked(w)
+	}
 	return nil
 }
 

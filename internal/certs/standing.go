@@ -33,7 +33,7 @@ func (p *Standing) OnRevoked(end func()) (forget func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.watched[w] = struct{}{}
-	s.endRevoked()
+	s.endIfRevoked(w) // that one alone: after a seal thousands come at once
 	if !s.looking {
 		s.looking = true
 		go s.lookForLists()
@@ -61,15 +61,13 @@ func (s *Source) lookForLists() {
 	}
 }
 
-// endRevoked ends what peers have that are revoked. mu is held.
-func (s *Source) endRevoked() {
-	for w := range s.watched {
-		if s.now.revoked.has(w.chain) {
-			delete(s.watched, w)
-			s.refused++
-			s.say(w.chain[0])
-			go w.end() // it may call forget, or wait for a network
-		}
+// endIfRevoked ends what w watches if its peer is revoked. mu is held.
+func (s *Source) endIfRevoked(w *watch) {
+	if s.now.revoked.has(w.chain) {
+		delete(s.watched, w)
+		s.refused++
+		s.say(w.chain[0])
+		go w.end() // it may call forget, or wait for a network
 	}
 }
 
