@@ -27,7 +27,7 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
-.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch chaos test-chaos
+.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch test-watch-lab chaos test-chaos
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -50,6 +50,12 @@ test-web: go-present ## the web page in headless Chromium; leaves pictures of it
 test-watch: go-present ## alerts by promtool; every panel of the dashboards against a real Prometheus and a cluster; pictures in build/watch
 	deploy/apt-missing prometheus librsvg2-bin fonts-dejavu-core
 	$(GO) test ./deploy/watch -count=1 -timeout 5m -v -run 'Promtool|LiveCluster' -args -live
+
+test-watch-lab: build ## the same over verbs in the lab, with panels of the RDMA device: 2 to 5 minutes; pictures in build/watch-lab
+	deploy/apt-missing prometheus librsvg2-bin fonts-dejavu-core
+	$(GO) test -c -o build/watch.test ./deploy/watch
+	LAB_CPUS=$${LAB_CPUS:-2} LAB_MEM=$${LAB_MEM:-4096} LAB_DISK=4G LAB_TIMEOUT=$${LAB_TIMEOUT:-1500} LAB_RESULTS=build/watch-lab deploy/lab/lab \
+		'cd deploy/watch && TMPDIR=$$CORFU_LAB_DISK ../../build/watch.test -test.v -test.run LiveCluster -live -provider verbs -corfu ../../bin/corfu -pictures "$$LAB_RESULTS"'
 
 sim: go-present ## RUNS=2000 simulated clusters with faults from SEED=1 on; SEED=n RUNS=1 replays one
 	@internal/sim/run $(SEED) $(RUNS)

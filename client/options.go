@@ -66,11 +66,12 @@ type Options struct {
 	Insecure bool
 }
 
-// TLS names the files of a client's identity: all three, or none.
+// TLS names the files of a client's identity: the first three, or none.
 type TLS struct {
 	CA   string // authorities whose certificates the cluster's servers have
 	Cert string // this client's certificate
 	Key  string // its key, which nobody else may read
+	CRL  string // revocation lists of the authorities; none: no server is taken for revoked
 }
 
 // withDefaults fills in the zero fields and reports every bad one.

@@ -45,7 +45,7 @@ var overview = Dashboard{UID: "corfu-overview", Title: "corfu: cluster overview"
 		{"Who is there?", []Panel{
 			{Title: "Which members answer the layout leader?", Help: "Spares and standbys too.", Kind: Timeline, Unit: "short", Width: 12, States: upDown, Steps: bad(1),
 				Queries: []Query{{`max by (member) (corfu_layout_member_up)`, "{{member}}"}}},
-			{Title: "What state are the units in?", Help: "open: serves. sealed: between two epochs. closed: a spare, or just started.", Kind: Timeline, Unit: "short", Width: 12,
+			{Title: "What state are the units in?", Help: "open: serves. sealed: between two epochs. closed: a spare, or just started. Nothing: it does not answer Prometheus.", Kind: Timeline, Unit: "short", Width: 12,
 				States: map[int]string{0: "closed", 1: "sealed", 2: "open"}, Steps: []Step{{0, "blue"}, {1, "orange"}, {2, "green"}},
 				Queries: []Query{{`max by (unit) (corfu_unit_state)`, "unit {{unit}}"}}},
 			{Title: "How much room is left on flash?", Help: "Of each unit's capacity. At 0 appends stop: trim, or add.", Kind: Lines, Unit: "percentunit", Width: 12, Max: 1,
@@ -73,7 +73,7 @@ var unit = Dashboard{UID: "corfu-unit", Title: "corfu: unit", ByUnit: true,
 				Queries: []Query{{`sum by (unit) (rate(corfu_unit_cold_reads_total` + ofUnit + `[$__rate_interval]))`, "unit {{unit}}"}}},
 			{Title: "What do control calls cost?", Help: "Calls of the layout servers and of clients that open sessions; seconds spent in them a second.", Kind: Lines, Unit: "percentunit", Width: 8,
 				Queries: []Query{{`sum by (grpc_method) (rate(corfu_unit_grpc_server_handling_seconds_sum` + ofUnit + `[$__rate_interval]))`, "{{grpc_method}}"}}},
-			{Title: "Why do sessions end?", Help: "sealed: an epoch changed, as it should. slow, bad_message: a client does something wrong.", Kind: Lines, Unit: "ops", Width: 8,
+			{Title: "Why do sessions end?", Help: "sealed: an epoch changed, as it should. slow, bad_message: a client does something wrong. revoked: its certificate was taken back.", Kind: Lines, Unit: "ops", Width: 8,
 				Queries: []Query{{`sum by (why) (rate(corfu_unit_sessions_ended_total` + ofUnit + `[$__rate_interval]))`, "{{why}}"}}},
 		}},
 		{"How much of it is used?", []Panel{

@@ -38,9 +38,14 @@ var clients = Dashboard{UID: "corfu-client", Title: "corfu: client and latency",
 		}},
 	}}
 
+// onHost names the machine of each series: all processes on it read the counters of the same device, which counts once.
+func onHost(expr string) string {
+	return `label_replace(` + expr + `, "host", "$1", "instance", "(.*):[0-9]+")`
+}
+
 // counters is the rate of device counters by their names.
 func counters(names string) []Query {
-	return []Query{{`sum by (counter, device, port) (rate(corfu_rdma_port_counter_total{counter=~"` + names + `"}[$__rate_interval]))`, "{{device}}/{{port}} {{counter}}"}}
+	return []Query{{`max by (host, counter, device, port) (` + onHost(`rate(corfu_rdma_port_counter_total{counter=~"`+names+`"}[$__rate_interval])`) + `)`, "{{host}} {{device}}/{{port}} {{counter}}"}}
 }
 
 var fabric = Dashboard{UID: "corfu-fabric", Title: "corfu: RDMA fabric",
@@ -49,22 +54,24 @@ var fabric = Dashboard{UID: "corfu-fabric", Title: "corfu: RDMA fabric",
 		{"What carries the operations?", []Panel{
 			{Title: "Which provider and device are in use?", Help: "verbs: RDMA. tcp: the software provider, for trying things out.", Kind: Timeline, Unit: "short", Width: 12, States: map[int]string{1: "in use"},
 				Queries: []Query{{`count by (provider, device) (corfu_fabric_info) > bool 0`, "{{provider}} {{device}}"}}},
-			{Title: "Are the ports up?", Help: "ACTIVE, as the kernel says.", Kind: Timeline, Unit: "short", Width: 12, States: upDown, Steps: bad(1), Verbs: true,
-				Queries: []Query{{`min by (instance, device, port) (corfu_rdma_port_active)`, "{{instance}} {{device}}/{{port}}"}}},
+			{Title: "Are the ports up?", Help: "ACTIVE, as the kernel says, by machine, device and port. Nothing: no process on that machine answers.", Kind: Timeline, Unit: "short", Width: 12, States: upDown, Steps: bad(1), Verbs: true,
+				Queries: []Query{{`min by (host, device, port) (` + onHost(`corfu_rdma_port_active`) + `)`, "{{host}} {{device}}/{{port}}"}}},
 			{Title: "How many connections do sessions hold?", Help: "At units (two for each session) and sequencers.", Kind: Lines, Unit: "short", Width: 12,
 				Queries: []Query{{`2 * sum(corfu_unit_sessions)`, "units"}, {`sum(corfu_seq_sessions)`, "sequencers"}}},
 			{Title: "Are connections refused?", Help: "By a token that is unknown, used or too old.", Kind: Lines, Unit: "ops", Width: 12,
 				Queries: []Query{{`sum(rate(corfu_unit_connections_rejected_total[$__rate_interval]))`, "units"}, {`sum(rate(corfu_seq_connections_rejected_total[$__rate_interval]))`, "sequencers"}}},
 		}},
 		{"How much does it carry?", []Panel{
-			{Title: "How many packets come and go?", Help: "As the device counts them.", Kind: Lines, Unit: "pps", Width: 12, Verbs: true, Queries: counters(`sent_pkts|rcvd_pkts|port_xmit_packets|port_rcv_packets|unicast_.*_packets`)},
-			{Title: "How many operations does it answer?", Help: "Requests of peers that the device carried out without the CPU. Not all drivers tell.", Kind: Lines, Unit: "ops", Width: 12, Verbs: true, Queries: counters(`rx_.*_requests|rdma_sends|rdma_recvs`)},
+			{Title: "How many packets come and go?", Help: "As the device counts them, for whomever they are: the device may carry more than corfu.", Kind: Lines, Unit: "pps", Width: 12, Verbs: true, Queries: counters(`sent_pkts|rcvd_pkts|port_xmit_packets|port_rcv_packets|unicast_.*_packets`)},
+			{Title: "How many operations does it count?", Help: "mlx5, rx_…: READs, WRITEs and atomics of peers, carried out without the CPU. Soft-RoCE, rdma_…: messages, sent and received. Not all drivers tell.", Kind: Lines, Unit: "ops", Width: 12, Verbs: true, Queries: counters(`rx_.*_requests|rdma_sends|rdma_recvs`)},
 		}},
 		{"Does it lose anything?", []Panel{
-			{Title: "Is anything sent again?", Help: "Packets out of order, duplicates, retries. On RoCE: congestion without PFC or ECN.", Kind: Lines, Unit: "pps", Width: 12, Verbs: true,
-				Queries: counters(`duplicate_request|out_of_seq_request|packet_seq_err|out_of_sequence|completer_retry_err|ack_deferred|rcvd_seq_err`)},
-			{Title: "Are there errors?", Help: "Retries that were given up, receivers that were not ready, links that went down.", Kind: Lines, Unit: "pps", Width: 12, Verbs: true,
-				Queries: counters(`retry_exceeded_err|retry_rnr_exceeded_err|rcvd_rnr_err|send_rnr_err|send_err|link_downed|symbol_error|port_rcv_errors|local_ack_timeout_err`)},
+			{Title: "Is anything sent again?", Help: "Packets that came twice or out of order, acknowledgements that did not come in time, receivers that were not ready. A few are no harm; many, on RoCE, are congestion without PFC or ECN.", Kind: Lines, Unit: "pps", Width: 8, Verbs: true,
+				Queries: counters(`duplicate_request|out_of_seq_request|packet_seq_err|implied_nak_seq_err|out_of_sequence|completer_retry_err|rcvd_seq_err|local_ack_timeout_err|rnr_nak_retry_err|rcvd_rnr_err|send_rnr_err|roce_adp_retrans`)},
+			{Title: "Are there errors?", Help: "Retries that were given up, packets that were dropped, operations that were refused, links that went down. 0 is right, but for a moment when a member ends.", Kind: Lines, Unit: "pps", Width: 8, Verbs: true,
+				Queries: counters(`retry_exceeded_err|retry_rnr_exceeded_err|send_err|req_cqe_error|re.*_access_errors|out_of_buffer|link_downed|symbol_error|local_link_integrity_errors|port_rcv_errors|port_xmit_discards`)},
+			{Title: "Is the network congested?", Help: "Packets marked by switches (ECN), congestion notifications (CNP) sent and obeyed, and moments in which nothing could be sent. Lines that stay up: the fabric is too small for its load, or shared. mlx5 alone.", Kind: Lines, Unit: "pps", Width: 8, Verbs: true, NIC: true,
+				Queries: counters(`np_ecn_marked_roce_packets|np_cnp_sent|rp_cnp_handled|port_xmit_wait`)},
 		}},
 	}}
 
@@ -75,7 +82,7 @@ var timeline = Dashboard{UID: "corfu-timeline", Title: "corfu: reconfiguration t
 			{Title: "Which epoch was in force?", Help: "Each step is a reconfiguration.", Kind: Lines, Unit: "short", Width: 12, Queries: []Query{{`max(corfu_layout_epoch)`, "epoch"}}},
 			{Title: "How did they end?", Help: "Since the layout servers started. Aborted ones are tried again.", Kind: Lines, Unit: "short", Width: 12, Queries: []Query{{`sum by (result) (corfu_layout_reconfigurations_total)`, "{{result}}"}}},
 			{Title: "Who was up?", Help: "Of all members, as the layout leader sees them.", Kind: Timeline, Unit: "short", Width: 12, States: upDown, Steps: bad(1), Queries: []Query{{`max by (member) (corfu_layout_member_up)`, "{{member}}"}}},
-			{Title: "What did the units do?", Help: "sealed is the time in which nothing can be written.", Kind: Timeline, Unit: "short", Width: 12, States: map[int]string{0: "closed", 1: "sealed", 2: "open"}, Steps: []Step{{0, "blue"}, {1, "orange"}, {2, "green"}},
+			{Title: "What did the units do?", Help: "sealed is the time in which nothing can be written. Nothing: it does not answer Prometheus.", Kind: Timeline, Unit: "short", Width: 12, States: map[int]string{0: "closed", 1: "sealed", 2: "open"}, Steps: []Step{{0, "blue"}, {1, "orange"}, {2, "green"}},
 				Queries: []Query{{`max by (unit) (corfu_unit_state)`, "unit {{unit}}"}}},
 		}},
 		{"How long?", []Panel{

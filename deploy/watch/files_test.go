@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -32,8 +35,9 @@ func patience() time.Duration {
 }
 
 const (
-	grafanaDir    = "../grafana/dashboards"
-	prometheusDir = "../prometheus"
+	grafanaDir      = "../grafana/dashboards"
+	provisioningDir = "../grafana/provisioning"
+	prometheusDir   = "../prometheus"
 )
 
 func TestDashboardFilesAreThoseOfTheCode(t *testing.T) {
@@ -62,6 +66,99 @@ func TestDashboardFilesAreThoseOfTheCode(t *testing.T) {
 		if !seen[f.Name()] {
 			t.Errorf("%s: no dashboard of that name", f.Name())
 		}
+	}
+}
+
+// Grafana takes the files: no field that it does not know or that has another type there, none missing, no value out of its range. Nothing but
+// Grafana's own library knows the schema.
+func TestDashboardFilesAreOfGrafanasSchema(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
+	for _, d := range Dashboards() {
+		b, err := os.ReadFile(filepath.Join(grafanaDir, d.UID+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := strict(b); len(err) > 0 {
+			t.Errorf("%s: %v", d.UID, err)
+		}
+		for what, spoil := range map[string][2]string{
+			"an unknown field":  {`"tags"`, `"togs"`},
+			"a wrong type":      {`"editable": true`, `"editable": "yes"`},
+			"a missing option":  {`"legend": {`, `"legends": {`},
+			"a query that asks": {`"expr"`, `"exp"`},
+		} {
+			if spoilt := strings.Replace(string(b), spoil[0], spoil[1], 1); spoilt == string(b) || len(strict([]byte(spoilt))) == 0 {
+				t.Errorf("%s: %s is not found", d.UID, what)
+			}
+		}
+	}
+}
+
+// strict is what Grafana's library has against a dashboard. Its decoder returns its list of errors even where that is empty.
+func strict(b []byte) (errs cog.BuildErrors) {
+	var x dashboard.Dashboard //lint:ignore SA1019 see Dashboard.JSON
+	for _, err := range []error{x.UnmarshalJSONStrict(b), x.Validate()} {
+		if err != nil {
+			errs = append(errs, cog.MakeBuildErrors("dashboard", err)...)
+		}
+	}
+	return errs
+}
+
+// provisioned is what Grafana reads from /etc/grafana/provisioning, all of it that these files use.
+type provisioned struct {
+	APIVersion int `yaml:"apiVersion"`
+	Providers  []struct {
+		Name, Folder, Type string
+		AllowUIUpdates     bool `yaml:"allowUiUpdates"`
+		Options            struct{ Path string }
+	}
+	Datasources []struct {
+		Name, UID, Type, Access, URL string
+		IsDefault                    bool `yaml:"isDefault"`
+		JSONData                     struct {
+			TimeInterval string `yaml:"timeInterval"`
+		} `yaml:"jsonData"`
+	}
+}
+
+// Grafana finds the dashboards where docs/operations.md has them copied to, and asks a Prometheus as often as that looks.
+func TestProvisioningFilesFitTheManual(t *testing.T) {
+	var p provisioned
+	for _, f := range []string{"dashboards", "datasources"} {
+		b, err := os.ReadFile(filepath.Join(provisioningDir, f, "corfu.yml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := yaml.NewDecoder(bytes.NewReader(b))
+		d.KnownFields(true)
+		if err := d.Decode(&p); err != nil || p.APIVersion != 1 {
+			t.Fatalf("%s: version %d, %v", f, p.APIVersion, err)
+		}
+	}
+	if len(p.Providers) != 1 || len(p.Datasources) != 1 {
+		t.Fatalf("%+v", p)
+	}
+	manual, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/etc/grafana/provisioning", p.Providers[0].Options.Path} {
+		if !strings.Contains(string(manual), path) {
+			t.Errorf("docs/operations.md does not name %s", path)
+		}
+	}
+	if x := p.Providers[0]; x.Type != "file" || x.Name == "" || x.Folder == "" {
+		t.Errorf("%+v", x)
+	}
+	var scrape struct {
+		Global struct {
+			Interval string `yaml:"scrape_interval"`
+		}
+	}
+	readYAML(t, filepath.Join(prometheusDir, "prometheus.yml"), &scrape)
+	if x := p.Datasources[0]; x.Type != "prometheus" || x.Access != "proxy" || x.UID == "" || x.URL == "" || x.JSONData.TimeInterval != scrape.Global.Interval {
+		t.Errorf("%+v, Prometheus looks every %s", x, scrape.Global.Interval)
 	}
 }
 

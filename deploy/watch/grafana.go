@@ -1,6 +1,18 @@
 package watch
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strconv"
+
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
+	"github.com/grafana/grafana-foundation-sdk/go/common"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"github.com/grafana/grafana-foundation-sdk/go/heatmap"
+	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
+	"github.com/grafana/grafana-foundation-sdk/go/stat"
+	"github.com/grafana/grafana-foundation-sdk/go/statetimeline"
+	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
+)
 
 // Dashboard is a dashboard of Grafana, as far as these use it.
 type Dashboard struct {
@@ -27,8 +39,8 @@ type Panel struct {
 	States      map[int]string // names of values, of Timeline
 	Max         float64        // of the axis; 0: what there is
 	Verbs       bool           // there is nothing to show without an RDMA device
+	NIC         bool           // nor with Soft-RoCE
 	NVMe        bool           // nor without an NVMe disk that tells of its health
-	Stacked     bool
 }
 
 // Kind of a panel.
@@ -51,121 +63,139 @@ type Step struct {
 	Color string
 }
 
-// object is JSON.
-type object = map[string]any
+// schema is that of Grafana 10. Newer ones bring a dashboard to theirs; none brings one back.
+const schema = 39
 
 // heights in Grafana's units.
 const (
-	rowHeight    = 1
 	numberHeight = 4
 	panelHeight  = 8
 	columns      = 24
 )
 
-var datasource = object{"type": "prometheus", "uid": "${datasource}"}
+// ask is the Prometheus that was chosen at the top of the dashboard.
+var ask = common.DataSourceRef{Type: cog.ToPtr("prometheus"), Uid: cog.ToPtr("${datasource}")}
 
-// JSON is the dashboard as Grafana takes it (schema 39, Grafana 10 and later).
+// JSON is the dashboard as Grafana takes it. Its schema is that of Grafana's own library, which fills in what Grafana would.
 func (d Dashboard) JSON() ([]byte, error) {
-	var panels []object
-	id, y := 0, 0
+	//lint:ignore SA1019 its successor, schema v2, is for Grafana 12 and later alone
+	b := dashboard.NewDashboardBuilder(d.Title).Uid(d.UID).Description(d.Help).Tags([]string{"corfu"}).Version(1).
+		Refresh("10s").Time("now-30m", "now").Tooltip(dashboard.DashboardCursorSyncCrosshair).
+		Link(dashboard.NewDashboardLinkBuilder("corfu").Type(dashboard.DashboardLinkTypeDashboards).Tags([]string{"corfu"}).KeepTime(true)).
+		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Type("prometheus").Label("Prometheus"))
+	if d.ByUnit {
+		b.WithVariable(choiceOfUnits())
+	}
+	id := uint32(0)
 	for _, r := range d.Rows {
 		id++
-		panels = append(panels, object{"id": id, "type": "row", "title": r.Title, "collapsed": false, "panels": []any{},
-			"gridPos": object{"x": 0, "y": y, "w": columns, "h": rowHeight}})
-		y += rowHeight
-		x, tall := 0, 0
+		b.WithRow(dashboard.NewRowBuilder(r.Title).Id(id))
 		for _, p := range r.Panels {
-			if x+p.Width > columns {
-				x, y, tall = 0, y+tall, 0
-			}
 			id++
-			h := panelHeight
-			if p.Kind == Number {
-				h = numberHeight
-			}
-			j := p.json()
-			j["id"], j["gridPos"] = id, object{"x": x, "y": y, "w": p.Width, "h": h}
-			panels = append(panels, j)
-			x, tall = x+p.Width, max(tall, h)
+			b.WithPanel(placed{p, id})
 		}
-		y += tall
 	}
-	b, err := json.MarshalIndent(object{
-		"uid": d.UID, "title": d.Title, "description": d.Help, "tags": []string{"corfu"}, "schemaVersion": 39, "version": 1, "editable": true,
-		"timezone": "browser", "refresh": "10s", "time": object{"from": "now-30m", "to": "now"}, "graphTooltip": 1,
-		"templating": object{"list": d.variables()}, "panels": panels,
-		"links": []object{{"type": "dashboards", "tags": []string{"corfu"}, "title": "corfu", "asDropdown": false, "includeVars": false, "keepTime": true}},
-	}, "", " ")
-	return append(b, '\n'), err
+	x, err := b.Build()
+	if err != nil {
+		return nil, err
+	}
+	x.SchemaVersion = schema
+	text, err := json.MarshalIndent(x, "", " ")
+	return append(text, '\n'), err
 }
 
-func (d Dashboard) variables() []object {
-	list := []object{{"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus", "hide": 0}}
-	if d.ByUnit {
-		list = append(list, object{"name": "unit", "type": "query", "label": "Unit", "datasource": datasource,
-			"query":      object{"query": "label_values(corfu_unit_state, unit)", "refId": "unit"},
-			"definition": "label_values(corfu_unit_state, unit)", "refresh": 2, "multi": true, "includeAll": true, "allValue": ".*", "sort": 3,
-			"current": object{"text": "All", "value": "$__all"}})
-	}
-	return list
+func choiceOfUnits() *dashboard.QueryVariableBuilder {
+	const query = "label_values(corfu_unit_state, unit)"
+	all := dashboard.VariableOption{Text: dashboard.StringOrArrayOfString{String: cog.ToPtr("All")}, Value: dashboard.StringOrArrayOfString{String: cog.ToPtr("$__all")}}
+	return dashboard.NewQueryVariableBuilder("unit").Label("Unit").Datasource(ask).Definition(query).
+		Query(dashboard.StringOrMap{Map: map[string]any{"query": query, "refId": "unit"}}).
+		Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortNumericalAsc).
+		Multi(true).IncludeAll(true).AllValue(".*").Current(all)
 }
 
-func (p Panel) json() object {
-	var targets []object
-	for i, q := range p.Queries {
-		t := object{"refId": string(rune('A' + i)), "expr": q.Expr, "legendFormat": q.Legend, "datasource": datasource, "range": true}
-		if p.Kind == Heat {
-			t["format"] = "heatmap"
-		}
-		targets = append(targets, t)
+// placed is a panel with its number; the dashboard's builder finds its place.
+type placed struct {
+	Panel
+	id uint32
+}
+
+// Build implements cog.Builder.
+func (p placed) Build() (dashboard.Panel, error) {
+	x, err := p.kind().Build()
+	if err != nil {
+		return x, err
 	}
-	defaults := object{"unit": p.Unit, "thresholds": object{"mode": "absolute", "steps": p.steps()}, "color": object{"mode": "palette-classic"}}
+	x.Id, x.Title, x.Description, x.Datasource = &p.id, &p.Title, &p.Help, &ask
+	x.GridPos = &dashboard.GridPos{W: uint32(p.Width), H: uint32(p.height())}
+	defaults := &x.FieldConfig.Defaults
+	defaults.Unit, defaults.Thresholds = &p.Unit, p.thresholds()
 	if p.Max > 0 {
-		defaults["max"] = p.Max
+		defaults.Max = &p.Max
 	}
-	j := object{"type": string(p.Kind), "title": p.Title, "description": p.Help, "datasource": datasource, "targets": targets,
-		"fieldConfig": object{"defaults": defaults, "overrides": []any{}}}
+	for i, q := range p.Queries {
+		t := prometheus.NewDataqueryBuilder().RefId(string(rune('A' + i))).Expr(q.Expr).LegendFormat(q.Legend).Datasource(ask).Range()
+		if p.Kind == Heat {
+			t.Format(prometheus.PromQueryFormatHeatmap)
+		}
+		query, err := t.Build()
+		if err != nil {
+			return x, err
+		}
+		x.Targets = append(x.Targets, query)
+	}
+	return x, nil
+}
+
+func (p Panel) height() int {
+	if p.Kind == Number {
+		return numberHeight
+	}
+	return panelHeight
+}
+
+// kind is what makes a panel of its kind that one.
+func (p Panel) kind() cog.Builder[dashboard.Panel] {
+	byThreshold := dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdThresholds)
+	tooltip := common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending)
 	switch p.Kind {
 	case Number:
-		defaults["color"] = object{"mode": "thresholds"}
-		j["options"] = object{"reduceOptions": object{"calcs": []string{"lastNotNull"}}, "colorMode": "background", "graphMode": "area", "textMode": "auto"}
-	case Lines:
-		defaults["min"] = 0
-		custom := object{"lineWidth": 1, "fillOpacity": 8, "showPoints": "never", "spanNulls": false}
-		if p.Stacked {
-			custom["stacking"], custom["fillOpacity"] = object{"mode": "normal"}, 30
-		}
-		if len(p.Steps) > 0 {
-			custom["thresholdsStyle"] = object{"mode": "dashed"}
-		}
-		defaults["custom"] = custom
-		j["options"] = object{"legend": object{"displayMode": "list", "placement": "bottom"}, "tooltip": object{"mode": "multi", "sort": "desc"}}
+		return stat.NewPanelBuilder().ColorScheme(byThreshold).ColorMode(common.BigValueColorModeBackground).GraphMode(common.BigValueGraphModeArea).
+			ReduceOptions(common.NewReduceDataOptionsBuilder().Calcs([]string{"lastNotNull"}))
 	case Timeline:
-		defaults["color"] = object{"mode": "thresholds"}
-		names := object{}
-		for v, name := range p.States {
-			names[number(float64(v))] = object{"text": name}
-		}
-		defaults["mappings"] = []object{{"type": "value", "options": names}}
-		j["options"] = object{"mergeValues": true, "showValue": "auto", "rowHeight": 0.8}
+		legend := common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom)
+		return statetimeline.NewPanelBuilder().ColorScheme(byThreshold).Mappings(p.states()).Legend(legend).Tooltip(tooltip).RowHeight(0.8)
 	case Heat:
-		j["options"] = object{"calculate": false, "yAxis": object{"unit": p.Unit}, "color": object{"scheme": "Spectral", "mode": "scheme"}, "cellGap": 0}
+		return heatmap.NewPanelBuilder().YAxis(heatmap.NewYAxisConfigBuilder().Unit(p.Unit)).
+			Color(heatmap.NewHeatmapColorOptionsBuilder().Mode(heatmap.HeatmapColorModeScheme).Scheme("Spectral").Steps(64)).CellGap(0)
 	}
-	return j
+	b := timeseries.NewPanelBuilder().ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdPaletteClassic)).
+		Min(0).LineWidth(1).FillOpacity(8).ShowPoints(common.VisibilityModeNever).SpanNulls(common.BoolOrFloat64{Bool: cog.ToPtr(false)}).
+		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom)).
+		Tooltip(tooltip)
+	if len(p.Steps) > 0 {
+		b.ThresholdsStyle(common.NewGraphThresholdsStyleConfigBuilder().Mode(common.GraphThresholdsStyleModeDashed))
+	}
+	return b
 }
 
-func (p Panel) steps() []object {
-	if len(p.Steps) == 0 {
-		return []object{{"color": "blue", "value": nil}}
+func (p Panel) states() []dashboard.ValueMapping {
+	m := dashboard.NewValueMap()
+	m.Options = map[string]dashboard.ValueMappingResult{}
+	for v, name := range p.States {
+		m.Options[strconv.Itoa(v)] = dashboard.ValueMappingResult{Text: &name}
 	}
-	list := []object{{"color": p.Steps[0].Color, "value": nil}}
-	for _, s := range p.Steps[1:] {
-		list = append(list, object{"color": s.Color, "value": s.From})
-	}
-	return list
+	return []dashboard.ValueMapping{{ValueMap: m}}
 }
 
-func number(v float64) string {
-	b, _ := json.Marshal(v) // a finite number never fails
-	return string(b)
+// thresholds: the first one holds below all values, too.
+func (p Panel) thresholds() *dashboard.ThresholdsConfig {
+	t := &dashboard.ThresholdsConfig{Mode: dashboard.ThresholdsModeAbsolute, Steps: []dashboard.Threshold{{Color: "blue"}}}
+	for i, s := range p.Steps {
+		if i == 0 {
+			t.Steps[0].Color = s.Color
+			continue
+		}
+		t.Steps = append(t.Steps, dashboard.Threshold{Value: &s.From, Color: s.Color})
+	}
+	return t
 }

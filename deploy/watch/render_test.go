@@ -118,7 +118,7 @@ func (c *canvas) panel(p Panel, results [][]series, a area) {
 	list := names(p, results)
 	if len(list) == 0 {
 		why := "no data"
-		if p.Verbs || p.NVMe {
+		if p.Verbs || p.NIC || p.NVMe {
 			why = "nothing without the hardware"
 		}
 		c.text(a.x+a.w/2, a.y+a.h/2+8, fontSize, "#8e8e99", "middle", why)
@@ -210,7 +210,7 @@ func (c *canvas) curve(plot area, points []point, up func(float64) float64, colo
 	var path strings.Builder
 	for i, x := range points {
 		verb := "L"
-		if i == 0 || x.at.Sub(points[i-1].at) > 3*scrapeEvery {
+		if i == 0 || x.at.Sub(points[i-1].at) > 3*scrapeEvery() {
 			verb = "M"
 		}
 		fmt.Fprintf(&path, "%s%.1f %.1f ", verb, plot.at(x.at), up(x.v))
@@ -239,10 +239,10 @@ func (c *canvas) timeline(p Panel, list []named, a area) {
 		c.text(plot.x-8, y+h/2+4, 11, "#ccccdc", "end", n.name)
 		for j := 0; j < len(n.points); {
 			k := j
-			for k+1 < len(n.points) && n.points[k+1].v == n.points[j].v && n.points[k+1].at.Sub(n.points[k].at) <= 3*scrapeEvery {
+			for k+1 < len(n.points) && n.points[k+1].v == n.points[j].v && n.points[k+1].at.Sub(n.points[k].at) <= 3*scrapeEvery() {
 				k++
 			}
-			from, to := plot.at(n.points[j].at), plot.at(n.points[k].at.Add(scrapeEvery))
+			from, to := plot.at(n.points[j].at), plot.at(n.points[k].at.Add(scrapeEvery()))
 			color := colors["green"]
 			for s, step := range p.Steps {
 				if s == 0 || n.points[j].v >= step.From {
@@ -284,7 +284,7 @@ func (c *canvas) heat(p Panel, list []named, a area) {
 	h := plot.h / float64(max(1, highest-lowest+1))
 	for s, v := range counts {
 		x := plot.at(s.at)
-		w := plot.at(s.at.Add(scrapeEvery)) - x
+		w := plot.at(s.at.Add(scrapeEvery())) - x
 		c.add(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="#5794f2" fill-opacity="%.2f"/>`, x, plot.y+plot.h-float64(s.row-lowest+1)*h, w, h, 0.15+0.85*v/most)
 	}
 	for i := lowest; i <= highest; i++ {
@@ -312,7 +312,9 @@ func shown(v float64, unit string) string {
 		return scaled([]float64{1, 1e-3, 1e-6}, []string{" s", " ms", " µs"})
 	case unit == "percentunit":
 		return strconv.FormatFloat(v*100, 'g', 3, 64) + " %"
-	case unit == "bytes" || unit == "Bps":
+	case unit == "Bps":
+		return shown(v, "bytes") + "/s"
+	case unit == "bytes":
 		return scaled([]float64{1 << 40, 1 << 30, 1 << 20, 1 << 10, 1}, []string{" TiB", " GiB", " MiB", " KiB", " B"})
 	case unit == "ops" || unit == "pps":
 		return scaled([]float64{1e6, 1e3, 1}, []string{"M/s", "k/s", "/s"})

@@ -19,19 +19,22 @@ const (
 // expiring is a connection that ends when its peer's certificate does.
 type expiring struct {
 	net.Conn
-	end *time.Timer
+	end    *time.Timer
+	forget func()
 }
 
-// Expire gives a connection that breaks when the certificates of its peer end: a renewed one has to be shown by then, on a new connection.
-func Expire(c net.Conn, cs tls.ConnectionState) net.Conn {
+// Expire gives a connection that breaks when the certificates of its peer end, or are revoked: a renewed one has to be shown by then, on a new connection.
+func (s *Source) Expire(c net.Conn, cs tls.ConnectionState) net.Conn {
 	if len(cs.PeerCertificates) == 0 {
 		return c
 	}
-	return &expiring{c, time.AfterFunc(time.Until(cs.PeerCertificates[0].NotAfter), func() { _ = c.Close() })}
+	end := func() { _ = c.Close() }
+	return &expiring{c, time.AfterFunc(time.Until(cs.PeerCertificates[0].NotAfter), end), s.Standing(cs).OnRevoked(end)}
 }
 
 func (e *expiring) Close() error {
 	e.end.Stop()
+	e.forget()
 	return e.Conn.Close()
 }
 
@@ -46,12 +49,13 @@ func (s *Source) Dial(ctx context.Context, addr string, roles ...Role) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	return Expire(c, c.(*tls.Conn).ConnectionState()), nil
+	return s.Expire(c, c.(*tls.Conn).ConnectionState()), nil
 }
 
 // listener gives connections whose handshake is over.
 type listener struct {
 	net.Listener
+	source *Source
 	config *tls.Config
 	ready  chan net.Conn
 	slots  chan struct{} // one for each handshake
@@ -65,7 +69,7 @@ type listener struct {
 // Listen puts TLS before what comes in at l, from peers of the roles, any if none is given. Handshakes run beside each other, so that a silent peer delays
 // nobody, and those that do not succeed are never seen by the caller. Close closes l.
 func (s *Source) Listen(l net.Listener, roles ...Role) net.Listener {
-	t := &listener{Listener: l, config: s.Server(nil, roles...), ready: make(chan net.Conn), slots: make(chan struct{}, pendingHandshakes)}
+	t := &listener{Listener: l, source: s, config: s.Server(nil, roles...), ready: make(chan net.Conn), slots: make(chan struct{}, pendingHandshakes)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.wg.Go(t.run)
 	return t
@@ -106,7 +110,7 @@ func (t *listener) handshake(c net.Conn) {
 		return
 	}
 	select {
-	case t.ready <- Expire(x, x.ConnectionState()):
+	case t.ready <- t.source.Expire(x, x.ConnectionState()):
 	case <-t.ctx.Done():
 		_ = c.Close()
 	}

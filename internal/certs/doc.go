@@ -9,6 +9,9 @@
 // [Authority.Issue] make one for clusters that have none.
 //
 // A [Source] reads the files again when they change, so that certificates are renewed without a restart: the next
-// handshake uses what is there then. A connection ends when the certificate of its peer does. There are no revocation lists: a
-// certificate that must not be used any more goes with its authority (docs/security.md).
+// handshake uses what is there then. A connection ends when the certificate of its peer does.
+//
+// A certificate that must not be used any more goes on its authority's revocation list (RFC 5280), which [Authority.Revoke] makes: handshakes with it
+// fail, and what it has open ends within a second or two ([Standing]). A list that cannot be read, or is not of an authority, or older than the one before, is
+// refused: at the start with an error, later by keeping the one in force.
 package certs

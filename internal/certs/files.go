@@ -16,12 +16,13 @@ type Files struct {
 	CA   string // authorities whose certificates are good; several while they change
 	Cert string // the process's own certificate, those that lead to the authority behind it
 	Key  string // of Cert; for its owner alone, or its group as well
+	CRL  string // revocation lists of the authorities; "": nobody is revoked
 }
 
 // IsZero tells whether no file is named.
 func (f Files) IsZero() bool { return f == Files{} }
 
-// Validate fails unless all three files are named, or none.
+// Validate fails unless CA, certificate and key are named, or no file at all.
 func (f Files) Validate() error {
 	if !f.IsZero() && (f.CA == "" || f.Cert == "" || f.Key == "") {
 		return errors.New("TLS needs all three of CA, certificate and key")

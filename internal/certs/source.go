@@ -22,18 +22,25 @@ type Source struct {
 
 	mu       sync.Mutex
 	now      material
-	stamps   [3]stamp
+	stamps   []stamp
 	looked   time.Time
 	reloads  uint64
 	failures uint64
 	trouble  string // of the last attempt to read; "": none
+
+	watched map[*watch]struct{} // what ends when its peer is revoked
+	looking bool                // somebody looks for new lists
+	refused uint64              // handshakes and connections of peers that are revoked
+	said    map[certName]time.Time
 }
 
 // material is what one reading of the files gave.
 type material struct {
-	id   Identity
-	pair tls.Certificate
-	pool *x509.CertPool
+	id          Identity
+	pair        tls.Certificate
+	authorities []*x509.Certificate
+	pool        *x509.CertPool
+	revoked     revocations
 }
 
 // stamp tells whether a file changed.
@@ -43,12 +50,13 @@ type stamp struct {
 	file os.FileInfo
 }
 
-// Load reads the files. It fails if they do not fit each other, if the certificate names nobody of a cluster, or if it ended.
+// Load reads the files. It fails if they do not fit each other, if the certificate names nobody of a cluster, or if it ended. A revocation list that ought
+// to have been replaced is taken all the same: whom it names stays out, and the log says so.
 func Load(f Files, log *slog.Logger) (*Source, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Source{files: f, log: log}
+	s := &Source{files: f, log: log, watched: map[*watch]struct{}{}, said: map[certName]time.Time{}}
 	stamps, err := s.look()
 	if err != nil {
 		return nil, err
@@ -57,17 +65,22 @@ func Load(f Files, log *slog.Logger) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.CRL != "" {
+		if m.revoked, err = readRevocations(f.CRL, m.authorities, revocations{}); err != nil {
+			return nil, err
+		}
+	}
 	s.now, s.stamps, s.looked = m, stamps, time.Now()
+	s.sayIfStale()
 	return s, nil
 }
 
 func read(f Files, now time.Time) (m material, err error) {
-	authorities, err := readCerts(f.CA)
-	if err != nil {
+	if m.authorities, err = readCerts(f.CA); err != nil {
 		return m, err
 	}
 	m.pool = x509.NewCertPool()
-	for _, c := range authorities {
+	for _, c := range m.authorities {
 		m.pool.AddCert(c)
 	}
 	if err := private(f.Key); err != nil {
@@ -94,18 +107,22 @@ func read(f Files, now time.Time) (m material, err error) {
 	return m, nil
 }
 
-func (s *Source) look() (stamps [3]stamp, err error) {
-	for i, path := range []string{s.files.CA, s.files.Cert, s.files.Key} {
+func (s *Source) look() (stamps []stamp, err error) {
+	paths := []string{s.files.CA, s.files.Cert, s.files.Key}
+	if s.files.CRL != "" {
+		paths = append(paths, s.files.CRL)
+	}
+	for _, path := range paths {
 		x, err := os.Stat(path)
 		if err != nil {
-			return stamps, err
+			return nil, err
 		}
-		stamps[i] = stamp{x.ModTime(), x.Size(), x}
+		stamps = append(stamps, stamp{x.ModTime(), x.Size(), x})
 	}
 	return stamps, nil
 }
 
-func same(a, b [3]stamp) bool {
+func same(a, b []stamp) bool {
 	for i := range a {
 		if !a[i].time.Equal(b[i].time) || a[i].size != b[i].size || !os.SameFile(a[i].file, b[i].file) {
 			return false
@@ -115,7 +132,7 @@ func same(a, b [3]stamp) bool {
 }
 
 // current is what the files say. Where they cannot be read, or do not fit each other, what they said before stays: somebody is at work
-// on them, and the next look tries again.
+// on them, and the next look tries again. Certificates and revocation lists do not wait for each other: neither may keep the other from being taken over.
 func (s *Source) current() material {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,25 +145,50 @@ func (s *Source) current() material {
 	if err == nil && same(stamps, s.stamps) {
 		return s.now
 	}
-	var m material
-	if err == nil {
-		m, err = read(s.files, now)
-	}
-	if err == nil && (m.id.Cluster != s.now.id.Cluster || m.id.Role != s.now.id.Role) {
-		err = fmt.Errorf("%s is now of %v, it was of %v: restart for that: %w", s.files.Cert, m.id, s.now.id, ErrIdentity)
+	if e := errors.Join(s.takeCerts(now), s.takeLists()); e != nil {
+		err = e // says more than that a file is missing
 	}
 	if err != nil {
 		s.failures++
 		if text := err.Error(); text != s.trouble {
 			s.trouble = text
-			s.log.Error("certificates are not taken over: those read before stay in use", "err", err)
+			s.log.Error("not taken over from the files of TLS: what was read before stays in use", "err", err)
 		}
 		return s.now
 	}
-	s.now, s.stamps, s.trouble = m, stamps, ""
+	s.stamps, s.trouble = stamps, ""
 	s.reloads++
-	s.log.Info("certificates taken over", "identity", m.id.String(), "until", m.pair.Leaf.NotAfter)
+	s.log.Info("certificates taken over", "identity", s.now.id.String(), "until", s.now.pair.Leaf.NotAfter, "revoked", len(s.now.revoked.names))
+	s.sayIfStale()
 	return s.now
+}
+
+func (s *Source) takeCerts(now time.Time) error {
+	m, err := read(s.files, now)
+	if err != nil {
+		return err
+	}
+	if m.id.Cluster != s.now.id.Cluster || m.id.Role != s.now.id.Role {
+		return fmt.Errorf("%s is now of %v, it was of %v: restart for that: %w", s.files.Cert, m.id, s.now.id, ErrIdentity)
+	}
+	m.revoked = s.now.revoked
+	s.now = m
+	return nil
+}
+
+func (s *Source) takeLists() error {
+	if s.files.CRL == "" {
+		return nil
+	}
+	r, err := readRevocations(s.files.CRL, s.now.authorities, s.now.revoked)
+	if err != nil {
+		return err
+	}
+	s.now.revoked = r
+	for w := range s.watched {
+		s.endIfRevoked(w)
+	}
+	return nil
 }
 
 // Identity is this process's own.
@@ -173,7 +215,7 @@ func (s *Source) Server(protocols []string, roles ...Role) *tls.Config {
 			return &tls.Config{
 				MinVersion: tls.VersionTLS13, NextProtos: protocols,
 				Certificates: []tls.Certificate{m.pair}, ClientCAs: m.pool, ClientAuth: tls.RequireAndVerifyClientCert,
-				VerifyConnection:       m.verify(roles),
+				VerifyConnection:       s.verify(m, roles),
 				SessionTicketsDisabled: true, // a resumed session would carry an identity past a change of the files
 			}, nil
 		},
@@ -185,12 +227,12 @@ func (s *Source) Client(host string, protocols []string, roles ...Role) *tls.Con
 	m := s.current()
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: protocols, ServerName: host,
-		Certificates: []tls.Certificate{m.pair}, RootCAs: m.pool, VerifyConnection: m.verify(roles),
+		Certificates: []tls.Certificate{m.pair}, RootCAs: m.pool, VerifyConnection: s.verify(m, roles),
 	}
 }
 
-// verify looks at what TLS itself does not know: cluster and role.
-func (m material) verify(roles []Role) func(tls.ConnectionState) error {
+// verify looks at what TLS itself does not know: cluster, role, and who is revoked.
+func (s *Source) verify(m material, roles []Role) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
 		id, err := Peer(cs)
 		switch {
@@ -198,6 +240,9 @@ func (m material) verify(roles []Role) func(tls.ConnectionState) error {
 			return err
 		case id.Cluster != m.id.Cluster:
 			return fmt.Errorf("peer %v: this is cluster %s: %w", id, m.id.Cluster, ErrIdentity)
+		case m.revoked.has(cs.PeerCertificates):
+			s.refuse(cs.PeerCertificates[0])
+			return fmt.Errorf("peer %v: %w", id, ErrRevoked)
 		case len(roles) > 0 && !slices.Contains(roles, id.Role):
 			return fmt.Errorf("peer %v: only %v may be there: %w", id, roles, ErrIdentity)
 		}

@@ -79,9 +79,19 @@ func Caller(ctx context.Context) (certs.Identity, error) {
 	return identity(p.AuthInfo)
 }
 
+// Standing is what becomes of the caller: nil in clear. What a caller gets that is not of the connection of the call ends with it.
+func Standing(ctx context.Context) *certs.Standing {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, _ := p.AuthInfo.(authInfo)
+	return info.standing
+}
+
 // identity of the other end. Whatever kind of credentials it is that this package does not know is refused.
 func identity(a credentials.AuthInfo) (certs.Identity, error) {
-	info, ok := a.(credentials.TLSInfo)
+	info, ok := a.(authInfo)
 	if !ok {
 		return certs.Identity{}, fmt.Errorf("credentials of type %T: %w", a, certs.ErrIdentity)
 	}

@@ -46,15 +46,21 @@ func (t *transport) ClientHandshake(ctx context.Context, authority string, c net
 			host = strings.Trim(authority, "[]")
 		}
 	}
-	return expire(credentials.NewTLS(t.source.Client(host, alpn)).ClientHandshake(ctx, authority, c))
+	return t.expire(credentials.NewTLS(t.source.Client(host, alpn)).ClientHandshake(ctx, authority, c))
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (t *transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return expire(credentials.NewTLS(t.source.Server(alpn)).ServerHandshake(c))
+	return t.expire(credentials.NewTLS(t.source.Server(alpn)).ServerHandshake(c))
 }
 
-func expire(c net.Conn, a credentials.AuthInfo, err error) (net.Conn, credentials.AuthInfo, error) {
+// authInfo is what TLS says of a peer, and how it stands since.
+type authInfo struct {
+	credentials.TLSInfo
+	standing *certs.Standing
+}
+
+func (t *transport) expire(c net.Conn, a credentials.AuthInfo, err error) (net.Conn, credentials.AuthInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,7 +68,7 @@ func expire(c net.Conn, a credentials.AuthInfo, err error) (net.Conn, credential
 	if !ok {
 		return nil, nil, errors.Join(errors.New("TLS without TLS info"), c.Close())
 	}
-	return certs.Expire(c, info.State), a, nil
+	return t.source.Expire(c, info.State), authInfo{info, t.source.Standing(info.State)}, nil
 }
 
 // Info implements credentials.TransportCredentials.

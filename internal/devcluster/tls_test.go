@@ -3,6 +3,7 @@ package devcluster_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,91 @@ func TestClusterUnderMutualTLS(t *testing.T) {
 	}
 	l.more(100)
 	l.finish(ctx)
+}
+
+// TestRevokedClientIsLockedOut: a client whose certificate is revoked while it appends loses its sessions, the open connections of the control plane and any
+// way back, within seconds, at the same epoch; one beside it goes on.
+func TestRevokedClientIsLockedOut(t *testing.T) {
+	ctx, dev, set := testContext(t), openDevice(t), certstest.New(t, "corfu")
+	list := set.Revoke()
+	c, err := devcluster.Start(ctx, devcluster.Options{Device: dev, Dir: t.TempDir(), Geometry: small, Chains: 1,
+		TLS: func(role certs.Role, name string) (*certs.Source, error) {
+			f := set.Files(role, name)
+			f.CRL = list
+			return set.Load(f), nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	open := func(f certs.Files) *client.Log {
+		log, err := client.Open(ctx, client.Options{LayoutServers: c.LayoutAddrs(), Device: dev, TLS: client.TLS(f), Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = log.Close() })
+		if _, err := log.Append(ctx, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		return log
+	}
+	stolen := set.Files(certs.Client, "stolen")
+	bad, good := open(stolen), open(set.Files(certs.Client, "good"))
+	awaitSessions(ctx, t, c, 2)
+	set.Revoke(stolen.Cert)
+	awaitSessions(ctx, t, c, 1)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		short, cancel := context.WithTimeout(ctx, 3*time.Second)
+		_, err := bad.Append(short, []byte("by a thief"))
+		cancel()
+		if err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("a revoked client appends still")
+		}
+	}
+	short, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if _, err := bad.Tail(short); err == nil {
+		t.Error("a revoked client reads the sequencer's word")
+	}
+	if _, err := bad.Read(short, 0); err == nil {
+		t.Error("a revoked client reads the log")
+	}
+	if _, err := good.Append(ctx, []byte("y")); err != nil {
+		t.Errorf("a client beside it: %v", err)
+	}
+	if e := good.Layout().Epoch; e != 1 {
+		t.Errorf("epoch %d: nobody but the revoked client should notice", e)
+	}
+}
+
+// awaitSessions waits until each unit and sequencer says that it has n sessions.
+func awaitSessions(ctx context.Context, t *testing.T, c *devcluster.Cluster, n uint32) {
+	t.Helper()
+	var last []uint32
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		s, err := c.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = last[:0]
+		for _, u := range s.Units {
+			last = append(last, u.Sessions)
+		}
+		for _, q := range s.Sequencers {
+			last = append(last, q.Sessions)
+		}
+		if len(last) >= 2 && !slices.ContainsFunc(last, func(has uint32) bool { return has != n }) {
+			return
+		}
+	}
+	t.Fatalf("units and sequencers have %v sessions, want %d each", last, n)
 }
 
 // TestClusterUnderMutualTLSRefuses clients that have no certificate of a client.

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/certs"
+	"corfu/internal/certs/certstest"
 	"corfu/internal/control"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
@@ -60,6 +62,12 @@ type member struct {
 
 func startMember(t *testing.T, life time.Duration) *member {
 	t.Helper()
+	return startMemberWith(t, life, nil, nil)
+}
+
+// startMemberWith starts one that has a certificate, and a peer of it that has another; in clear without.
+func startMemberWith(t *testing.T, life time.Duration, own, peer *certs.Source) *member {
+	t.Helper()
 	m := &member{dev: openDevice(t)}
 	l, err := m.dev.Listen(":0")
 	if err != nil {
@@ -98,10 +106,10 @@ func startMember(t *testing.T, life time.Duration) *member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := control.Serve()
+	g := control.Serve(control.ServerOptions(own)...)
 	pb.RegisterMessageServiceServer(g, m.Server)
 	go func() { _ = g.Serve(cl) }()
-	cc, err := control.Dial(cl.Addr().String())
+	cc, err := control.Dial(cl.Addr().String(), control.DialOptions(peer)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +253,24 @@ func TestOnlySealersSeal(t *testing.T) {
 	}
 }
 
+// A layout server whose certificate is revoked seals nothing any more, over a connection that was open before, too.
+func TestConnectionsEndWhenTheirPeerIsRevoked(t *testing.T) {
+	set := certstest.New(t, "corfu")
+	peer, own := set.Files(certs.Layout, "layout-1"), set.Files(certs.Unit, "unit-1")
+	own.CRL = set.Revoke()
+	m := startMemberWith(t, time.Minute, set.Load(own), set.Load(peer))
+	c := m.open(t, Sealer)
+	set.Revoke(peer.Cert)
+	select {
+	case <-c.over:
+	case <-time.After(time.Minute):
+		t.Fatal("the connection of a revoked layout server stands")
+	}
+	if _, err := m.dial(Sealer); err == nil {
+		t.Error("it gets another one")
+	}
+}
+
 func TestTokensAreGoodOnceAndForAWhile(t *testing.T) {
 	m := startMember(t, 50*time.Millisecond)
 	ctx := testContext(t)
@@ -255,7 +281,7 @@ func TestTokensAreGoodOnceAndForAWhile(t *testing.T) {
 	if _, ok := m.Redeem(a.Token[:8]); ok {
 		t.Error("half a token was taken")
 	}
-	if k, ok := m.Redeem(a.Token); !ok || k != Sealer {
+	if k, ok := m.Redeem(a.Token); !ok || k.kind != Sealer {
 		t.Errorf("a fresh token: %v, %v", k, ok)
 	}
 	if _, ok := m.Redeem(a.Token); ok {

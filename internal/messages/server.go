@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/certs"
+	"corfu/internal/control"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -64,8 +66,15 @@ const (
 type token [16]byte
 
 type ticket struct {
-	kind    Kind
-	expires time.Time
+	kind     Kind
+	expires  time.Time
+	standing *certs.Standing // of whom it was given to
+}
+
+// Pass is what a token was redeemed for.
+type Pass struct {
+	kind     Kind
+	standing *certs.Standing
 }
 
 // NewServer makes the end of a member that is dialled at fabric. life is how long a token is good for.
@@ -76,19 +85,19 @@ func NewServer(h Handler, dev rdma.Device, fabric string, life time.Duration, lo
 }
 
 // OpenReader implements pb.MessageServiceServer.
-func (s *Server) OpenReader(context.Context, *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
+func (s *Server) OpenReader(ctx context.Context, _ *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
 	if s.handler.Layout == nil {
 		return nil, status.Error(codes.Unimplemented, "this member knows no layout: ask a unit")
 	}
-	return s.issue(Reader, maxReaders)
+	return s.issue(Reader, maxReaders, control.Standing(ctx))
 }
 
 // OpenSealer implements pb.MessageServiceServer.
-func (s *Server) OpenSealer(context.Context, *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
-	return s.issue(Sealer, maxSealers)
+func (s *Server) OpenSealer(ctx context.Context, _ *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
+	return s.issue(Sealer, maxSealers, control.Standing(ctx))
 }
 
-func (s *Server) issue(k Kind, limit int) (*pb.MessageConnection, error) {
+func (s *Server) issue(k Kind, limit int, standing *certs.Standing) (*pb.MessageConnection, error) {
 	var t token
 	_, _ = rand.Read(t[:]) // never fails
 	now := time.Now()
@@ -104,29 +113,29 @@ func (s *Server) issue(k Kind, limit int) (*pb.MessageConnection, error) {
 		return nil, status.Errorf(codes.ResourceExhausted, "all %d message connections are in use", limit)
 	}
 	s.inUse[k]++
-	s.tokens[t] = ticket{k, now.Add(s.life)}
+	s.tokens[t] = ticket{k, now.Add(s.life), standing}
 	return &pb.MessageConnection{Fabric: s.fabric, Provider: s.provider, Token: t[:]}, nil
 }
 
 // Redeem takes the token of a connection request: it is good once. Not ok: it is none of this server's.
-func (s *Server) Redeem(private []byte) (k Kind, ok bool) {
+func (s *Server) Redeem(private []byte) (p Pass, ok bool) {
 	var t token
 	if len(private) < len(t) {
-		return 0, false
+		return p, false
 	}
 	copy(t[:], private)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, ok := s.tokens[t]
 	if !ok {
-		return 0, false
+		return p, false
 	}
 	delete(s.tokens, t)
 	if time.Now().After(x.expires) {
 		s.inUse[x.kind]--
-		return 0, false
+		return p, false
 	}
-	return x.kind, true
+	return Pass{x.kind, x.standing}, true
 }
 
 // serverConn: a reader has one GetLayout outstanding, a sealer a seal or two.
@@ -137,8 +146,9 @@ const (
 	patience  = 5 * time.Second // for the peer to take an answer
 )
 
-// Accept makes the connection that a token was redeemed for, and serves it in the background.
-func (s *Server) Accept(req rdma.Request, k Kind) {
+// Accept makes the connection that a token was redeemed for, and serves it in the background, until whose it is is revoked at the latest.
+func (s *Server) Accept(req rdma.Request, p Pass) {
+	k := p.kind
 	ctx, cancel := context.WithTimeout(s.ctx, handshake)
 	defer cancel()
 	conn, err := req.Accept(ctx, serverConn)
@@ -159,7 +169,9 @@ func (s *Server) Accept(req rdma.Request, k Kind) {
 	s.mu.Unlock()
 	go func() {
 		defer s.serves.Done()
+		forget := p.standing.OnRevoked(func() { _ = conn.Close() })
 		s.serve(conn, k)
+		forget()
 		_ = conn.Close()
 		s.mu.Lock()
 		delete(s.conns, conn)

@@ -260,7 +260,7 @@ func TestSessionTokenIsGoodOnce(t *testing.T) {
 func TestTokensExpireAndSessionsAreBounded(t *testing.T) {
 	s := newSessions(Config{TokenLife: time.Second, MaxSessions: 3, MaxOfIdentity: 2})
 	now := time.Now()
-	one := holder{1, "one"}
+	one := holder{1, "one", nil}
 	first, _ := s.issue(one, now)
 	if _, err := s.issue(one, now); err != nil {
 		t.Fatal(err)
@@ -268,10 +268,10 @@ func TestTokensExpireAndSessionsAreBounded(t *testing.T) {
 	if _, err := s.issue(one, now); !errors.Is(err, errTooMany) {
 		t.Errorf("a third of one identity: %v", err)
 	}
-	if _, err := s.issue(holder{2, "two"}, now); err != nil {
+	if _, err := s.issue(holder{2, "two", nil}, now); err != nil {
 		t.Errorf("another identity: %v", err)
 	}
-	if _, err := s.issue(holder{3, "three"}, now); !errors.Is(err, errFull) {
+	if _, err := s.issue(holder{3, "three", nil}, now); !errors.Is(err, errFull) {
 		t.Errorf("a fourth: %v", err)
 	}
 	if _, _, err := s.redeem(first[:], now.Add(time.Second)); err == nil {

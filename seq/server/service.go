@@ -35,7 +35,7 @@ func (v service) OpenSession(ctx context.Context, r *pb.OpenSessionRequest) (*pb
 	if err := s.core.Serves(id, layout.Epoch(r.Epoch)); err != nil {
 		return nil, reply(err)
 	}
-	t, err := s.sessions.issue(holder{layout.ClientID(r.Client), who.String()}, time.Now())
+	t, err := s.sessions.issue(holder{layout.ClientID(r.Client), who.String(), control.Standing(ctx)}, time.Now())
 	if err != nil {
 		return nil, reply(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"corfu/internal/certs"
 	"corfu/internal/tickets"
 	"corfu/layout"
 	"corfu/rdma"
@@ -34,8 +35,9 @@ type sessions struct {
 
 // holder is whom a token or connection was given to.
 type holder struct {
-	client layout.ClientID
-	whose  string // identity, as TLS had it; "": in clear
+	client   layout.ClientID
+	whose    string          // identity, as TLS had it; "": in clear
+	standing *certs.Standing // of that one: its connections end when it is revoked
 }
 
 func newSessions(c Config) *sessions {
@@ -93,7 +95,9 @@ func (s *sessions) add(c rdma.Conn, h holder, era uint64) bool {
 	}
 	s.conns[c] = struct{}{}
 	s.closed.Go(func() {
+		forget := h.standing.OnRevoked(func() { _ = c.Close() })
 		<-c.Broken()
+		forget()
 		_ = c.Close()
 		s.mu.Lock()
 		delete(s.conns, c)

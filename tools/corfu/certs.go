@@ -26,9 +26,10 @@ docs/security.md says which role may do what.`,
 		Example: `  corfu certs init --dir ca
   corfu certs issue --dir ca --role unit --name unit-1 --host 10.0.0.4 --out certs
   corfu certs show certs/unit-1.crt
-  corfu certs renew --dir ca certs/unit-1.crt`,
+  corfu certs renew --dir ca certs/unit-1.crt
+  corfu certs revoke --dir ca certs/reporting.crt`,
 	}
-	cmd.AddCommand(a.certsInitCommand(), a.certsIssueCommand(), a.certsRenewCommand(), a.certsShowCommand())
+	cmd.AddCommand(a.certsInitCommand(), a.certsIssueCommand(), a.certsRenewCommand(), a.certsRevokeCommand(), a.certsShowCommand())
 	return cmd
 }
 
@@ -223,7 +224,7 @@ func describeCert(path string, c *x509.Certificate) (certJSON, error) {
 
 func (a *app) printCerts(files []string) error {
 	list := []certJSON{}
-	rows := [][]string{{"FILE", "IDENTITY", "HOSTS", "UNTIL"}}
+	rows := [][]string{{"FILE", "IDENTITY", "HOSTS", "UNTIL", "SERIAL"}}
 	for _, path := range files {
 		c, err := certs.ReadCert(path)
 		if err != nil {
@@ -235,7 +236,7 @@ func (a *app) printCerts(files []string) error {
 		}
 		list = append(list, j)
 		days := fmt.Sprintf("%s (%d days)", j.Until.Format(time.DateOnly), int(time.Until(j.Until).Hours()/24))
-		rows = append(rows, []string{path, j.Identity, strings.Join(j.Hosts, ","), days})
+		rows = append(rows, []string{path, j.Identity, strings.Join(j.Hosts, ","), days, j.Serial})
 	}
 	if a.json() {
 		return a.printJSON(list)

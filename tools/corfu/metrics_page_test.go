@@ -18,6 +18,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"corfu/client"
+	"corfu/internal/certs"
+	"corfu/internal/certs/certstest"
 	"corfu/internal/devcluster"
 	"corfu/rdma"
 )
@@ -132,6 +134,7 @@ var metricsPage = []struct{ prefix, head string }{
 	{"corfu_layout_", "## Layout servers\n\n`corfu dev` gives them the label `server` where it runs several.\n"},
 	{"corfu_fabric_", "## Fabric\n\nOf units and sequencers. `corfu_rdma_*` come from the kernel's counters in sysfs, by rdmamap: which there are, the driver decides.\n"},
 	{"corfu_rdma_", ""},
+	{"corfu_tls_", "## Certificates\n\nOf daemons that have some; `corfu_tls_crl_*` of those with `tls.crl`. [security.md](security.md) says what they are for.\n"},
 }
 
 const metricsIntro = `# Metrics
@@ -163,6 +166,10 @@ func TestMetricsPageIsThatOfTheCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
+	set := certstest.New(t, "corfu")
+	files := set.Files(certs.Unit, "unit-1")
+	files.CRL = set.Revoke()
+	registerTLS(all, set.Load(files))
 	all.MustRegister(deviceCollector{rdma.Info{Provider: "tcp", Name: "tcp"}})
 
 	var page strings.Builder

@@ -26,7 +26,7 @@ type app struct {
 	timeout  time.Duration // --timeout
 	output   string        // -o
 	insecure bool          // --insecure
-	tls      certs.Files   // --tls-ca, --tls-cert, --tls-key
+	tls      certs.Files   // --tls-ca, --tls-cert, --tls-key, --tls-crl
 	verbose  bool          // --verbose
 	config   string        // --config
 
@@ -79,6 +79,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&a.tls.CA, "tls-ca", "", "`file` of the authorities whose certificates are good (default: $"+envTLSCA+")")
 	f.StringVar(&a.tls.Cert, "tls-cert", "", "`file` of the own certificate (default: $"+envTLSCert+")")
 	f.StringVar(&a.tls.Key, "tls-key", "", "`file` of its key (default: $"+envTLSKey+")")
+	f.StringVar(&a.tls.CRL, "tls-crl", "", "`file` of the authorities' revocation lists (default: $"+envTLSCRL+"; none: nobody is revoked)")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
 	a.settingsOf("client", root, &clientConfig{
 		LayoutServers: []string{defaultLayout}, Fabric: clientFabric{Provider: fabric.Auto}, Timeout: a.timeout,

@@ -80,7 +80,11 @@ func portsOf(t *testing.T) func() string {
 
 // tlsArgs are the flags for an identity.
 func tlsArgs(f certs.Files) []string {
-	return []string{"--tls-ca", f.CA, "--tls-cert", f.Cert, "--tls-key", f.Key}
+	args := []string{"--tls-ca", f.CA, "--tls-cert", f.Cert, "--tls-key", f.Key}
+	if f.CRL != "" {
+		args = append(args, "--tls-crl", f.CRL)
+	}
+	return args
 }
 
 // TestNothingListensInClearOutsideLoopback lists what each daemon listens at. By default all of it is on loopback. Outside, each
@@ -240,6 +244,64 @@ func TestClusterOfProcessesUnderMutualTLS(t *testing.T) {
 	client.want("hello\nagain\nunharmed\n", "--provider", "tcp", "read", "0", "1", "2")
 }
 
+// TestStolenKeyIsLockedOut: an operator revokes a client's certificate while the daemons run, with one command.
+func TestStolenKeyIsLockedOut(t *testing.T) {
+	notInLab(t)
+	c, set, dir := newCLI(t), certstest.New(t, "corfu"), t.TempDir()
+	c.ok("certs", "revoke", "--dir", set.Dir)
+	listed := func(role certs.Role, name string) certs.Files {
+		f := set.Files(role, name)
+		f.CRL = filepath.Join(set.Dir, certs.RevocationList)
+		return f
+	}
+	start := func(f certs.Files, args ...string) *daemonProcess {
+		return c.start(append(args, tlsArgs(f)...)...)
+	}
+	unit := start(listed(certs.Unit, "unit-1"), "unit", "--id", "1", "--provider", "tcp", "--dir", filepath.Join(dir, "unit"), "--control", "127.0.0.1:0", "--http", "127.0.0.1:0")
+	seq := start(listed(certs.Seq, "seq-1"), "seq", "--provider", "tcp", "--dir", filepath.Join(dir, "seq"), "--control", "127.0.0.1:0", "--http", "off")
+	lay := start(listed(certs.Layout, "layout-1"), "layout", "--dir", filepath.Join(dir, "layout"), "--control", "127.0.0.1:0", "--http", "off",
+		"--unit", "1="+unit.word("control"), "--seq", "1="+seq.word("control"), "--chain", "1")
+	try := func(f certs.Files) outcome {
+		return c.run("", append([]string{"--cluster", lay.word("control"), "--provider", "tcp", "--timeout", "3s", "append", "x"}, tlsArgs(f)...)...)
+	}
+	stolen := set.Files(certs.Client, "reporting")
+	if got := try(stolen); got.code != exitOK {
+		t.Fatalf("%+v", got)
+	}
+	c.ok("certs", "revoke", "--dir", set.Dir, stolen.Cert)
+	eventually(t, func() error {
+		if got := try(stolen); got.code != exitRuntime {
+			return fmt.Errorf("a revoked client appends: %+v", got)
+		}
+		return nil
+	})
+	fresh := listed(certs.Client, "reporting")
+	if got := try(fresh); got.code != exitOK {
+		t.Errorf("with a new certificate: %+v", got)
+	}
+	eventually(t, func() error {
+		r, err := http.Get("http://" + unit.word("http") + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		if b, err := io.ReadAll(r.Body); err != nil || !bytes.Contains(b, []byte("corfu_tls_crl_entries 1\n")) {
+			return fmt.Errorf("the unit does not show the list: %v", err)
+		}
+		return nil
+	})
+
+	// Clients look as well: a unit whose key was stolen is no unit to them any more. A list of somebody else is an error, and says whose it is.
+	c.ok("certs", "revoke", "--dir", set.Dir, filepath.Join(set.Dir, "layout-1.crt"))
+	if got := try(fresh); got.code != exitRuntime || !strings.Contains(got.stderr, "revoked") {
+		t.Errorf("at a revoked layout server: %+v", got)
+	}
+	fresh.CRL = certstest.New(t, "corfu").Revoke()
+	if got := try(fresh); got.code == exitOK || !strings.Contains(got.stderr, "did not sign it") {
+		t.Errorf("with another authority's list: %+v", got)
+	}
+}
+
 // rubbish throws at each port what is oversized or makes no sense. Whoever listens there hangs up.
 func rubbish(t *testing.T, c *cli, ports map[string]string) {
 	t.Helper()
@@ -297,7 +359,24 @@ func TestCertsAreMadeRenewedAndShown(t *testing.T) {
 	if now := show(); now.Serial == first.Serial || now.Identity != first.Identity {
 		t.Errorf("%+v", now)
 	}
+	list := func(args ...string) (l listJSON) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(c.ok(append([]string{"certs", "revoke", "--dir", ca, "-o", "json"}, args...)...)), &l); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	if l := list(); l.Number != "1" || len(l.Revoked) != 0 || time.Until(l.Until) < certs.ListLife-time.Hour {
+		t.Errorf("the first list: %+v", l)
+	}
+	list(filepath.Join(out, "unit-1.crt"), "0a:bc")
+	if l := list("--life", "48h", "abc"); l.Number != "3" || len(l.Revoked) != 2 || l.Revoked[0].Serial != show().Serial || l.Revoked[1].Serial != "abc" || time.Until(l.Until) > 48*time.Hour {
+		t.Errorf("%+v", l)
+	}
 	set := certstest.New(t, "corfu")
+	c.fails(exitUsage, []string{"serial number", "certs show"}, "certs", "revoke", "--dir", ca, "unit-1.crt")
+	c.fails(exitRuntime, []string{"not of this authority"}, "certs", "revoke", "--dir", ca, set.Files(certs.Client, "c").Cert)
+	c.fails(exitRuntime, []string{"replaced"}, "certs", "revoke", "--dir", ca, filepath.Join(ca, "ca.crt"))
 	if got := c.run("", "certs", "show", set.Ended(certs.Client, "old").Cert); got.code != exitRuntime || !strings.Contains(got.stderr, "ended at") {
 		t.Errorf("%+v", got)
 	}

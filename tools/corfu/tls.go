@@ -17,6 +17,7 @@ type tlsConfig struct {
 	CA   string `yaml:"ca" flag:"tls-ca"`     // authorities whose certificates are good, PEM
 	Cert string `yaml:"cert" flag:"tls-cert"` // the process's own certificate, PEM
 	Key  string `yaml:"key" flag:"tls-key"`   // its key, PEM, which nobody else may read
+	CRL  string `yaml:"crl" flag:"tls-crl"`   // revocation lists of the authorities, PEM; none: nobody is revoked
 }
 
 // Environment variables for what no flag says.
@@ -24,6 +25,7 @@ const (
 	envTLSCA   = "CORFU_TLS_CA"
 	envTLSCert = "CORFU_TLS_CERT"
 	envTLSKey  = "CORFU_TLS_KEY"
+	envTLSCRL  = "CORFU_TLS_CRL"
 )
 
 // tlsFiles are those of the flags, else of the environment, else of the configuration file.
@@ -32,6 +34,7 @@ func (a *app) tlsFiles(c tlsConfig) (certs.Files, error) {
 		CA:   cmp.Or(a.tls.CA, os.Getenv(envTLSCA), c.CA),
 		Cert: cmp.Or(a.tls.Cert, os.Getenv(envTLSCert), c.Cert),
 		Key:  cmp.Or(a.tls.Key, os.Getenv(envTLSKey), c.Key),
+		CRL:  cmp.Or(a.tls.CRL, os.Getenv(envTLSCRL), c.CRL),
 	}
 	if f.Validate() != nil {
 		return f, usagef("TLS takes --tls-ca, --tls-cert and --tls-key (or %s, %s and %s): of the three some are missing", envTLSCA, envTLSCert, envTLSKey)
@@ -86,5 +89,17 @@ func registerTLS(r prometheus.Registerer, s *certs.Source) {
 			Help: "New certificates taken over from the files."}, func() float64 { n, _ := s.Reloads(); return float64(n) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_tls_reload_failures_total",
 			Help: "Attempts to take over new certificates that failed; those before stay in use."}, func() float64 { _, n := s.Reloads(); return float64(n) }),
+	)
+	if _, ok := s.Revocations(); !ok {
+		return
+	}
+	revocations := func() certs.Revocations { r, _ := s.Revocations(); return r }
+	r.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_tls_crl_next_update_timestamp_seconds",
+			Help: "When a new revocation list ought to be there, as Unix time. The old one stays in force. Without tls.crl: not shown."}, func() float64 { return float64(revocations().Until.Unix()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "corfu_tls_crl_entries",
+			Help: "Certificates on the revocation lists in force. Without tls.crl: not shown."}, func() float64 { return float64(revocations().Listed) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_tls_revoked_peers_total",
+			Help: "Handshakes of revoked certificates that were refused, and connections and sessions of theirs that were ended. Without tls.crl: not shown."}, func() float64 { return float64(revocations().Refused) }),
 	)
 }

@@ -140,6 +140,8 @@ func (m *metrics) ended(err error) {
 	switch {
 	case errors.Is(err, errEnd):
 		why = "sealed"
+	case errors.Is(err, errRevoked):
+		why = "revoked"
 	case errors.Is(err, errSlow):
 		why = "slow"
 	case errors.Is(err, errTokenLife):

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"corfu/internal/certs"
 	"corfu/internal/tickets"
 	"corfu/internal/wire"
 	"corfu/layout"
@@ -29,6 +30,7 @@ type session struct {
 	index  int // of its slice of staging
 	client layout.ClientID
 	whose  string      // identity that opened it, as TLS had it; "": in clear
+	forget func()      // of the watch for that one's revocation
 	write  rdma.Region // rule R6: its slice, which it alone writes
 	tokens [links]tickets.Token
 	ids    [links]unit.Session // the core's names for its connections; the first owns the slots
@@ -61,10 +63,12 @@ var (
 	errTooMany   = errors.New("unit: this identity has as many sessions as it may")
 	errTokenLife = errors.New("the client did not connect in time")
 	errEnd       = errors.New("the unit ends all sessions")
+	errRevoked   = errors.New("the client's certificate is revoked")
 )
 
-// newSession makes a session that waits for its connections, for an identity ("": nobody knows whose). Server.ctl is held for reading.
-func (s *Server) newSession(client layout.ClientID, whose string) (*session, error) {
+// newSession makes a session that waits for its connections, for an identity ("": nobody knows whose), and ends when that one's standing does. Server.ctl
+// is held for reading.
+func (s *Server) newSession(client layout.ClientID, whose string, standing *certs.Standing) (*session, error) {
 	if err := s.count(whose); err != nil {
 		return nil, err
 	}
@@ -93,6 +97,7 @@ func (s *Server) newSession(client layout.ClientID, whose string) (*session, err
 	}
 	s.sessions[x] = struct{}{}
 	s.mu.Unlock()
+	x.forget = standing.OnRevoked(func() { x.fail(errRevoked) })
 	go x.supervise()
 	if err := s.do(func(u *unit.Unit) { u.SetSession(index, x.ids[appendLink]) }); err != nil {
 		x.fail(err)
@@ -188,6 +193,7 @@ func (x *session) takeDown() {
 	log := s.cfg.Logger.With("client", x.client, "identity", x.whose, "session", x.ids[appendLink])
 	slow := time.AfterFunc(teardownWarning, func() { log.Warn("a session's end hangs in the fabric") })
 	defer slow.Stop()
+	x.forget()
 	for _, t := range x.tokens {
 		s.tokens.Drop(t)
 	}

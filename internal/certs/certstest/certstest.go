@@ -2,7 +2,9 @@
 package certstest
 
 import (
+	"errors"
 	"log/slog"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
@@ -87,6 +89,42 @@ func (s *Set) Load(f certs.Files) *certs.Source {
 		s.t.Fatal(err)
 	}
 	return x
+}
+
+// Revoke puts certificates on the authority's list, which is made if there is none, and gives its file: for Files.CRL.
+func (s *Set) Revoke(certificates ...string) string {
+	s.t.Helper()
+	return s.RevokeFor(certs.ListLife, certificates...)
+}
+
+// RevokeFor is Revoke for a list that ought to be replaced after life.
+func (s *Set) RevokeFor(life time.Duration, certificates ...string) string {
+	s.t.Helper()
+	path := filepath.Join(s.Dir, certs.RevocationList)
+	a, err := certs.OpenAuthority(s.Dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	before, err := a.ReadList(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.t.Fatal(err)
+	}
+	var serials []*big.Int
+	for _, c := range certificates {
+		x, err := certs.ReadCert(c)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		serials = append(serials, x.SerialNumber)
+	}
+	l, err := a.Revoke(before, serials, time.Now(), life)
+	if err == nil {
+		err = certs.WriteList(path, l)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return path
 }
 
 // Trust makes the files of this set's authority name that of another as well.
