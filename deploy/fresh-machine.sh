@@ -73,9 +73,10 @@ stage 'a fresh Debian 12 (debootstrap; not counted)' debootstrap --variant=minba
 	{ tail "$work/log" >&2 && exit 1; }
 tail -n 1 "$work/log"
 furnish
-cp /etc/resolv.conf "$root/etc/resolv.conf"
+# Links in there lead, from here, to files of this machine: replaced, and never written through.
+cp --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
 # The authorities that this machine trusts, of which a network with a proxy has its own.
-cp -rL /etc/ssl/certs/. "$root/etc/ssl/certs/"
+cp -rL --remove-destination /etc/ssl/certs/. "$root/etc/ssl/certs/"
 # As its archive unpacks to /usr/local/go.
 cp -a "$("$GO" env GOROOT)" "$root/usr/local/go"
 GOPROXY=$("$GO" env GOPROXY)
