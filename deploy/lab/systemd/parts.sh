@@ -179,7 +179,7 @@ idle() {
 	ticks() { # PID: processor time in hundredths of a second
 		awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"
 	}
-	if [ -z "${options[*]##*--soft-roce*}" ]; then bound=200; fi
+	[[ " ${options[*]} " != *" --soft-roce "* ]] || bound=200
 	sleep 5
 	for name in $(daemons); do before[$name]=$(ticks "$(systemctl show -P MainPID "$name")"); done
 	sleep $each

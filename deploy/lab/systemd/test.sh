@@ -53,7 +53,7 @@ certificates() {
 
 # The machine under emulation leaves out what needs no RDMA; the container does everything.
 plan='before setup healthy running entries trusted doctor idle reboot healthy running read_back entries
-	package_1 healthy read_back package_2 healthy running doctor read_back entries reboot healthy running read_back entries package_gone
+	package_1 healthy read_back package_2 healthy running read_back entries package_gone
 	setup purge_script'
 boot=boot_vm fabric=(--soft-roce d0 --huge-pages 16)
 case ${1-} in
