@@ -25,14 +25,28 @@ inside() {
 		LANG=C.UTF-8 ${GOPROXY:+GOPROXY="$GOPROXY"} bash -euo pipefail -c "$1"
 }
 
-# clean_up removes nothing as long as anything is mounted below: what rm would find there is not ours. (--one-file-system does not help
-# against a bind mount of the same file system.)
-clean_up() {
-	local dir
-	for dir in proc dev sys; do
-		! mountpoint -q "$root/$dir" || umount -R "$root/$dir" || true
+# furnish: proc, and a /dev and a /sys of its own. Nothing of this machine is mounted below the folder that is removed in the end: what rm
+# finds under a mount that did not come off is gone.
+furnish() {
+	local node name major minor
+	mount -t proc proc "$root/proc"
+	mount -t sysfs -o ro sysfs "$root/sys"
+	mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+	for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
+		IFS=: read -r name major minor <<<"$node"
+		mknod -m 666 "$root/dev/$name" c "$major" "$minor"
 	done
-	if grep -qF " $work/" /proc/self/mountinfo; then
+	mkdir -m 1777 "$root/dev/shm"
+	ln -s /proc/self/fd "$root/dev/fd"
+}
+
+# clean_up removes the work folder, and nothing as long as anything is mounted below.
+clean_up() {
+	local dir mounts
+	for dir in proc dev sys; do
+		! mountpoint -q "$root/$dir" || umount "$root/$dir" || true
+	done
+	if ! mounts=$(cat /proc/self/mountinfo) || [[ -z $mounts || $mounts == *" $work/"* ]]; then
 		echo "fresh-machine: something is still mounted below $work, which stays" >&2
 		return
 	fi
@@ -50,7 +64,7 @@ fi
 site=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 	awk '$2 == "bookworm" && $3 == "main" { print $1; exit }')
 [ -n "$site" ] || die "apt's sources name no Debian bookworm main"
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/corfu-fresh.XXXXXX")
+work=$(mktemp -d "$(readlink -f "${TMPDIR:-/var/tmp}")/corfu-fresh.XXXXXX") # as the kernel names it in mountinfo
 root=$work/root
 trap clean_up EXIT
 
@@ -58,17 +72,15 @@ echo "making a Debian 12 from $site" >&2
 stage 'a fresh Debian 12 (debootstrap; not counted)' debootstrap --variant=minbase --include=ca-certificates,git,make bookworm "$root" "$site" >"$work/log" ||
 	{ tail "$work/log" >&2 && exit 1; }
 tail -n 1 "$work/log"
-mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
-mount --rbind /sys "$root/sys"
-cp /etc/resolv.conf "$root/etc/resolv.conf"
+furnish
+# Links in there lead, from here, to files of this machine: replaced, and never written through.
+cp --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
 # The authorities that this machine trusts, of which a network with a proxy has its own.
-cp -rL /etc/ssl/certs/. "$root/etc/ssl/certs/"
+cp -rL --remove-destination /etc/ssl/certs/. "$root/etc/ssl/certs/"
 # As its archive unpacks to /usr/local/go.
 cp -a "$("$GO" env GOROOT)" "$root/usr/local/go"
 GOPROXY=$("$GO" env GOPROXY)
-# A copy. The folder is removed in the end with all that is in it, so nothing of this machine may be mounted into it for writing:
-# what rm finds under a mount that did not come off is gone.
+# A copy, in which nothing is shared with the checkout.
 git clone -q --bare --no-hardlinks "$repo" "$root/origin"
 revision=$(git -C "$repo" rev-parse HEAD)
 

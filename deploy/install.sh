@@ -10,6 +10,8 @@ lib=$here/appliance
 . "$lib/lib.sh"
 # shellcheck source=appliance/options.sh
 . "$lib/options.sh"
+# shellcheck source=appliance/certs.sh
+. "$lib/certs.sh"
 # shellcheck source=appliance/config.sh
 . "$lib/config.sh"
 # shellcheck source=appliance/stores.sh
@@ -20,12 +22,15 @@ lib=$here/appliance
 parse_options "$@"
 check_machine
 check_options
+find_software
+check_trust
 
 if [ "$MODE" != apply ]; then
 	note "$MODE: nothing is changed"
 fi
 install_software
 install_accounts
+install_certificates
 install_modules
 install_fabric
 install_limits

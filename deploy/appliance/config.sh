@@ -5,9 +5,10 @@
 # member SPEC PORT: "id: 1, control: host:port"
 member() { printf 'id: %s, control: "%s"' "${1%%=*}" "$(with_port "${1#*=}" "$2")"; }
 
-common_config() { # DIR PORT
+common_config() { # DIR PORT NAME, which is ROLE-NUMBER
 	cat <<END
 # Written by corfu-setup. A change of yours is kept; corfu-setup --force writes it anew. Restart the service after a change.
+role: ${3%-*}
 dir: $1
 control: "$(with_port "$ADDR" "$2")"
 http: "127.0.0.1:$(($2 + HTTP_OFFSET))"
@@ -15,19 +16,7 @@ END
 	if [ -n "$INSECURE" ]; then
 		echo "insecure: true # the control plane is in clear: whoever reaches it can wipe units"
 	fi
-	tls_config
-}
-
-# tls_config: what the daemons say to certificates.
-tls_config() {
-	if [ -n "$CA" ] || has_certificates; then
-		cat <<END
-tls:
-  ca: $ROOT_CONF/tls/ca.crt
-  cert: $ROOT_CONF/tls/node.crt
-  key: $ROOT_CONF/tls/node.key
-END
-	fi
+	tls_config "$3"
 }
 
 fabric_config() {
@@ -38,14 +27,23 @@ END
 	if [ "$PROVIDER" = verbs ]; then
 		echo "  device: $DEVICE"
 	else
-		echo "  addr: \"$ADDR\""
+		echo "  addr: \"$(fabric_addr)\""
 	fi
 	[ -z "$HUGE_PAGES" ] || echo "  huge_pages: true"
 }
 
+# fabric_addr: of the tcp provider, which goes in clear: with certificates it stays on this machine.
+fabric_addr() {
+	if secured; then
+		echo 127.0.0.1
+	else
+		echo "$ADDR"
+	fi
+}
+
 layout_config() {
 	local spec id
-	common_config "$STATE/layout" "$LAYOUT_PORT"
+	common_config "$STATE/layout" "$LAYOUT_PORT" "layout-$ID"
 	echo "id: $ID"
 	if [ ${#SERVERS[@]} -gt 1 ]; then
 		echo "servers:"
@@ -87,19 +85,19 @@ host_of() {
 }
 
 seq_config() {
-	common_config "$STATE/seq" "$SEQ_PORT"
+	common_config "$STATE/seq" "$SEQ_PORT" "seq-$ID"
 	echo "id: $ID"
 	fabric_config
 }
 
 unit_config() { # NUMBER PORT STORE
-	common_config "$3" "$2"
+	common_config "$3" "$2" "unit-$1"
 	echo "id: $1"
 	[ -z "$CAPACITY" ] || echo "capacity: $CAPACITY"
 	fabric_config
 }
 
-# cluster_config: what the commands of this machine's users go by.
+# cluster_config NAME: what the commands of this machine's users go by, with the certificate NAME if there is one.
 cluster_config() {
 	local spec list=
 	if [ -n "$CLUSTER" ]; then
@@ -122,4 +120,5 @@ fabric:
 END
 	[ "$PROVIDER" != verbs ] || echo "  device: $DEVICE"
 	[ -z "$INSECURE" ] || echo "insecure: true"
+	tls_config "$1"
 }

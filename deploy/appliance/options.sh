@@ -33,7 +33,8 @@ The cluster; the same on every machine. HOST is an address; ports are only named
   --cluster HOST,HOST    layout servers, for a machine that needs no more of the cluster (unit, seq, client)
 
 Trust
-  --ca F --cert F --key F   certificate files (PEM) for this machine's daemons, copied to /etc/corfu/tls
+  --certs DIR            certificates and keys as corfu certs makes them, of which this machine's are copied to /etc/corfu/tls:
+                         ca.crt, layout-N, seq-N, unit-N, and for users client and, for root, operator (.crt and .key each)
   --insecure             the control plane in clear, on a network that you trust; without certificates only loopback goes
 
 How
@@ -47,7 +48,7 @@ END
 }
 
 ROLES='' ADDR='' ID='' UNITS='' STORES='' CAPACITY='' DEVICE='' PROVIDER='' SOFT_ROCE='' HUGE_PAGES='' DURABILITY=flash
-CLUSTER='' CA='' CERT='' KEY='' INSECURE='' FORCE='' NO_START='' BINARY=''
+CLUSTER='' CERTS='' INSECURE='' FORCE='' NO_START='' BINARY=''
 SERVERS=() SEQ='' STANDBYS=() MEMBERS=() SPARES=() CHAINS=()
 SAVED=() # the options that describe the machine, as they were given: they are replayed when the package is upgraded
 
@@ -73,10 +74,10 @@ parse_options() {
 		--no-start) NO_START=1 keep= ;;
 		--insecure) INSECURE=1 ;;
 		--role | --addr | --id | --units | --store | --capacity | --device | --provider | --soft-roce | --huge-pages | --server | \
-			--seq | --standby | --unit | --spare | --chain | --durability | --cluster | --ca | --cert | --key | --binary)
+			--seq | --standby | --unit | --spare | --chain | --durability | --cluster | --certs | --binary)
 			[ $# -ge 2 ] || usage_error "$option needs a value"
 			take_option "$option" "$2"
-			case $option in --binary | --ca | --cert | --key) keep= ;; esac
+			case $option in --binary | --certs) keep= ;; esac
 			[ -z "$keep" ] || SAVED+=("$option" "$2")
 			shift 2
 			continue
@@ -108,9 +109,7 @@ take_option() {
 	--chain) CHAINS+=("$2") ;;
 	--durability) DURABILITY=$2 ;;
 	--cluster) CLUSTER=$2 ;;
-	--ca) CA=$2 ;;
-	--cert) CERT=$2 ;;
-	--key) KEY=$2 ;;
+	--certs) CERTS=${2%/} ;;
 	--binary) BINARY=$2 ;;
 	esac
 }
@@ -156,7 +155,6 @@ check_options() {
 	[ -z "$STORES" ] || [ "${#units}" = "${#n}" ] || usage_error "--store must name as many places as there are units: $UNITS"
 	! serves || [ -n "$ADDR" ] || usage_error "--addr is needed: the address that other machines reach this one at"
 	[[ $ADDR =~ ^[0-9a-fA-F.:]*$ ]] || usage_error "--addr $ADDR: must be an IP address"
-	check_trust
 	check_cluster
 }
 
@@ -177,21 +175,6 @@ whole_cluster() {
 	done
 	CHAINS=("$chain")
 }
-
-check_trust() {
-	if [ -n "$CA$CERT$KEY" ]; then
-		local file
-		[[ -n $CA && -n $CERT && -n $KEY ]] || usage_error "--ca, --cert and --key go together"
-		for file in "$CA" "$CERT" "$KEY"; do
-			[ -r "$file" ] || die "cannot read the certificate file $file"
-		done
-		return
-	fi
-	! serves || loopback "$ADDR" || [ -n "$INSECURE" ] || has_certificates ||
-		die "$ADDR is not loopback, and the control plane would be in clear: give --ca, --cert and --key, or --insecure on a network that you trust"
-}
-
-has_certificates() { [ -e "$ROOT_CONF/tls/node.crt" ]; }
 
 check_cluster() {
 	local spec form='^[1-9][0-9]*=[][0-9a-zA-Z.:_-]+$'

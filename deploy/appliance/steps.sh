@@ -1,18 +1,17 @@
 # shellcheck shell=bash
 # The steps of install.sh, in the order in which they are taken.
 
-PARTS=(lib.sh options.sh config.sh steps.sh stores.sh undo.sh)
+PARTS=(lib.sh options.sh certs.sh config.sh steps.sh stores.sh undo.sh)
 RDMA_PACKAGES=(libibverbs1 librdmacm1 ibverbs-providers rdma-core)
 PATIENCE=${CORFU_SETUP_PATIENCE:-120} # seconds for a service to come up
 
 # in_place: this script is part of what was installed, by dpkg or by itself.
 in_place() { [ "$lib" = /usr/lib/corfu ]; }
 
-install_software() {
-	local from part
+# find_software: the binary that is installed, or is to be.
+find_software() {
 	if in_place; then
 		BINARY=/usr/bin/corfu
-		ok "$($BINARY version), as installed"
 		return
 	fi
 	if [ "$(dpkg-query -W -f '${db:Status-Status}' corfu 2>/dev/null)" = installed ]; then
@@ -20,6 +19,14 @@ install_software() {
 	fi
 	BINARY=${BINARY:-$here/../bin/corfu}
 	[ -x "$BINARY" ] || die "no corfu at $BINARY: make build, or --binary PATH"
+}
+
+install_software() {
+	local from part
+	if in_place; then
+		ok "$($BINARY version), as installed"
+		return
+	fi
 	ensure_copy "$BINARY" /usr/bin/corfu 755
 	for from in "$lib"/systemd/*; do
 		ensure_copy "$from" "/usr/lib/systemd/system/$(basename "$from")" 644
@@ -39,12 +46,6 @@ install_accounts() {
 	ensure_user corfu
 	ensure_dir "$ROOT_CONF" 755 root:root
 	ensure_dir "$STATE" 755 root:root
-	if [ -n "$CA" ]; then
-		ensure_dir "$ROOT_CONF/tls" 750 root:corfu
-		ensure_copy "$CA" "$ROOT_CONF/tls/ca.crt" 644
-		ensure_copy "$CERT" "$ROOT_CONF/tls/node.crt" 644
-		ensure_file "$ROOT_CONF/tls/node.key" 640 root:corfu <"$KEY"
-	fi
 }
 
 install_modules() {
@@ -89,6 +90,7 @@ install_fabric() {
 	if [ "$PROVIDER" = tcp ]; then
 		[ -z "$SOFT_ROCE$DEVICE" ] || usage_error "--provider tcp uses no device"
 		ok "fabric: tcp, as asked for"
+		clear_fabric
 		return
 	fi
 	[ -z "$SOFT_ROCE" ] || make_soft_roce
@@ -110,7 +112,18 @@ install_fabric() {
 		ok "fabric: tcp, since this machine has no usable RDMA device"
 	fi
 	[ "$NETDEV" = - ] && NETDEV=
-	[ "$PROVIDER" = tcp ] || arp_for_rdma
+	if [ "$PROVIDER" = tcp ]; then
+		clear_fabric
+	else
+		arp_for_rdma
+	fi
+}
+
+# clear_fabric: tcp knows no TLS, and the daemons refuse it in clear between machines.
+clear_fabric() {
+	secured && serves && ! loopback "$ADDR" || return 0
+	whole_here || die "without an RDMA device the log's data would go over the network in clear: --soft-roce NETDEV, or --insecure on a network that you trust"
+	note "fabric: tcp goes in clear, so it stays on loopback: for users of this machine alone (--soft-roce NETDEV is for others)"
 }
 
 make_soft_roce() {
@@ -170,7 +183,10 @@ install_config() {
 			i=$((i + 1))
 		done
 	fi
-	cluster_config | ensure_config "$ROOT_CONF/client.yaml" 644 root:root
+	cluster_config client | ensure_config "$ROOT_CONF/client.yaml" 644 root:root
+	if secured && has_certificate operator; then
+		cluster_config operator | ensure_config "$ROOT_CONF/operator.yaml" 600 root:root
+	fi
 }
 
 # remember_options: an upgrade of the package, and corfu-setup --again, do the same again.

@@ -29,7 +29,8 @@ docs/security.md says which role may do what.`,
   corfu certs renew --dir ca certs/unit-1.crt
   corfu certs revoke --dir ca certs/reporting.crt`,
 	}
-	cmd.AddCommand(a.certsInitCommand(), a.certsIssueCommand(), a.certsRenewCommand(), a.certsRevokeCommand(), a.certsShowCommand())
+	cmd.AddCommand(a.certsInitCommand(), a.certsIssueCommand(), a.certsRenewCommand(), a.certsRevokeCommand(), a.certsShowCommand(),
+		a.certsCheckCommand())
 	return cmd
 }
 
@@ -193,6 +194,46 @@ func (a *app) certsShowCommand() *cobra.Command {
 			return nil
 		}),
 	}
+}
+
+func (a *app) certsCheckCommand() *cobra.Command {
+	var ca, role, host string
+	cmd := &cobra.Command{
+		Use: "check FILE.crt", Short: "Say whether a daemon could work with a certificate and its key", Args: cobra.ExactArgs(1),
+		Long: `Say whether a daemon could work with a certificate and its key, FILE.key: that they fit each other, are of the authority in
+` + certs.AuthorityCert + ` beside them, of the role, for the host, and not over. One line and exit status 1 if not. corfu-setup asks this
+before it changes a machine.`,
+		Example: "  corfu certs check --role unit --host 10.0.0.4 certs/unit-1.crt",
+	}
+	f := cmd.Flags()
+	f.StringVar(&ca, "ca", "", "`file` of the authorities (default: "+certs.AuthorityCert+" beside FILE.crt)")
+	f.StringVar(&role, "role", "", "what the process is that it must be for")
+	f.StringVar(&host, "host", "", "`name or IP address` under which others dial it")
+	cmd.RunE = a.body(func(_ context.Context, args []string) error {
+		path := args[0]
+		if ca == "" {
+			ca = filepath.Join(filepath.Dir(path), certs.AuthorityCert)
+		}
+		s, err := certs.Load(certs.Files{CA: ca, Cert: path, Key: keyOf(path)}, a.logger(true))
+		if err != nil {
+			return err
+		}
+		if has := s.Identity().Role; role != "" && has != certs.Role(role) {
+			return fmt.Errorf("%s is the certificate of role %s: this takes one of role %s (corfu certs issue --role %s)", path, has, role, role)
+		}
+		if host != "" {
+			c, err := certs.ReadCert(path)
+			if err != nil {
+				return err
+			}
+			if err := c.VerifyHostname(host); err != nil {
+				return fmt.Errorf("%s is for the hosts %s, and others dial %s (corfu certs issue --host %s)", path,
+					strings.Join(certs.Hosts(c), ", "), host, host)
+			}
+		}
+		return a.printCerts(args)
+	})
+	return cmd
 }
 
 // certJSON is a certificate as scripts read it.

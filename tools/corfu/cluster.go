@@ -29,6 +29,8 @@ type clusterFile struct {
 	Provider      string   `yaml:"provider"`
 	Device        string   `yaml:"device"`
 	PID           int      `yaml:"pid"`
+
+	TLS tlsConfig `yaml:"-"` // what the machine's file names for its users; nothing for the cluster of corfu dev
 }
 
 // clusterFilePath is in $XDG_RUNTIME_DIR, else in the user's cache: never in a folder that others can write to.
@@ -90,6 +92,7 @@ type clientConfig struct {
 	Fabric        clientFabric  `yaml:"fabric"`
 	Timeout       time.Duration `yaml:"timeout" flag:"timeout"`
 	Insecure      bool          `yaml:"insecure" flag:"insecure"`
+	TLS           tlsConfig     `yaml:"tls"`
 }
 
 type clientFabric struct {
@@ -120,7 +123,7 @@ func (a *app) findCluster() (clusterFile, error) {
 	if err != nil {
 		return clusterFile{}, err
 	}
-	found := clusterFile{LayoutServers: slices.Clone(c.LayoutServers), Provider: c.Fabric.Provider, Device: c.Fabric.Device}
+	found := clusterFile{LayoutServers: slices.Clone(c.LayoutServers), Provider: c.Fabric.Provider, Device: c.Fabric.Device, TLS: c.TLS}
 	if own {
 		return found, nil
 	}

@@ -203,6 +203,13 @@ func TestClusterOfProcessesUnderMutualTLS(t *testing.T) {
 	op.ok("layout", "reconfigure")
 	op.ok("scrub", "--wait=false")
 
+	// The file of a machine's users names theirs. A flag beats it.
+	reporting, former := set.Files(certs.Client, "reporting"), set.Ended(certs.Admin, "former")
+	file := writeFile(t, "client.yaml", fmt.Sprintf("role: client\nlayout_servers: [%q]\nfabric: {provider: tcp}\ntls: {ca: %s, cert: %s, key: %s}\n",
+		lay.word("control"), reporting.CA, reporting.Cert, reporting.Key))
+	c.want("hello\n", "--config", file, "read", "0")
+	c.fails(exitRuntime, []string{former.Cert, "ended at"}, "--config", file, "--tls-cert", former.Cert, "--tls-key", former.Key, "read", "0")
+
 	// The monitor scrapes over HTTPS; nobody does without a certificate. New certificates are shown without a restart.
 	_, port, _ := net.SplitHostPort(unit.word("http"))
 	scrape := func() (string, string, error) {
@@ -379,5 +386,38 @@ func TestCertsAreMadeRenewedAndShown(t *testing.T) {
 	c.fails(exitRuntime, []string{"replaced"}, "certs", "revoke", "--dir", ca, filepath.Join(ca, "ca.crt"))
 	if got := c.run("", "certs", "show", set.Ended(certs.Client, "old").Cert); got.code != exitRuntime || !strings.Contains(got.stderr, "ended at") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// What corfu-setup asks before it touches a machine.
+func TestCertsCheckSaysInOneLineWhatIsWrong(t *testing.T) {
+	notInLab(t)
+	c, dir := newCLI(t), t.TempDir()
+	ca, cert := filepath.Join(dir, "ca"), filepath.Join(dir, "out", "unit-1.crt")
+	c.ok("certs", "init", "--dir", ca)
+	c.ok("certs", "issue", "--dir", ca, "--out", filepath.Join(dir, "out"), "--role", "unit", "--name", "unit-1", "--host", "10.0.0.1", "--host", "u1")
+	c.ok("certs", "check", "--role", "unit", "--host", "10.0.0.1", cert)
+	c.ok("certs", "check", "--role", "unit", "--host", "u1", cert)
+	set := certstest.New(t, "corfu")
+	over := set.Ended(certs.Unit, "unit-2")
+	for _, wrong := range []struct {
+		says []string
+		args []string
+	}{
+		{[]string{cert, "of role unit", "--role seq"}, []string{"--role", "seq", cert}},
+		{[]string{cert, "10.0.0.1", "dial 10.0.0.2"}, []string{"--host", "10.0.0.2", cert}},
+		{[]string{over.Cert, "ended at"}, []string{"--ca", over.CA, over.Cert}},
+		{[]string{cert, "not of an authority in " + over.CA}, []string{"--ca", over.CA, cert}},
+		{[]string{"nobody.crt", "no such file"}, []string{"--ca", over.CA, filepath.Join(dir, "nobody.crt")}},
+	} {
+		got := c.run("", append([]string{"certs", "check"}, wrong.args...)...)
+		if got.code != exitRuntime || got.stdout != "" || strings.Count(got.stderr, "\n") != 1 {
+			t.Errorf("%v: %+v", wrong.args, got)
+		}
+		for _, s := range wrong.says {
+			if !strings.Contains(got.stderr, s) {
+				t.Errorf("%v: %q is not in %q", wrong.args, s, got.stderr)
+			}
+		}
 	}
 }

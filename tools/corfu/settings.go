@@ -96,15 +96,30 @@ func (c *daemonConfig) role() string { return c.Role }
 // needs complains of a setting that has no default and is not there.
 func needs(role, flag, more string) error { return usagef("%s needs --%s%s", role, flag, more) }
 
-// clientFile is where the settings of this machine's clients are, if any.
-const clientFile = "/etc/corfu/client.yaml"
+// Where the settings of this machine's clients are, if any: those of its operator, which root alone can read, and those of its users.
+const (
+	operatorFile = "/etc/corfu/operator.yaml"
+	clientFile   = "/etc/corfu/client.yaml"
+)
+
+// machineFile is the first of them that this user may read, or "".
+func machineFile() string {
+	if f, err := os.Open(operatorFile); err == nil {
+		_ = f.Close()
+		return operatorFile
+	}
+	if _, err := os.Stat(clientFile); err == nil {
+		return clientFile
+	}
+	return ""
+}
 
 // loadClient reads the clients' settings. own tells that the user named the file, or the layout servers.
 func (a *app) loadClient() (c *clientConfig, own bool, err error) {
 	file := a.configFile()
 	own = file != ""
-	if _, err := os.Stat(clientFile); file == "" && err == nil {
-		file = clientFile
+	if !own {
+		file = machineFile()
 	}
 	all, err := a.loadRole("client", file)
 	if err != nil {

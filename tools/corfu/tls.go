@@ -2,6 +2,9 @@ package main
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,8 +66,22 @@ func (a *app) userIdentity(c clusterFile) (client.TLS, error) {
 	if c.PID != 0 && a.tls.IsZero() {
 		return client.TLS{}, nil
 	}
-	f, err := a.tlsFiles(tlsConfig{})
+	f, err := a.tlsFiles(c.TLS)
+	if err == nil && !f.IsZero() {
+		err = readable(f.Key)
+	}
 	return client.TLS(f), err
+}
+
+// readable says what to do to a user whom a key is not for.
+func readable(key string) error {
+	f, err := os.Open(key)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: it is for its owner and its group alone (the machine's own: corfu-client); --tls-cert and --tls-key name another", err)
+	} else if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // dialOptions are credentials for the control plane of the cluster c.

@@ -36,6 +36,7 @@ same_machine() { # NAME NAME
 
 before() {
 	useradd --create-home alice
+	useradd --create-home bob
 	machine before
 }
 
@@ -47,6 +48,70 @@ dry() {
 	machine after-dry
 	same_machine before after-dry
 }
+
+# refused LINE OPTION...: the installer says so, in this one line, and has done nothing.
+refused() {
+	local line=$1
+	shift
+	! "$checkout/deploy/install.sh" "${options[@]}" "$@" >/tmp/refused 2>&1 || wrong "this was taken: $*"
+	cat /tmp/refused
+	[[ $(wc -l </tmp/refused) -eq 1 && $(</tmp/refused) =~ ^install.sh:\ .*$line ]] || wrong "that is not one line about: $line"
+}
+
+# mistrust: certificates that do not do are refused before anything is changed.
+mistrust() {
+	[[ " ${options[*]} " == *" --certs "* ]] || return 0
+	local given=/run/lab/certs dir=/tmp/certs
+	mistake() { rm -rf $dir && cp -r $given $dir && chmod 600 $dir/*.key; }
+	mistake && rm $dir/unit-2.crt
+	refused "no certificate unit-2.crt in $dir: corfu certs issue --role unit --name unit-2 --host 10.77.0.1" --certs $dir
+	mistake && cp $dir/seq-1.crt $dir/unit-2.crt && cp $dir/seq-1.key $dir/unit-2.key
+	refused 'unit-2.crt is the certificate of role seq: this takes one of role unit' --certs $dir
+	mistake && cp $dir/unit-1.key $dir/unit-2.key
+	refused 'unit-2.crt, .*private key does not match' --certs $dir
+	mistake && mv $dir/over/unit-1.crt $dir/over/unit-1.key $dir/
+	refused 'unit-1.crt ended at' --certs $dir
+	mistake && mv $dir/elsewhere/layout-1.crt $dir/elsewhere/layout-1.key $dir/
+	refused 'layout-1.crt is for the hosts 10.0.0.9, and others dial 10.77.0.1' --certs $dir
+	mistake && chmod 644 $dir/unit-1.key
+	refused 'unit-1.key has mode 0644' --certs $dir
+	mistake && rm $dir/ca.crt
+	refused 'no ca.crt in it' --certs $dir
+	refused '/nowhere: no such directory' --certs /nowhere
+	machine after-mistrust
+	same_machine before after-mistrust
+}
+
+# trusted: who has a certificate may do what it is for, and its key is for nobody else.
+trusted() {
+	[[ " ${options[*]} " == *" --certs "* ]] || return 0
+	local serial pid
+	(cd /etc/corfu/tls && stat -c '%a %U:%G %n' -- *.key) | tee /tmp/keys
+	diff /tmp/keys - <<-'END'
+		640 root:corfu-client client.key
+		640 root:corfu layout-1.key
+		640 root:root operator.key
+		640 root:corfu seq-1.key
+		640 root:corfu unit-1.key
+		640 root:corfu unit-2.key
+	END
+	! runuser -l bob -c 'corfu append nobody' >/tmp/nobody 2>&1 || wrong "bob, who is in no group, appends"
+	grep 'client.key: permission denied.*corfu-client' /tmp/nobody
+	! corfu --config /etc/corfu/client.yaml layout reconfigure >/tmp/client 2>&1 || wrong "the users' certificate reconfigures"
+	cat /tmp/client
+	corfu layout reconfigure
+	! alice corfu --config /etc/corfu/operator.yaml layout show 2>/dev/null || wrong "alice has the operator's key"
+	# New certificates are taken over by daemons that run on. (Unit 1 may be due to be restarted: its file was edited.)
+	pid=$(systemctl show -P MainPID corfu-unit@2)
+	serial=$(serial_of /etc/corfu/tls/unit-2.crt)
+	"$checkout/deploy/install.sh" "${options[@]}" --certs /run/lab/certs/renewed | grep '^do '
+	[ "$(serial_of /etc/corfu/tls/unit-2.crt)" != "$serial" ] || wrong "the new certificate is not there"
+	[ "$(systemctl show -P MainPID corfu-unit@2)" = "$pid" ] || wrong "unit 2 was restarted for a certificate"
+	healthy
+	corfu layout status
+}
+
+serial_of() { corfu -o json certs show "$1" | grep serial; }
 
 setup() {
 	"$checkout/deploy/install.sh" "${options[@]}"
@@ -68,7 +133,7 @@ running() {
 	local pid name
 	over_verbs
 	corfu layout status
-	for name in corfu-layout corfu-seq corfu-unit@1 corfu-unit@2; do
+	for name in $(daemons); do
 		pid=$(systemctl show -P MainPID "$name")
 		[ "$(stat -c %U "/proc/$pid")" = corfu ] || wrong "$name does not run as corfu"
 		grep -qE '^CapEff:\s+0+$' "/proc/$pid/status" || wrong "$name has capabilities"
@@ -100,6 +165,35 @@ healthy() {
 		done
 	done
 }
+
+# doctor: this machine, its device, and the running daemon by its configuration; whatever fails there fails here.
+doctor() {
+	corfu doctor --config /etc/corfu/unit-1.yaml --service corfu-unit@1 | tee /tmp/doctor
+	grep ' 0 failures$' /tmp/doctor
+}
+
+# idle: what the daemons take of a processor while nobody asks them for anything. An emulated one counts many times.
+idle() {
+	local name pid took all=0 each=10 bound=20
+	declare -A before
+	ticks() { # PID: processor time in hundredths of a second
+		awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"
+	}
+	[[ " ${options[*]} " != *" --soft-roce "* ]] || bound=200
+	sleep 5
+	for name in $(daemons); do before[$name]=$(ticks "$(systemctl show -P MainPID "$name")"); done
+	sleep $each
+	for name in $(daemons); do
+		pid=$(systemctl show -P MainPID "$name")
+		took=$((($(ticks "$pid") - before[$name]) / each))
+		all=$((all + took))
+		echo "$name: $took % of a processor, idle; $(awk '/ctxt/ { n += $2 } END { print n }' /proc/"$pid"/task/*/status) switches so far"
+	done
+	echo "idle: all daemons together $all % of a processor"
+	[ "$all" -lt $bound ] || wrong "idle daemons are busy"
+}
+
+daemons() { echo corfu-layout corfu-seq corfu-unit@1 corfu-unit@2; }
 
 # entries: alice, who is nobody, appends what /run/lab keeps a copy of, and reads back all that she ever did.
 entries() {
@@ -157,9 +251,10 @@ package_gone() {
 	rm -f "$keep/entries" "$keep/positions"
 }
 
-# A package alone: the machine's options are there before it, and its installation does everything.
+# A package alone: the machine's options and certificates are there before it, and its installation does everything.
 package_alone() {
-	mkdir -p /etc/corfu
-	printf '%s\n' "${options[@]}" >/etc/corfu/appliance.conf
+	mkdir -p /etc/corfu/tls
+	cp /run/lab/certs/*.crt /run/lab/certs/*.key /etc/corfu/tls/
+	printf '%s\n' "${options[@]}" | sed '/^--certs$/,+1d' >/etc/corfu/appliance.conf
 	dpkg -i /run/lab/two.deb
 }

@@ -7,11 +7,6 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 repo=$(readlink -f "$here/../../..")
 GO=${GO:-go}
-plan=${PLAN:-before dry setup again healthy running entries reboot
-	healthy running read_back entries remove_and_back healthy read_back
-	package_1 healthy read_back package_2 healthy running read_back entries package_gone
-	package_alone healthy entries package_gone setup purge_script}
-
 # Five daemons that poll for completions leave little of a single processor; a busy host needs the time.
 export LAB_CPUS=${LAB_CPUS:-2} LAB_TIMEOUT=${LAB_TIMEOUT:-1800}
 
@@ -24,7 +19,7 @@ die() {
 boot_vm() { "$here/boot" "$work/disk" "$share"; }
 
 boot_container() {
-	timeout -k 5 600 systemd-nspawn -q -D "$work/root" --register=no --keep-unit --boot --console=pipe --bind="$share:/run/lab" \
+	timeout -k 5 600 systemd-nspawn -q -D "$work/root" --register=no --keep-unit --boot --private-network --console=pipe --bind="$share:/run/lab" \
 		</dev/null >"$share/console" 2>&1 || [ $? -eq 133 ] # what nspawn says of a reboot
 }
 
@@ -34,13 +29,42 @@ furnish_container() {
 	mkdir "$work/root"
 	/sbin/debugfs -R "rdump / $work/root" "$image" 2>"$work/log"
 	sed -i '/run-lab.mount/d' "$work/root/etc/systemd/system/lab.service"
-	printf '%s\n' --role all --provider tcp >"$share/options"
+	# The host's kernel may have no dummy interfaces: the address lies on the container's own loopback.
+	rm "$work/root"/etc/systemd/network/10-d0.*
+	printf '[Match]\nName=lo\n\n[Network]\nAddress=10.77.0.1/32\n' >"$work/root/etc/systemd/network/10-lo.network"
 }
 
-boot=boot_vm
+# certificates: those of the machine, as docs/install.md has it, and some that are to be refused.
+certificates() {
+	local name corfu=$work/corfu-1 dir=$share/certs
+	issue() { # DIR NAME HOST OPTION...
+		local role=${2%-*} host=(--host "$3")
+		case $2 in operator) role=admin host=() ;; client) host=() ;; esac
+		"$corfu" certs issue --dir "$work/ca" --out "$1" --role "$role" --name "$2" "${host[@]}" "${@:4}" >/dev/null
+	}
+	"$corfu" certs init --dir "$work/ca" >/dev/null
+	for name in layout-1 seq-1 unit-1 unit-2 client operator; do
+		issue "$dir" "$name" 10.77.0.1
+		issue "$dir/renewed" "$name" 10.77.0.1
+	done
+	issue "$dir/over" unit-1 10.77.0.1 --life 1s
+	issue "$dir/elsewhere" layout-1 10.0.0.9
+}
+
+# The machine under emulation leaves out what needs no RDMA; the container does everything.
+plan='before setup healthy running entries trusted doctor idle reboot healthy running read_back entries
+	package_1 healthy read_back package_2 healthy running read_back entries package_gone
+	setup purge_script'
+boot=boot_vm fabric=(--soft-roce d0 --huge-pages 16)
 case ${1-} in
 '') ;;
---container) boot=boot_container ;;
+--container)
+	boot=boot_container fabric=(--provider tcp)
+	plan='before dry mistrust setup again healthy running entries trusted doctor idle reboot
+	healthy running read_back entries remove_and_back healthy read_back
+	package_1 healthy read_back package_2 healthy running read_back entries package_gone
+	package_alone healthy running entries package_gone setup purge_script'
+	;;
 *) die "takes --container or nothing" ;;
 esac
 cd "$repo"
@@ -67,8 +91,9 @@ mv "$work"/one.deb "$work"/two.deb "$share/"
 cp -r deploy docs "$share/checkout/"
 cp "$work/corfu-1" "$share/checkout/bin/corfu"
 cp "$here/guest" "$here/parts.sh" "$share/"
-tr -s ' \n\t' '\n' <<<"$plan" >"$share/plan"
-printf '%s\n' --role all --soft-roce d0 --huge-pages 16 >"$share/options"
+tr -s ' \n\t' '\n' <<<"${PLAN:-$plan}" >"$share/plan"
+printf '%s\n' --role all --addr 10.77.0.1 --certs /run/lab/certs "${fabric[@]}" >"$share/options"
+certificates
 if [ "$boot" = boot_vm ]; then
 	cp --sparse=always "$image" "$work/disk"
 else
