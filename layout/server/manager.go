@@ -155,7 +155,7 @@ func (m *manager) lead(ctx context.Context, term uint64) {
 func (m *manager) untilFailure() time.Duration {
 	first := m.cfg.Poll // the next heartbeat is there before
 	for _, x := range m.members.list {
-		if left, silent := x.pulse.left(m.cfg.FailAfter); silent && !x.standby {
+		if left, silent := x.pulse.left(m.members.patience(x, m.cfg)); silent && !x.standby {
 			first = min(first, max(left-time.Since(x.asked), minPause))
 		}
 	}
@@ -262,35 +262,36 @@ func (m *manager) agrees(founding *layout.Layout) bool {
 
 // poll asks all members, and says what changed.
 func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
-	var mu sync.Mutex
+	var mu sync.Mutex // of what the members are as a whole
 	clients := 0
 	if m.vitals.due(time.Now()) {
 		clients = vitalClients
 	}
 	each(m.members.list, func(x *member) {
 		// Nobody is waited for beyond the moment at which it has failed.
+		mu.Lock()
+		left, silent := x.pulse.left(m.members.patience(x, m.cfg))
+		mu.Unlock()
 		patience := m.cfg.stateTimeout()
-		if left, silent := x.pulse.left(m.cfg.FailAfter); silent {
+		if silent {
 			patience = min(patience, max(left-time.Since(x.asked), minPause))
 		}
+		began := time.Now()
 		bounded, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		r := x.poll(bounded, shape, clients)
 		if r.state == stateUnreachable && context.Cause(ctx) == context.Canceled {
 			return // the server stops
 		}
-		// Silence counts up to now, that of the call itself included.
-		now, took := time.Now(), m.cfg.Poll
-		if !x.asked.IsZero() {
-			took = now.Sub(x.asked)
-		}
-		x.asked = now
+		now := time.Now()
 		if clients > 0 {
 			m.vitals.take(now, x, r)
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		r = m.heartbeat(x, r, took)
+		m.members.hear(x, r, shape.Epoch > 0, now)
+		r = m.heartbeat(x, r, m.took(x, began, now))
+		x.asked = now
 		if was := x.report; was.state != r.state || was.promise != r.promise {
 			m.log.Info("member", "name", x.name, "state", r.state, "epoch", uint64(r.promise), "was", was.state, "err", r.err)
 		}
@@ -316,6 +317,19 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	m.set(func(s *shown) { s.members = show })
 }
 
+// took is how long x was asked: since the last time, that of the call itself included. Of one that was never heard only the time counts in
+// which this leader could hear others.
+func (m *manager) took(x *member, began, now time.Time) time.Duration {
+	from := x.asked
+	if from.IsZero() {
+		from = began
+	}
+	if runs := m.members.runs; !x.pulse.heard && runs.After(from) {
+		from = runs
+	}
+	return now.Sub(from)
+}
+
 // heartbeat counts an answer, or that there was none, and gives the report that stands: of a member that has not failed yet it
 // is the last one.
 func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
@@ -324,7 +338,7 @@ func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
 	if answered && (x.pulse.missed > 0 || (r.state == stateClosed && x.report.state != stateClosed)) {
 		x.refusal = refusal{} // whoever was started anew may have been mended
 	}
-	x.pulse.beat(answered, restarted, took, m.cfg.stateTimeout()+m.cfg.Poll, m.cfg.FailAfter)
+	x.pulse.beat(answered, restarted, took, m.cfg.stateTimeout()+m.cfg.Poll, m.members.patience(x, m.cfg))
 	if !answered && !x.pulse.failed && x.pulse.heard {
 		return x.report
 	}
