@@ -40,7 +40,7 @@ var mayImport = []struct {
 	{"internal/twinfile", nil},
 
 	// Control messages over the fabric: both ends, which know no member.
-	{"internal/messages", []string{"layout", "internal/wire", "internal/wire/pb", "rdma"}},
+	{"internal/messages", []string{"layout", "internal/tickets", "internal/wire", "internal/wire/pb", "rdma"}},
 
 	// Switches for broken rules, constants outside of the tests that want them.
 	{"internal/mutant", nil},
