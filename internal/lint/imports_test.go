@@ -45,6 +45,9 @@ var mayImport = []struct {
 	// Switches for broken rules, constants outside of the tests that want them.
 	{"internal/mutant", nil},
 
+	// A pause that a context ends.
+	{"internal/sleep", nil},
+
 	// What the servers' metrics have in common; it knows none of them.
 	{"internal/promset", nil},
 
@@ -69,13 +72,13 @@ var mayImport = []struct {
 	{"rdma/rdmatest", []string{"rdma", "rdma/selftest"}},
 
 	// The servers put a core to work.
-	{"layout/server", []string{"layout", "internal/wire/...", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "rdma"}},
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "internal/sleep", "rdma"}},
 	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/promset", "internal/tickets", "internal/twinfile", "rdma"}},
 	{"unit/flash", []string{"unit", "layout", "internal/twinfile", "internal/wire"}},
-	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "internal/tickets", "rdma"}},
+	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "internal/sleep", "internal/tickets", "rdma"}},
 
 	// Clients reach units and sequencers by the fabric and the control plane alone.
-	{"client", []string{"layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "rdma", "rdma/fabric"}},
+	{"client", []string{"layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/sleep", "rdma", "rdma/fabric"}},
 
 	// The judge of what clients were told knows positions, and no cluster.
 	{"internal/history", []string{"layout"}},

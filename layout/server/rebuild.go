@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"corfu/internal/control"
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -146,7 +147,7 @@ func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[la
 				r.note(i, x.below, true)
 			}
 		}
-		sleep(ctx, max(pause, rebuildPoll))
+		_ = sleep.For(ctx, max(pause, rebuildPoll))
 	}
 }
 
@@ -193,7 +194,7 @@ func (r *rebuilder) step(ctx context.Context, active *layout.Layout, units map[l
 	}
 	r.metrics.rebuilt.Add(float64(bytes))
 	due := time.Duration(float64(bytes) / float64(r.cfg.RebuildRate) * float64(time.Second))
-	if !sleep(ctx, due-time.Since(began)) {
+	if sleep.For(ctx, due-time.Since(began)) != nil {
 		return x.below, ctx.Err()
 	}
 	return to, nil
