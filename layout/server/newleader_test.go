@@ -52,6 +52,7 @@ func TestNewLeaderNoticesWhoDiedWithTheOldOne(t *testing.T) {
 // TestColdStartDropsNobody: after a power failure units come up over seconds, and none that runs says that the log did.
 func TestColdStartDropsNobody(t *testing.T) {
 	c := withSpare(t)
+	c.cfg.FailAfter = 300 * time.Millisecond
 	l := c.start().open(1)
 	c.put(l, 0, wire.Durable, 100, 1, 2)
 	c.stop()
@@ -60,7 +61,7 @@ func TestColdStartDropsNobody(t *testing.T) {
 	}
 	c.start()
 	for id := layout.UnitID(4); id > 0; id-- {
-		time.Sleep(2 * c.cfg.FailAfter)
+		time.Sleep(c.cfg.FailAfter)
 		c.units[id].restart()
 	}
 	got := c.open(2)
