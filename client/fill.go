@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"corfu/internal/mutant"
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/rdma"
@@ -286,7 +287,7 @@ func (l *Log) awaitDurableAt(ctx context.Context, v *view, at spot, f *frame) er
 				return err
 			}
 		}
-		if err := sleep(ctx, b.step()/4); err != nil {
+		if err := sleep.For(ctx, b.step()/4); err != nil {
 			return err
 		}
 	}

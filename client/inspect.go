@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -106,7 +107,7 @@ func (l *Log) inspect(ctx context.Context, v *view, at spot, f *frame) (entry, e
 			}
 		}
 		if n > 0 {
-			if err := sleep(ctx, time.Duration(min(n, 20))*100*time.Microsecond); err != nil {
+			if err := sleep.For(ctx, time.Duration(min(n, 20))*100*time.Microsecond); err != nil {
 				return entry{}, err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"time"
 
+	"corfu/internal/sleep"
 	"corfu/layout"
 )
 
@@ -34,7 +35,7 @@ func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry,
 			tail, err := l.Tail(ctx)
 			if err == nil && tail <= from {
 				idle++
-				err = sleep(ctx, min(20*time.Millisecond, time.Millisecond<<min(idle, 5)))
+				err = sleep.For(ctx, min(20*time.Millisecond, time.Millisecond<<min(idle, 5)))
 			}
 			if err != nil {
 				yield(Entry{}, err)

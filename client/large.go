@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -110,7 +111,7 @@ func (l *Log) untilWhole(ctx context.Context, payload []byte) (layout.Position, 
 		case outUnknown:
 			return 0, &UnknownError{Position: first, Cause: err}
 		case outLost:
-			err = sleep(ctx, b.step()) // readers that are in such a hurry will be again
+			err = sleep.For(ctx, b.step()) // readers that are in such a hurry will be again
 		default:
 			err = l.retry(ctx, v, err, &b)
 		}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	grpcend "corfu/internal/control"
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -92,7 +93,7 @@ func (l *Log) follow(ctx context.Context) {
 			l.log.Debug("layout stream ended", "server", addr, "cause", err)
 		}
 		l.layouts.Failed(addr, err)
-		_ = sleep(ctx, b.step())
+		_ = sleep.For(ctx, b.step())
 	}
 }
 

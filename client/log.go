@@ -14,6 +14,7 @@ import (
 
 	grpcend "corfu/internal/control"
 	"corfu/internal/messages"
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/rdma"
@@ -115,7 +116,7 @@ func (l *Log) firstContact(ctx context.Context) error {
 		if c := status.Code(err); c == codes.PermissionDenied || c == codes.Unauthenticated {
 			return fmt.Errorf("client: %w: %s", ErrDenied, status.Convert(err).Message())
 		}
-		if sleep(ctx, b.step()) != nil {
+		if sleep.For(ctx, b.step()) != nil {
 			return fmt.Errorf("client: %w: %w", ErrUnavailable, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"corfu/internal/messages"
+	"corfu/internal/sleep"
 	"corfu/layout"
 )
 
@@ -33,7 +34,7 @@ const (
 func (n *news) keep(ctx context.Context) {
 	for ctx.Err() == nil {
 		n.complete(ctx)
-		_ = sleep(ctx, newsPause)
+		_ = sleep.For(ctx, newsPause)
 	}
 }
 

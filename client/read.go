@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"corfu/internal/mutant"
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -113,7 +114,7 @@ func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 func (r *reading) undecided(ctx context.Context, v *view) error {
 	r.looks++
 	if r.looks%12 != 0 || r.never { // the unit will see it by itself
-		return sleep(ctx, min(time.Millisecond, time.Duration(r.looks)*50*time.Microsecond))
+		return sleep.For(ctx, min(time.Millisecond, time.Duration(r.looks)*50*time.Microsecond))
 	}
 	return r.l.fillIn(ctx, v, r.p)
 }
@@ -158,7 +159,7 @@ func (r *reading) missing(ctx context.Context, v *view, place layout.Place, f *f
 		}
 	}
 	if left > 0 {
-		return sleep(ctx, min(left, time.Millisecond))
+		return sleep.For(ctx, min(left, time.Millisecond))
 	}
 	return l.fillIn(ctx, v, r.p)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"corfu/internal/mutant"
+	"corfu/internal/sleep"
 )
 
 // settle finds out what became of a try that ended with cause after its CAS at the head was posted (rule R9), and
@@ -176,7 +177,7 @@ func (l *Log) clear(ctx context.Context, v *view, at spot, f *frame) (entry, err
 		if e.kind != entryUnclear {
 			return e, nil
 		}
-		if err := sleep(ctx, time.Millisecond); err != nil {
+		if err := sleep.For(ctx, time.Millisecond); err != nil {
 			return e, err
 		}
 	}

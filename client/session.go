@@ -364,18 +364,3 @@ func (b *backoff) step() time.Duration {
 	_, _ = rand.Read(x[:]) // never fails
 	return d/2 + time.Duration(binary.LittleEndian.Uint64(x[:])%uint64(d))
 }
-
-// sleep waits for d or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

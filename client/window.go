@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -24,7 +25,7 @@ func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layo
 	case s.helping <- struct{}{}:
 		defer func() { <-s.helping }()
 	default:
-		return sleep(ctx, time.Millisecond)
+		return sleep.For(ctx, time.Millisecond)
 	}
 	f, err := l.frames.get()
 	if err != nil {
@@ -41,7 +42,7 @@ func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layo
 				return err
 			}
 		}
-		return sleep(ctx, 200*time.Microsecond)
+		return sleep.For(ctx, 200*time.Microsecond)
 	}
 	s.stalled = 0
 	if o != s.obstacle || s.since.IsZero() {
@@ -63,12 +64,12 @@ func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layo
 		if err := s.bell(ctx, o, f); err != nil {
 			return err
 		}
-		return sleep(ctx, min(time.Millisecond, l.o.HoleTimeout))
+		return sleep.For(ctx, min(time.Millisecond, l.o.HoleTimeout))
 	}
 	l.log.Debug("clearing the window", "unit", id, "position", p, "waiting", a)
 	if err := l.fillIn(ctx, v, p); errors.Is(err, ErrCorrupt) {
 		// Not even a fill gets past a head that does not verify: the layout server makes a new epoch for that.
-		return sleep(ctx, max(l.o.HoleTimeout, 100*time.Millisecond))
+		return sleep.For(ctx, max(l.o.HoleTimeout, 100*time.Millisecond))
 	} else if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"corfu/internal/control"
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 )
 
@@ -24,10 +25,8 @@ func (c *Cluster) awaitReady(ctx context.Context) error {
 		} else if last = notReady(m); last == "" {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the cluster does not serve yet (%s): %w", last, ctx.Err())
-		case <-time.After(readyPoll):
+		if err := sleep.For(ctx, readyPoll); err != nil {
+			return fmt.Errorf("the cluster does not serve yet (%s): %w", last, err)
 		}
 	}
 }

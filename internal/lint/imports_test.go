@@ -36,11 +36,17 @@ var mayImport = []struct {
 	{"internal/certs/certstest", []string{"internal/certs"}},
 	{"internal/tickets", nil},
 
+	// What units and sequencers promise stands in a file that is replaced on a full disk, too.
+	{"internal/twinfile", nil},
+
 	// Control messages over the fabric: both ends, which know no member.
-	{"internal/messages", []string{"layout", "internal/wire", "internal/wire/pb", "internal/certs", "internal/control", "rdma"}}, // certs, control: who got a token may be revoked
+	{"internal/messages", []string{"layout", "internal/tickets", "internal/wire", "internal/wire/pb", "internal/certs", "internal/control", "rdma"}}, // certs, control: who got a token may be revoked
 
 	// Switches for broken rules, constants outside of the tests that want them.
 	{"internal/mutant", nil},
+
+	// A pause that a context ends.
+	{"internal/sleep", nil},
 
 	// What the servers' metrics have in common; it knows none of them.
 	{"internal/promset", nil},
@@ -66,13 +72,13 @@ var mayImport = []struct {
 	{"rdma/rdmatest", []string{"rdma", "rdma/selftest"}},
 
 	// The servers put a core to work.
-	{"layout/server", []string{"layout", "internal/wire/...", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "rdma"}},
-	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/promset", "internal/tickets", "rdma"}},
-	{"unit/flash", []string{"unit", "layout", "internal/wire"}},
-	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "internal/tickets", "rdma"}},
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "internal/sleep", "rdma"}},
+	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/promset", "internal/tickets", "internal/twinfile", "rdma"}},
+	{"unit/flash", []string{"unit", "layout", "internal/twinfile", "internal/wire"}},
+	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "internal/sleep", "internal/tickets", "rdma"}},
 
 	// Clients reach units and sequencers by the fabric and the control plane alone.
-	{"client", []string{"layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "rdma", "rdma/fabric"}},
+	{"client", []string{"layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/sleep", "rdma", "rdma/fabric"}},
 
 	// The judge of what clients were told knows positions, and no cluster.
 	{"internal/history", []string{"layout"}},

@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"corfu/internal/certs"
 	"corfu/internal/certs/certstest"
 	"corfu/internal/control"
+	"corfu/internal/tickets"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -278,6 +280,14 @@ func TestTokensAreGoodOnceAndForAWhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(a.Token) != tickets.Size {
+		t.Errorf("a token of %d bytes, sessions have %d", len(a.Token), tickets.Size)
+	}
+	forged := bytes.Clone(a.Token)
+	forged[len(forged)-1] ^= 1
+	if _, ok := m.Redeem(forged); ok {
+		t.Error("the right name was enough")
+	}
 	if _, ok := m.Redeem(a.Token[:8]); ok {
 		t.Error("half a token was taken")
 	}
@@ -291,6 +301,9 @@ func TestTokensAreGoodOnceAndForAWhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(60 * time.Millisecond)
+	if n := m.Count(Reader); n != 0 {
+		t.Errorf("%d readers are counted, and the only token is too old", n)
+	}
 	if _, ok := m.Redeem(a.Token); ok {
 		t.Error("an old token was taken")
 	}

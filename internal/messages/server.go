@@ -2,7 +2,6 @@ package messages
 
 import (
 	"context"
-	"crypto/rand"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"corfu/internal/certs"
 	"corfu/internal/control"
+	"corfu/internal/tickets"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -48,7 +48,7 @@ type Server struct {
 
 	mu     sync.Mutex
 	closed bool
-	tokens map[token]ticket
+	tokens tickets.Office[Pass]
 	inUse  [kinds]int // connections, and tokens that are not used yet
 	conns  map[rdma.Conn]struct{}
 }
@@ -63,23 +63,15 @@ const (
 	kinds
 )
 
-type token [16]byte
-
-type ticket struct {
-	kind     Kind
-	expires  time.Time
-	standing *certs.Standing // of whom it was given to
-}
-
 // Pass is what a token was redeemed for.
 type Pass struct {
 	kind     Kind
-	standing *certs.Standing
+	standing *certs.Standing // of whom it was given to
 }
 
 // NewServer makes the end of a member that is dialled at fabric. life is how long a token is good for.
 func NewServer(h Handler, dev rdma.Device, fabric string, life time.Duration, log *slog.Logger) *Server {
-	s := &Server{handler: h, fabric: fabric, provider: dev.Info().Provider, life: life, log: log, tokens: map[token]ticket{}, conns: map[rdma.Conn]struct{}{}}
+	s := &Server{handler: h, fabric: fabric, provider: dev.Info().Provider, life: life, log: log, conns: map[rdma.Conn]struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -98,44 +90,31 @@ func (s *Server) OpenSealer(ctx context.Context, _ *pb.OpenMessagesRequest) (*pb
 }
 
 func (s *Server) issue(k Kind, limit int, standing *certs.Standing) (*pb.MessageConnection, error) {
-	var t token
-	_, _ = rand.Read(t[:]) // never fails
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for old, x := range s.tokens {
-		if now.After(x.expires) {
-			delete(s.tokens, old)
-			s.inUse[x.kind]--
-		}
-	}
+	s.expire(now)
 	if s.closed || s.inUse[k] >= limit {
 		return nil, status.Errorf(codes.ResourceExhausted, "all %d message connections are in use", limit)
 	}
 	s.inUse[k]++
-	s.tokens[t] = ticket{k, now.Add(s.life), standing}
+	t := s.tokens.Issue(Pass{k, standing}, now.Add(s.life))
 	return &pb.MessageConnection{Fabric: s.fabric, Provider: s.provider, Token: t[:]}, nil
 }
 
 // Redeem takes the token of a connection request: it is good once. Not ok: it is none of this server's.
 func (s *Server) Redeem(private []byte) (p Pass, ok bool) {
-	var t token
-	if len(private) < len(t) {
-		return p, false
-	}
-	copy(t[:], private)
+	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x, ok := s.tokens[t]
-	if !ok {
-		return p, false
-	}
-	delete(s.tokens, t)
-	if time.Now().After(x.expires) {
-		s.inUse[x.kind]--
-		return p, false
-	}
-	return Pass{x.kind, x.standing}, true
+	s.expire(now) // so that one that is too old is not counted any more
+	p, err := s.tokens.Redeem(private, now)
+	return p, err == nil
+}
+
+// expire forgets tokens that nobody used. mu is held.
+func (s *Server) expire(now time.Time) {
+	s.tokens.Expire(now, func(p Pass) { s.inUse[p.kind]-- })
 }
 
 // serverConn: a reader has one GetLayout outstanding, a sealer a seal or two.
@@ -268,6 +247,7 @@ func parts(m wire.GetLayout, epoch layout.Epoch, encoded []byte) []wire.LayoutPa
 func (s *Server) Count(k Kind) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.expire(time.Now())
 	return s.inUse[k]
 }
 

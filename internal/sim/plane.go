@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"corfu/internal/sleep"
 )
 
 // The control plane: gRPC's generated clients and servers, with the network between them taken out. A client connection gets
@@ -130,7 +132,7 @@ func (p *plane) travel(ctx context.Context, from, to string, lossy bool) error {
 	d := f.latency(p.rand)
 	lost := lossy && p.rand.Float64() < f.weird.Lost
 	f.mu.Unlock()
-	if wait(ctx, d) != nil {
+	if sleep.For(ctx, d) != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	f.mu.Lock()
@@ -139,7 +141,7 @@ func (p *plane) travel(ctx context.Context, from, to string, lossy bool) error {
 	if !lost && !cut {
 		return nil
 	}
-	if wait(ctx, cutPatience) != nil {
+	if sleep.For(ctx, cutPatience) != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return errCut
@@ -147,17 +149,6 @@ func (p *plane) travel(ctx context.Context, from, to string, lossy bool) error {
 
 // cutPatience is how long it takes to learn that a control connection is dead.
 const cutPatience = 300 * time.Millisecond
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 func (p *plane) find(cc *grpc.ClientConn, name string) (*endpoint, method, error) {
 	f := p.h.f
@@ -180,7 +171,7 @@ func (p *plane) call(ctx context.Context, name string, req, reply any, cc *grpc.
 	f.runs(p.h.name)
 	e, m, err := p.find(cc, name)
 	if err != nil {
-		_ = wait(ctx, latencyMax)
+		_ = sleep.For(ctx, latencyMax)
 		return err
 	}
 	if err := p.travel(ctx, p.h.name, e.host.name, true); err != nil {
@@ -253,7 +244,7 @@ func (p *plane) open(ctx context.Context, _ *grpc.StreamDesc, cc *grpc.ClientCon
 	if err == nil {
 		err = p.travel(ctx, p.h.name, e.host.name, false)
 	} else {
-		_ = wait(ctx, latencyMax)
+		_ = sleep.For(ctx, latencyMax)
 	}
 	if err != nil {
 		return nil, err

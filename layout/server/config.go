@@ -54,7 +54,7 @@ type Config struct {
 	Consensus func(raft.FSM) (Consensus, error)
 
 	Poll         time.Duration // how often the members are asked for their state, the heartbeat; default 100 ms
-	FailAfter    time.Duration // without an answer a member counts as failed; default 5 × Poll. One that this leader never heard: 10 times as long
+	FailAfter    time.Duration // without an answer a member counts as failed; default 5 × Poll. One that this leader never heard: a Poll longer, or 10 times as long while a whole cluster starts
 	MinReplicas  int           // no chain gets shorter by dropping units that failed; default one less than the longest chain at first, and at least 1
 	RebuildRate  int           // bytes a second that are copied to a unit that takes over older positions; default 64 MiB
 	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: half of FailAfter, or Poll

@@ -17,27 +17,7 @@ import (
 const (
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 5 * time.Second
-	// attempts is how often a reconfiguration that was asked for is tried before its caller gets the error.
-	attempts = 3
 )
-
-// errUnreachable: a member does not answer, so that no epoch can be made with it. It goes on by itself once it does.
-var errUnreachable = errors.New("a member is unreachable")
-
-// request asks for a reconfiguration that begins after the request was made.
-type request struct {
-	reason string
-	op     string // the operation's id, if the caller gave one
-	asked  asked
-	dry    bool // the layout that would come about is all that is wanted
-	tried  int
-	done   chan outcome // gets exactly one
-}
-
-type outcome struct {
-	layout *layout.Layout
-	err    error
-}
 
 // manager is the failure detector and the reconfigurer. run is its one goroutine; what Status shows is under mu.
 type manager struct {
@@ -116,14 +96,6 @@ func (m *manager) forget() {
 	m.metrics.notLeading()
 }
 
-// refuse answers all who wait with an error.
-func (m *manager) refuse(err error) {
-	for _, q := range append(m.pending, m.waiting...) {
-		q.done <- outcome{err: err}
-	}
-	m.pending, m.waiting = nil, nil
-}
-
 // lead polls, judges and acts until the term is over.
 func (m *manager) lead(ctx context.Context, term uint64) {
 	owner := layout.Owner(term<<16 | uint64(m.cfg.ID))
@@ -149,21 +121,6 @@ func (m *manager) lead(ctx context.Context, term uint64) {
 		}
 	}
 }
-
-// untilFailure is how long until the first member that is silent counts as failed, unless it answers: waiting for the heartbeat after
-// that would cost the log up to one more.
-func (m *manager) untilFailure() time.Duration {
-	first := m.cfg.Poll // the next heartbeat is there before
-	for _, x := range m.members.list {
-		if left, silent := x.pulse.left(m.cfg.FailAfter); silent && !x.standby {
-			first = min(first, max(left-time.Since(x.asked), minPause))
-		}
-	}
-	return first
-}
-
-// minPause is the shortest time between two looks at the members.
-const minPause = 5 * time.Millisecond
 
 // round is one look at the members, and what follows from it.
 func (m *manager) round(ctx context.Context, owner layout.Owner) error {
@@ -260,77 +217,6 @@ func (m *manager) agrees(founding *layout.Layout) bool {
 	return b != nil && b.Geometry == founding.Geometry && b.Durability == founding.Durability && (b.Log.IsZero() || b.Log == founding.Log)
 }
 
-// poll asks all members, and says what changed.
-func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
-	var mu sync.Mutex
-	clients := 0
-	if m.vitals.due(time.Now()) {
-		clients = vitalClients
-	}
-	each(m.members.list, func(x *member) {
-		// Nobody is waited for beyond the moment at which it has failed.
-		patience := m.cfg.stateTimeout()
-		if left, silent := x.pulse.left(m.cfg.FailAfter); silent {
-			patience = min(patience, max(left-time.Since(x.asked), minPause))
-		}
-		bounded, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		r := x.poll(bounded, shape, clients)
-		if r.state == stateUnreachable && context.Cause(ctx) == context.Canceled {
-			return // the server stops
-		}
-		// Silence counts up to now, that of the call itself included.
-		now, took := time.Now(), m.cfg.Poll
-		if !x.asked.IsZero() {
-			took = now.Sub(x.asked)
-		}
-		x.asked = now
-		if clients > 0 {
-			m.vitals.take(now, x, r)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		r = m.heartbeat(x, r, took)
-		if was := x.report; was.state != r.state || was.promise != r.promise {
-			m.log.Info("member", "name", x.name, "state", r.state, "epoch", uint64(r.promise), "was", was.state, "err", r.err)
-		}
-		x.report = r
-		if r.state != stateUnreachable {
-			x.fabric.keep()
-		}
-	})
-	if clients > 0 {
-		m.vitals.copies(time.Now(), m.rebuilder.progress())
-	}
-	show := make([]shownMember, len(m.members.list))
-	m.metrics.up.Reset()
-	for i, x := range m.members.list {
-		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.shownReport(m.cfg.FailAfter), x.silence()}
-		up := 0.0
-		if x.report.state != stateUnreachable {
-			up = 1
-		}
-		m.metrics.up.WithLabelValues(x.name).Set(up)
-	}
-	m.metrics.observeMembers(m.members.list, m.cfg.FailAfter)
-	m.set(func(s *shown) { s.members = show })
-}
-
-// heartbeat counts an answer, or that there was none, and gives the report that stands: of a member that has not failed yet it
-// is the last one.
-func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
-	answered := r.state != stateUnreachable
-	restarted := answered && r.state == stateClosed && x.report.state == stateOpen
-	if answered && (x.pulse.missed > 0 || (r.state == stateClosed && x.report.state != stateClosed)) {
-		x.refusal = refusal{} // whoever was started anew may have been mended
-	}
-	x.pulse.beat(answered, restarted, took, m.cfg.stateTimeout()+m.cfg.Poll, m.cfg.FailAfter)
-	if !answered && !x.pulse.failed && x.pulse.heard {
-		return x.report
-	}
-	return r
-}
-
 // activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
 func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*member) {
 	ctx, cancel := context.WithTimeout(ctx, min(m.cfg.CallTimeout, hangFactor*m.cfg.FailAfter))
@@ -422,80 +308,6 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	m.set(func(s *shown) { s.epoch, s.phase = 0, "" })
 	m.answer(outcome{layout: l}) // now that Status shows it, too
 	return err
-}
-
-// collect takes the requests that came meanwhile.
-func (m *manager) collect() {
-	if len(m.pending) == 0 {
-		m.pending, m.waiting = m.waiting, nil
-	}
-	for {
-		select {
-		case q := <-m.requests:
-			m.pending = append(m.pending, q)
-		default:
-			return
-		}
-	}
-}
-
-// answer ends the pending requests, but for those that failed and may be tried again.
-func (m *manager) answer(o outcome) {
-	var again []*request
-	for _, q := range m.pending {
-		if q.tried++; o.err != nil && q.tried < attempts {
-			again = append(again, q)
-			continue
-		}
-		q.done <- o
-	}
-	m.pending = again
-}
-
-// ask waits for what the request asks for, begun after the call. It fails with errNotLeader where another server leads.
-func (m *manager) ask(ctx context.Context, q *request) (*layout.Layout, error) {
-	q.done = make(chan outcome, 1)
-	if err := m.hand(ctx, q); err != nil {
-		return nil, err
-	}
-	select {
-	case o := <-q.done:
-		return o.layout, o.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// hand gives a request to the manager's goroutine, which listens only while this server leads.
-func (m *manager) hand(ctx context.Context, q *request) error {
-	for {
-		change := m.store.changes()
-		if err := m.takeOver(ctx); err != nil {
-			return err
-		}
-		select {
-		case m.requests <- q:
-			return nil
-		case <-change:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// takeOver waits while Raft has elected this server and the manager has not begun to lead yet.
-func (m *manager) takeOver(ctx context.Context) error {
-	for m.store.elected() {
-		if m.status().leader {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(leadPoll):
-		}
-	}
-	return errNotLeader
 }
 
 func (m *manager) set(fn func(*shown)) {

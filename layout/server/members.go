@@ -91,6 +91,7 @@ type members struct {
 	options []grpc.DialOption
 	device  rdma.Device // nil: none
 	list    []*member   // units in the layout's order, then the sequencer, then spares and standbys
+	runs    time.Time   // when this leader first heard a unit of the active layout that does not start; zero: none yet
 }
 
 // follow dials what the layout names and is not known yet, and leaves what it does not name.
@@ -149,7 +150,19 @@ func (ms *members) close() {
 	for _, m := range ms.list {
 		m.close()
 	}
-	ms.list = nil
+	ms.list, ms.runs = nil, time.Time{}
+}
+
+// hear notes that m answered. Whoever starts is closed (rule R19): one that is not has run since before this server led.
+func (ms *members) hear(m *member, r report, active bool, now time.Time) {
+	if ms.runs.IsZero() && active && m.unit != 0 && !m.standby && (r.state == stateOpen || r.state == stateSealed) {
+		ms.runs = now
+	}
+}
+
+// patience is how long m may be silent.
+func (ms *members) patience(m *member, c Config) time.Duration {
+	return m.pulse.patience(!ms.runs.IsZero(), c.Poll, c.FailAfter)
 }
 
 func (m *member) close() {

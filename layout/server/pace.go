@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"time"
+
+	"corfu/internal/sleep"
 )
 
 // pacer keeps what is copied to a rate. It is asked before each piece of a quarter of a MiB: megabytes that go at once stand before all
@@ -26,8 +28,5 @@ func (p *pacer) wait(ctx context.Context) error {
 	if late := now.Add(-paceLag); p.due.Before(late) {
 		p.due = late
 	}
-	if d := p.due.Sub(now); d > 0 {
-		sleep(ctx, d)
-	}
-	return ctx.Err()
+	return sleep.For(ctx, p.due.Sub(now))
 }

@@ -5,8 +5,13 @@ import (
 )
 
 const (
-	// graceFactor is by how much longer a member may be silent that this leader never heard: a whole cluster that starts
-	// must not drop those that come up last.
+	// graceFactor is by how much longer a member may be silent that this leader never heard, while no unit is open or sealed: a whole cluster
+	// that starts must not drop those that come up last, and machines come up seconds apart.
+	//
+	// Where a unit of the active layout is open or sealed it did not start anew: units come up closed, and one is sealed
+	// and opened only once all members were heard or had their time. (A sequencer says nothing of the units: its machine may have kept its power.) So the cluster does not start, only this leader is new, and one that it never
+	// heard most likely died with the leader before. It has fail_after as any other, and one heartbeat more in which to be
+	// dialled. That counts from when this leader heard one that runs: before, its own network may have been what was missing.
 	graceFactor = 10
 	// trustedFalls is how often a member may fall before it has to prove itself.
 	trustedFalls = 2
@@ -25,18 +30,29 @@ type pulse struct {
 	failed bool
 }
 
-// left is how long the member may be silent still before it has failed; not silent: it answered when it was last asked, or nobody
-// knows it yet, or it has failed.
-func (p *pulse) left(failAfter time.Duration) (left time.Duration, silent bool) {
-	if !p.heard || p.failed || p.missed == 0 {
+// patience is how long the member may be silent. running: a unit of the active layout does not start.
+func (p *pulse) patience(running bool, poll, failAfter time.Duration) time.Duration {
+	switch {
+	case p.heard:
+		return failAfter
+	case running:
+		return failAfter + poll
+	}
+	return graceFactor * failAfter
+}
+
+// left is how long the member may be silent still before it has failed; not silent: it answered when it was last asked, or was not asked
+// yet, or it has failed.
+func (p *pulse) left(patience time.Duration) (left time.Duration, silent bool) {
+	if p.failed || p.missed == 0 {
 		return 0, false
 	}
-	return max(failAfter-p.silent, 0), true
+	return max(patience-p.silent, 0), true
 }
 
 // beat notes one heartbeat. took is the time since the end of the one before; it counts up to limit only, since the leader itself may have
-// slept.
-func (p *pulse) beat(answered, restarted bool, took, limit, failAfter time.Duration) {
+// slept. A member has failed after patience.
+func (p *pulse) beat(answered, restarted bool, took, limit, patience time.Duration) {
 	took = min(took, limit)
 	if answered {
 		p.heard, p.silent, p.missed, p.failed = true, 0, 0, false
@@ -51,10 +67,7 @@ func (p *pulse) beat(answered, restarted bool, took, limit, failAfter time.Durat
 	}
 	p.missed++
 	p.silent += took
-	if !p.heard {
-		failAfter *= graceFactor
-	}
-	if !p.failed && p.missed >= 2 && p.silent >= failAfter {
+	if !p.failed && p.missed >= 2 && p.silent >= patience {
 		p.failed = true
 		p.fall()
 	}

@@ -3,6 +3,8 @@ package server
 import (
 	"testing"
 	"time"
+
+	"corfu/layout"
 )
 
 const (
@@ -12,7 +14,7 @@ const (
 
 func (p *pulse) times(n int, answered bool, took time.Duration) {
 	for range n {
-		p.beat(answered, false, took, testFail/2+testBeat, testFail)
+		p.beat(answered, false, took, testFail/2+testBeat, p.patience(false, testBeat, testFail))
 	}
 }
 
@@ -34,6 +36,38 @@ func TestMemberFailsAfterSilence(t *testing.T) {
 	}
 	if p.times(1, false, testBeat); !p.failed || p.doubtful() {
 		t.Errorf("after 500 ms: %+v", p)
+	}
+}
+
+// TestNewLeaderHasNoMorePatience where the log runs: one heartbeat, in which it is dialled.
+func TestNewLeaderHasNoMorePatience(t *testing.T) {
+	p := &pulse{}
+	for range 5 {
+		p.beat(false, false, testBeat, testFail, p.patience(true, testBeat, testFail))
+	}
+	if left, silent := p.left(p.patience(true, testBeat, testFail)); p.failed || !silent || left != testBeat {
+		t.Errorf("after 500 ms: %+v, %v left", p, left)
+	}
+	if p.beat(false, false, testBeat, testFail, p.patience(true, testBeat, testFail)); !p.failed {
+		t.Errorf("after 600 ms: %+v", p)
+	}
+}
+
+// TestOnlyWhoDidNotStartSaysThatTheLogRuns: a spare knows nothing, and who is closed has started; before the first epoch nobody runs.
+func TestOnlyWhoDidNotStartSaysThatTheLogRuns(t *testing.T) {
+	for _, x := range []struct {
+		unit                 layout.UnitID
+		state                string
+		standby, active, yes bool
+	}{
+		{1, stateOpen, false, true, true}, {1, stateSealed, false, true, true}, {1, stateClosed, false, true, false},
+		{1, stateUnreachable, false, true, false}, {1, stateOpen, true, true, false}, {1, stateSealed, false, false, false}, {0, stateOpen, false, true, false},
+	} {
+		ms := &members{}
+		ms.hear(&member{unit: x.unit, standby: x.standby}, report{state: x.state}, x.active, time.Unix(1, 0))
+		if !ms.runs.IsZero() != x.yes {
+			t.Errorf("%+v: %v", x, ms.runs)
+		}
 	}
 }
 

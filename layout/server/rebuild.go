@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"corfu/internal/control"
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -149,7 +150,7 @@ func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[la
 				r.note(i, x.below, true)
 			}
 		}
-		sleep(ctx, max(pause, rebuildPoll))
+		_ = sleep.For(ctx, max(pause, rebuildPoll))
 	}
 }
 

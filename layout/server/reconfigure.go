@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"corfu/internal/mutant"
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
@@ -93,7 +94,7 @@ func (r *reconfiguration) guarded(ctx context.Context) error {
 	var guards sync.WaitGroup
 	for _, m := range r.parts {
 		guards.Go(func() {
-			for heard := time.Now(); sleep(ctx, r.cfg.Poll); {
+			for heard := time.Now(); sleep.For(ctx, r.cfg.Poll) == nil; {
 				bounded, done := context.WithTimeout(ctx, r.cfg.stateTimeout())
 				answer := m.poll(bounded, r.shape, 0)
 				done()

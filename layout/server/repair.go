@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -180,7 +181,7 @@ func (r *repairer) turn(ctx context.Context, w repairs, m *member) {
 		err := r.repair(ctx, w, m, a)
 		r.noteStuck(w, m, c.tries[a], a, err)
 		r.result(m, c, a, err)
-		if !sleep(ctx, repairPause) {
+		if sleep.For(ctx, repairPause) != nil {
 			return
 		}
 	}
@@ -345,16 +346,4 @@ func (r *repairer) entry(w repairs, c layout.Copy, held map[layout.UnitID]*pb.En
 		return nil, errNotYet
 	}
 	return e, nil
-}
-
-// sleep waits, or reports false once ctx has ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

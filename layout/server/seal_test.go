@@ -93,7 +93,7 @@ func TestSilenceEndsAtFailAfter(t *testing.T) {
 	}
 	check("never heard", 0, false)
 	p.times(1, false, testBeat)
-	check("never heard, and missed", 0, false)
+	check("never heard, and missed", testFail-testBeat, true)
 	p.times(1, true, testBeat)
 	check("heard", 0, false)
 	p.times(1, false, 350*time.Millisecond)

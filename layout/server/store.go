@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"corfu/internal/sleep"
 	"corfu/layout"
 )
 
@@ -71,10 +72,8 @@ func (s *store) lead(ctx context.Context) (term uint64, err error) {
 		if term, ok := s.raft.Leader(); ok && s.catchUp(term) == nil {
 			return term, nil
 		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(leadPoll):
+		if err := sleep.For(ctx, leadPoll); err != nil {
+			return 0, err
 		}
 	}
 }

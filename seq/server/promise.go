@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"corfu/internal/twinfile"
 	"corfu/layout"
 )
 
@@ -77,33 +78,26 @@ func loadPromise(dir string, id layout.SequencerID) (layout.Epoch, error) {
 	return e, nil
 }
 
-// savePromise makes the promise durable (rule R14): a new file, synced, renamed over the old one, and the directory synced.
-func savePromise(dir string, id layout.SequencerID, e layout.Epoch) error {
-	if dir == "" {
-		return nil
-	}
-	tmp := filepath.Join(dir, promiseFile+".new")
-	if err := writeSynced(tmp, encodePromise(id, e)); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, promiseFile)); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+// promiseTwin is the name of the file's twin; releases before used it for a new file that was to replace the old one.
+const promiseTwin = promiseFile + ".new"
+
+// promises keeps the promise in a directory; the zero value keeps none.
+type promises struct {
+	id   layout.SequencerID
+	file *twinfile.File
 }
 
-func writeSynced(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o640)
-	if err != nil {
-		return err
+func newPromises(dir string, id layout.SequencerID) promises {
+	if dir == "" {
+		return promises{id: id}
 	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
+	return promises{id, &twinfile.File{Dir: dir, Name: promiseFile, Twin: promiseTwin}}
+}
+
+// save makes the promise durable (rule R14), on a disk that is full, too, if it was saved before.
+func (p promises) save(e layout.Epoch) error {
+	if p.file == nil {
+		return nil
 	}
-	return errors.Join(err, f.Close())
+	return p.file.Put(func(int64) []byte { return encodePromise(p.id, e) })
 }

@@ -46,6 +46,7 @@ type Server struct {
 	// mu is held over whole transitions: that makes the core's owner one goroutine at a time. Nothing on the path of a token takes it.
 	mu       sync.Mutex
 	core     *seq.Sequencer
+	promises promises
 	region   rdma.Region // of the word, while it is open
 	sessions *sessions
 	failed   error  // the word could not be revoked, or was tampered with
@@ -62,7 +63,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sequencer %d: %w", cfg.ID, err)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, core: seq.New(promise), sessions: newSessions(cfg), calls: control.Observe("seq", cfg.Logger)}
+	s := &Server{cfg: cfg, log: cfg.Logger, core: seq.New(promise), promises: newPromises(cfg.Dir, cfg.ID), sessions: newSessions(cfg), calls: control.Observe("seq", cfg.Logger)}
+	// Saved as it is, so that the next one has its place on the disk already.
+	if err := s.promises.save(promise); err != nil {
+		s.log.Warn("a promise has no place of its own on the disk: once that is full, no epoch can be made with this sequencer", "dir", cfg.Dir, "err", err)
+	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("sequencer %d: %w", cfg.ID, err), s.Close())
@@ -149,7 +154,7 @@ func (s *Server) seal(log layout.LogID, n layout.Epoch) error {
 	if err != nil || !fresh {
 		return err
 	}
-	if err := savePromise(s.cfg.Dir, s.cfg.ID, n); err != nil {
+	if err := s.promises.save(n); err != nil {
 		return fmt.Errorf("make the promise of epoch %d durable: %w", n, err)
 	}
 	s.count()

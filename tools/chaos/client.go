@@ -15,6 +15,7 @@ import (
 
 	"corfu/client"
 	"corfu/internal/history"
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -102,10 +103,7 @@ func (w *worker) run(ctx context.Context, seed uint64) error {
 		all.Go(func() {
 			for ctx.Err() == nil && errs[i] == nil {
 				errs[i] = step(ops, random)
-				select {
-				case <-ctx.Done():
-				case <-time.After(time.Duration(random.Int64N(2 * int64(w.pace)))):
-				}
+				_ = sleep.For(ctx, time.Duration(random.Int64N(2*int64(w.pace))))
 			}
 		})
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"corfu/internal/control"
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 )
 
@@ -297,7 +298,7 @@ func (c *cluster) acks() (n []int) {
 func (c *cluster) awaitAcks(ctx context.Context, patience time.Duration) error {
 	const more = 5
 	before := c.acks()
-	for end := time.Now().Add(patience); ctx.Err() == nil; sleep(ctx, 100*time.Millisecond) {
+	for end := time.Now().Add(patience); ctx.Err() == nil; _ = sleep.For(ctx, 100*time.Millisecond) {
 		now, slow := c.acks(), -1
 		for i := range now {
 			if now[i] < before[i]+more {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"corfu/internal/history"
+	"corfu/internal/sleep"
 	"corfu/layout"
 )
 
@@ -132,7 +133,7 @@ func (x *run) readAll(ctx context.Context, t *testimony) (final []fact, err erro
 
 // compare has corfu fsck --cluster compare all replicas, until nothing is left that is not settled.
 func (x *run) compare(ctx context.Context) error {
-	for end := time.Now().Add(x.o.patience); ; sleep(ctx, 200*time.Millisecond) {
+	for end := time.Now().Add(x.o.patience); ; _ = sleep.For(ctx, 200*time.Millisecond) {
 		out, err := x.c.command(ctx, x.o.patience, "fsck", "--cluster", "-o", "json")
 		if err != nil {
 			return err

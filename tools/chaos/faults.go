@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 )
 
@@ -57,14 +58,6 @@ func between(r *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(r.Int64N(int64(most-least)))
 }
 
-// sleep waits for d, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
 func names(list []*member) string {
 	var all []string
 	for _, m := range list {
@@ -89,7 +82,7 @@ func killThem(ctx context.Context, r *rand.Rand, list []*member) error {
 		m.kill()
 	}
 	for _, m := range list {
-		sleep(ctx, between(r, 0, 2*time.Second)/time.Duration(len(list)))
+		_ = sleep.For(ctx, between(r, 0, 2*time.Second)/time.Duration(len(list)))
 		if err := m.start(); err != nil {
 			return err
 		}
@@ -136,7 +129,7 @@ func stopSome(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	for _, m := range victims {
 		m.signal(syscall.SIGSTOP)
 	}
-	sleep(ctx, d)
+	_ = sleep.For(ctx, d)
 	for _, m := range victims {
 		m.signal(syscall.SIGCONT)
 	}
@@ -174,7 +167,7 @@ func (x *run) cut(ctx context.Context, links []link, d time.Duration) error {
 			return fmt.Errorf("cut %v → %v: %w", l.from, l.to, err)
 		}
 	}
-	sleep(ctx, d)
+	_ = sleep.For(ctx, d)
 	for _, l := range links {
 		if err := l.from.host.undeafen(l.to.host); err != nil {
 			return fmt.Errorf("mend %v → %v: %w", l.from, l.to, err)
@@ -189,7 +182,7 @@ func cutOff(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	if err := victim.host.unplug(); err != nil {
 		return "", err
 	}
-	sleep(ctx, d)
+	_ = sleep.For(ctx, d)
 	return fmt.Sprintf("%v for %v", victim, d.Round(time.Millisecond)), victim.host.plug()
 }
 
@@ -229,7 +222,7 @@ func fillDisk(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 		}
 	}
 	_ = f.Close()
-	sleep(ctx, d)
+	_ = sleep.For(ctx, d)
 	return fmt.Sprintf("the disk of %v for %v", victim, d.Round(time.Millisecond)), os.Remove(ballast)
 }
 
@@ -259,7 +252,7 @@ func loseUnit(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	if err := os.RemoveAll(filepath.Join(victim.dir, "store")); err != nil {
 		return "", err
 	}
-	sleep(ctx, between(r, 0, 3*time.Second))
+	_ = sleep.For(ctx, between(r, 0, 3*time.Second))
 	fresh, err := x.c.newUnit()
 	if err != nil {
 		return "", err
@@ -280,7 +273,7 @@ func loseUnit(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 // insist runs an operator's command until the unit is listed, or is not. A command that ends without an answer may have been carried out.
 func (x *run) insist(ctx context.Context, unit int, listed bool, args ...string) error {
 	var err error
-	for end := time.Now().Add(x.o.patience); time.Now().Before(end) && ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
+	for end := time.Now().Add(x.o.patience); time.Now().Before(end) && ctx.Err() == nil; _ = sleep.For(ctx, 200*time.Millisecond) {
 		if _, err = x.c.command(ctx, 10*time.Second, args...); err == nil {
 			return nil
 		}

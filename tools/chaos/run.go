@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"corfu/internal/sleep"
 )
 
 // run is one run under way.
@@ -191,7 +193,7 @@ func (x *run) torment(ctx context.Context) error {
 		for i, f := range now {
 			own, late := rand.New(rand.NewPCG(r.Uint64(), 0)), time.Duration(i)*between(r, 0, time.Second)
 			all.Go(func() {
-				sleep(ctx, late)
+				_ = sleep.For(ctx, late)
 				errs[i] = x.inflict(ctx, f, own)
 			})
 		}
@@ -199,7 +201,7 @@ func (x *run) torment(ctx context.Context) error {
 		if err := errors.Join(append(errs, x.c.crashed())...); err != nil {
 			return err
 		}
-		sleep(ctx, between(r, 100*time.Millisecond, 2*time.Second))
+		_ = sleep.For(ctx, between(r, 100*time.Millisecond, 2*time.Second))
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -13,6 +13,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"corfu/internal/control"
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -177,22 +178,13 @@ func (a *app) awaitLeft(ctx context.Context, id layout.UnitID, wait time.Duratio
 		case time.Now().After(until):
 			return fmt.Errorf("unit %d is in a chain still after %v: corfu layout status shows what is copied", id, wait)
 		}
-		if !pause(ctx, changePoll) {
+		if sleep.For(ctx, changePoll) != nil {
 			return ctx.Err()
 		}
 	}
 }
 
 const changePoll = 200 * time.Millisecond
-
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
 
 // change asks for a change, and prints what it changes.
 func (a *app) change(ctx context.Context, q *pb.ReconfigureRequest) error {
@@ -237,7 +229,7 @@ func (a *app) reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (l *lay
 		}
 		switch grpcstatus.Code(err) {
 		case codes.Unavailable, codes.Unknown, codes.Aborted:
-			if pause(ctx, changePoll) {
+			if sleep.For(ctx, changePoll) == nil {
 				continue
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"corfu/internal/control"
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -127,7 +128,7 @@ func (c *clusterCheck) run(ctx context.Context) error {
 		if !errors.Is(err, errMoved) || time.Since(moved) > c.a.timeout {
 			return err
 		}
-		if err := sleep(ctx, compareRetry); err != nil {
+		if err := sleep.For(ctx, compareRetry); err != nil {
 			return err
 		}
 	}
@@ -197,7 +198,7 @@ func (c *clusterCheck) pace(ctx context.Context, n int) error {
 		c.due = now
 	}
 	c.due = c.due.Add(time.Duration(float64(n) / float64(c.rate) * float64(time.Second)))
-	return sleep(ctx, time.Until(c.due))
+	return sleep.For(ctx, time.Until(c.due))
 }
 
 // piece compares addresses from … to−1, and prints what differs.
@@ -216,7 +217,7 @@ func (c *clusterCheck) piece(ctx context.Context, l *layout.Layout, units []layo
 			return nil
 		}
 		if look < compareLooks-1 {
-			if err := sleep(ctx, compareAgain); err != nil {
+			if err := sleep.For(ctx, compareAgain); err != nil {
 				return err
 			}
 		}

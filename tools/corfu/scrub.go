@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
@@ -183,7 +184,7 @@ func (s *scrubbing) follow(ctx context.Context) error {
 		if !running {
 			return nil
 		}
-		if err := sleep(ctx, scrubPoll); err != nil {
+		if err := sleep.For(ctx, scrubPoll); err != nil {
 			return err
 		}
 	}
@@ -210,7 +211,7 @@ func (s *scrubbing) settle(ctx context.Context) error {
 		if err := s.askLost(ctx); err != nil {
 			return err
 		}
-		if err := sleep(ctx, scrubPoll); err != nil {
+		if err := sleep.For(ctx, scrubPoll); err != nil {
 			return err
 		}
 	}
@@ -279,14 +280,4 @@ func (s *scrubbing) verdict() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// sleep waits for d, or fails once ctx has ended.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"corfu/internal/twinfile"
 )
 
 const (
@@ -21,11 +23,11 @@ type directory struct {
 	how  access
 	lock *os.File
 
-	named bool // what the names of meta and its twin stand for is durable, so that the twin may be written over
+	meta twinfile.File
 }
 
 func openDirectory(dir string, how access) (*directory, error) {
-	v := &directory{dir: dir, how: how}
+	v := &directory{dir: dir, how: how, meta: twinfile.File{Dir: dir, Name: metaName, Twin: twinName, NoSync: how.nosync}}
 	if how.readonly {
 		lock, err := os.Open(filepath.Join(dir, lockName))
 		if err != nil {
@@ -82,7 +84,10 @@ func (v *directory) sync() error {
 		return nil
 	}
 	// The name of the directory itself must survive, too.
-	return errors.Join(syncDir(v.dir), syncDir(filepath.Dir(v.dir)))
+	if err := errors.Join(twinfile.SyncDir(v.dir), twinfile.SyncDir(filepath.Dir(v.dir))); err != nil {
+		return fmt.Errorf("flash: %w", err)
+	}
+	return nil
 }
 
 func (v *directory) path(n uint64) string { return segmentPath(v.dir, n) }
@@ -201,14 +206,3 @@ func (v *directory) check(size, pages int64, report func(volumeProblem)) error {
 }
 
 func (v *directory) close() error { return v.lock.Close() }
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("flash: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("flash: sync %s: %w", dir, err)
-	}
-	return nil
-}

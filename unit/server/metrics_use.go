@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"corfu/internal/nvme"
+	"corfu/internal/sleep"
 	"corfu/unit"
 	"corfu/unit/flash"
 )
@@ -98,7 +99,7 @@ func (s *Server) watchDisk() {
 				s.m.smart.Store(nil)
 			}
 		}
-		if !pause(s.ctx, spaceEvery) {
+		if sleep.For(s.ctx, spaceEvery) != nil {
 			return
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"corfu/internal/sleep"
 	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/unit"
@@ -178,7 +179,7 @@ func (s *Server) awaitOpen(ctx context.Context) (v unit.View, ok bool) {
 			return v, true
 		}
 		s.scrubWaits("the unit is not open")
-		if !pause(ctx, scrubAwait) {
+		if sleep.For(ctx, scrubAwait) != nil {
 			return v, false
 		}
 	}
@@ -202,13 +203,13 @@ func (s *Server) walk(ctx context.Context, number uint64, rate int64) bool {
 		case p.next >= p.end:
 			return true
 		}
-		if due = latest(due, time.Now().Add(-scrubLag)); !pause(ctx, time.Until(due)) || !s.giveWay(ctx) {
+		if due = latest(due, time.Now().Add(-scrubLag)); sleep.For(ctx, time.Until(due)) != nil || !s.giveWay(ctx) {
 			return false
 		}
 		a := max(p.next, layout.Address(s.trimmed.Load()))
 		n, ok := s.scrubPages(ctx, a, p.end, buf)
 		if !ok {
-			if _, ok := s.awaitOpen(ctx); !ok || !pause(ctx, scrubAwait) {
+			if _, ok := s.awaitOpen(ctx); !ok || sleep.For(ctx, scrubAwait) != nil {
 				return false
 			}
 			continue
@@ -286,7 +287,7 @@ func (s *Server) unreadable(ctx context.Context) bool {
 	}
 	defer s.scrubWaits("")
 	s.cfg.Logger.Warn("scrub pauses: the disk gives errors", "for", scrubRecover)
-	return pause(ctx, scrubRecover)
+	return sleep.For(ctx, scrubRecover) == nil
 }
 
 func (s *Server) advanceScrub(next layout.Address, pages, bytes, corrupt uint64, readable bool) {
@@ -314,7 +315,7 @@ func (s *Server) giveWay(ctx context.Context) bool {
 		if time.Now().After(end) {
 			break
 		}
-		if !pause(ctx, time.Millisecond) {
+		if sleep.For(ctx, time.Millisecond) != nil {
 			return false
 		}
 	}
@@ -342,19 +343,4 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-// pause waits for d, or until ctx ends: then it reports false.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"corfu/internal/sleep"
 )
 
 // Perftest is one tool of the perftest package, run as two processes against the
@@ -115,10 +117,8 @@ func (p *Perftest) client(ctx context.Context, args []string) ([]byte, error) {
 	var out []byte
 	var err error
 	for range 100 {
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		case <-time.After(100 * time.Millisecond):
+		if over := sleep.For(ctx, 100*time.Millisecond); over != nil {
+			return nil, errors.Join(over, err)
 		}
 		out, err = exec.CommandContext(ctx, p.Tool, append(args, p.Addr)...).CombinedOutput()
 		if err == nil {

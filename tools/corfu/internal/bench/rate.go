@@ -2,9 +2,10 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
+
+	"corfu/internal/sleep"
 )
 
 // AtRate begins perSecond operations a second for d, and returns how long each took from the moment at which it was to begin: one that
@@ -24,7 +25,7 @@ func AtRate(ctx context.Context, perSecond int, d time.Duration, begin func(ctx 
 		due := start.Add(time.Duration(float64(i) / float64(perSecond) * float64(time.Second)))
 		if wait := time.Until(due); wait > 0 {
 			tick(i)
-			if err := sleep(ctx, wait); err != nil {
+			if err := sleep.For(ctx, wait); err != nil {
 				fail(&mu, &failed, err)
 				break
 			}
@@ -64,16 +65,5 @@ func fail(mu *sync.Mutex, to *error, err error) {
 	defer mu.Unlock()
 	if *to == nil {
 		*to = err
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return errors.Join(ctx.Err(), context.Cause(ctx))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"corfu/internal/sleep"
 	"corfu/rdma"
 	"corfu/rdma/selftest"
 )
@@ -112,9 +113,7 @@ func (t *tester) meet(ctx context.Context) (*Facts, error) {
 	defer cancel()
 	c, err := t.dev.Dial(dial, t.peer.Addr, private(forTalk, t.peer.Token), talkOptions())
 	for ; isBusy(err); c, err = t.dev.Dial(dial, t.peer.Addr, private(forTalk, t.peer.Token), talkOptions()) {
-		select { // the one before may be about to finish
-		case <-time.After(100 * time.Millisecond):
-		case <-dial.Done():
+		if sleep.For(dial, 100*time.Millisecond) != nil { // the one before may be about to finish
 			return nil, err
 		}
 	}

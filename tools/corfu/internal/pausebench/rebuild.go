@@ -12,6 +12,7 @@ import (
 
 	"corfu/client"
 	"corfu/internal/devcluster"
+	"corfu/internal/sleep"
 	"corfu/layout"
 	"corfu/tools/corfu/internal/bench"
 )
@@ -100,10 +101,8 @@ func await(ctx context.Context, log *client.Log, ok func(*layout.Layout) bool) e
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	for !ok(log.Layout()) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Millisecond):
+		if err := sleep.For(ctx, time.Millisecond); err != nil {
+			return err
 		}
 	}
 	return nil

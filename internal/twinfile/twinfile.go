@@ -1,0 +1,99 @@
+// Package twinfile replaces a small file as a whole, on a disk that is full, too. What a member promised (rule R14) is kept so: if it could
+// not promise any more, no epoch could be made with it.
+//
+// The file has a twin beside it. New bytes are written over the twin, in the blocks that it has, and synced; then the two change their names, and
+// the directory is synced. At no moment is there not one that is whole, and nothing is taken from the disk, as long as the bytes are no more than
+// before. The first Put makes both and needs room. A file system that copies on write (btrfs) may want room all the same.
+package twinfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// File is such a file. One goroutine at a time uses it. Reading it is everybody's own business: what stands at Name is whole.
+type File struct {
+	Dir        string
+	Name, Twin string // in Dir
+	NoSync     bool   // of tests that lose no power
+
+	named bool // what the two names stand for is durable, so that the twin may be written over
+}
+
+// Put replaces what the file holds: durable when it returns nil, the old or the new if it fails. fit gives the bytes, and is told how
+// many the twin has room for; 0: there is none.
+func (f *File) Put(fit func(room int64) []byte) error {
+	name, twin := filepath.Join(f.Dir, f.Name), filepath.Join(f.Dir, f.Twin)
+	if !f.named {
+		// A crash may have come between the change of names and its sync: the file that is the twin now may be the one that counts after a power cut.
+		if err := f.sync(); err != nil {
+			return err
+		}
+		f.named = true
+	}
+	var room int64
+	if st, err := os.Stat(twin); err == nil {
+		room = st.Size()
+	}
+	b := fit(room)
+	if err := writeOver(twin, b, !f.NoSync); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, twin, unix.AT_FDCWD, name, unix.RENAME_EXCHANGE); err != nil {
+		// There is no file yet, or the file system cannot: then the next one needs room on the disk.
+		if err = os.Rename(twin, name); err != nil {
+			return err
+		}
+	}
+	if err := f.sync(); err != nil {
+		f.named = false
+		return err
+	}
+	if _, err := os.Stat(twin); errors.Is(err, os.ErrNotExist) {
+		// Where there is no room for a twin there is none, until the next Put finds some.
+		if writeOver(twin, b, false) != nil {
+			_ = os.Remove(twin)
+		}
+	}
+	return nil
+}
+
+func (f *File) sync() error {
+	if f.NoSync {
+		return nil
+	}
+	// The name of the directory itself must survive, too.
+	return errors.Join(SyncDir(f.Dir), SyncDir(filepath.Dir(f.Dir)))
+}
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// writeOver makes the file hold b, in the blocks that it has as far as they go.
+func writeOver(path string, b []byte, sync bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.Truncate(int64(len(b)))
+	}
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
