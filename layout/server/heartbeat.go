@@ -85,8 +85,10 @@ func (m *manager) took(x *member, began, now time.Time) time.Duration {
 func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
 	answered := r.state != stateUnreachable
 	restarted := answered && r.state == stateClosed && x.report.state == stateOpen
-	if answered && (x.pulse.missed > 0 || (r.state == stateClosed && x.report.state != stateClosed)) {
-		x.refusal = refusal{} // whoever was started anew may have been mended
+	if answered && (x.pulse.failed || (r.state == stateClosed && x.report.state != stateClosed)) {
+		// Whoever was started anew may have been mended. A heartbeat that was missed is no such thing: busy machines miss some, and a
+		// member that refuses would never count as failed there.
+		x.refusal = refusal{}
 	}
 	x.pulse.beat(answered, restarted, took, m.cfg.stateTimeout()+m.cfg.Poll, m.members.patience(x, m.cfg))
 	if !answered && !x.pulse.failed && x.pulse.heard {

@@ -74,6 +74,23 @@ func TestMemberThatRefusesIsLeftOut(t *testing.T) {
 	}
 }
 
+// A member that refuses, and misses a heartbeat now and then as well, is left out all the same.
+func TestMissedHeartbeatsForgiveNoRefusal(t *testing.T) {
+	c := withSpare(t)
+	c.template.Spares = nil
+	c.start().open(1)
+	var n, asked atomic.Int32
+	refuse := failing("seal", &n)
+	c.units[1].setHook(func(call string, e layout.Epoch) error {
+		if call == "state" && asked.Add(1)%2 == 0 {
+			return status.Error(codes.Unavailable, "busy")
+		}
+		return refuse(call, e)
+	})
+	go func() { _, _ = c.reconfigure() }()
+	c.active("without unit 1", func(l *layout.Layout) bool { return !l.IsMember(1) })
+}
+
 // says waits for a problem in the status that has these parts, the last of them in what is to be done.
 func (c *cluster) says(parts ...string) {
 	c.t.Helper()
