@@ -48,6 +48,17 @@ func (u *Unit) corrupt(a layout.Address) {
 	u.bad[a] = struct{}{}
 }
 
+// Remember takes note of addresses below the window, ascending, whose copies were CORRUPT in a life before and were looked at again since; more: there
+// were more of them. It follows Load, which finds those of the window itself.
+func (u *Unit) Remember(list []layout.Address, more bool) {
+	for _, a := range list {
+		if _, mapped := u.position(a); mapped && a >= u.trimmed && a < u.base {
+			u.corrupt(a)
+		}
+	}
+	u.badMore = u.badMore || more
+}
+
 // forgetCorrupt forgets what is noted of addresses from … to−1.
 func (u *Unit) forgetCorrupt(from, to layout.Address) {
 	for a := range u.bad {

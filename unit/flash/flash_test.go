@@ -294,6 +294,8 @@ func FuzzMeta(f *testing.F) {
 	good, _ := encodeMeta(Meta{Unit: 1, SegmentPages: 16, Log: LogID(testLog), Layout: testLayout(4096)})
 	f.Add(good)
 	f.Add([]byte("corfu unit meta 1 crc32c 00000000\n"))
+	noted, _ := encodeMeta(Meta{Unit: 1, SegmentPages: 64, Corrupt: []layout.Address{3, 40}, MoreCorrupt: true})
+	f.Add(noted)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := decodeMeta(b)
 		if err != nil {

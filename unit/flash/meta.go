@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 
 	"corfu/layout"
@@ -20,11 +21,15 @@ type Meta struct {
 	// SettledBelow: all below were durable when the meta was written, so a page there that does not verify is damaged, not torn.
 	SettledBelow layout.Address
 	// Stopped: the unit stopped cleanly when it was intact in this epoch, with everything on flash (unit.StoppedIn). 0: it runs, or did not.
-	Stopped      layout.Epoch   `json:",omitzero"`
-	Scrub        Scrub          `json:",omitzero"`
-	SegmentPages int            // pages of one segment file
-	Copied       []Copied       `json:",omitempty"` // older ranges that are being copied to the unit, which does not serve them yet
-	Layout       *layout.Layout `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages
+	Stopped layout.Epoch `json:",omitzero"`
+	Scrub   Scrub        `json:",omitzero"`
+	// Corrupt are addresses whose pages here were found not to verify, the lowest MaxNoted of them, ascending; MoreCorrupt: there are more. A
+	// start looks at them again, so that one that was repaired since does no harm.
+	Corrupt      []layout.Address `json:",omitempty"`
+	MoreCorrupt  bool             `json:",omitempty"`
+	SegmentPages int              // pages of one segment file
+	Copied       []Copied         `json:",omitempty"` // older ranges that are being copied to the unit, which does not serve them yet
+	Layout       *layout.Layout   `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages
 }
 
 // Scrub is how far the verification of all pages came.
@@ -56,8 +61,13 @@ const (
 	metaName   = "meta"
 	metaFormat = "corfu unit meta %d crc32c %08x\n"
 	// Version 1 knew no trims but pages that were marks. A release that knows no other would take trimmed pages for lost ones.
-	metaVersion = 2
+	// Version 3 may name CORRUPT pages; it is written only while there are some, so that one may go back to a release that knows no other.
+	metaVersion = 3
+	metaPlain   = 2
 )
+
+// MaxNoted bounds how many CORRUPT addresses the meta names: they have to have room beside the layout on a disk that is full.
+const MaxNoted = 256
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -72,7 +82,11 @@ func encodeMeta(m Meta) ([]byte, error) {
 		return nil, fmt.Errorf("flash: meta: %w", err)
 	}
 	body = append(body, '\n')
-	return append(fmt.Appendf(nil, metaFormat, metaVersion, crc32.Checksum(body, castagnoli)), body...), nil
+	version := metaPlain
+	if len(m.Corrupt) > 0 || m.MoreCorrupt {
+		version = metaVersion
+	}
+	return append(fmt.Appendf(nil, metaFormat, version, crc32.Checksum(body, castagnoli)), body...), nil
 }
 
 // decodeMeta is the inverse, for this version and the ones before. It fails with ErrBadMeta.
@@ -115,6 +129,9 @@ func (m Meta) validate() error {
 	}
 	if m.SegmentPages < minSegmentPages || m.SegmentPages > maxSegmentPages {
 		errs = append(errs, fmt.Errorf("%d pages in a segment: must be %d to %d", m.SegmentPages, minSegmentPages, maxSegmentPages))
+	}
+	if len(m.Corrupt) > MaxNoted || !slices.IsSorted(m.Corrupt) {
+		errs = append(errs, fmt.Errorf("%d corrupt addresses: must be %d at most, and ascending", len(m.Corrupt), MaxNoted))
 	}
 	if m.Promise > layout.MaxEpoch {
 		errs = append(errs, fmt.Errorf("promise %d is too large", m.Promise))

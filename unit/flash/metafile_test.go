@@ -77,3 +77,34 @@ func TestMetaGrowsBeyondItsRoom(t *testing.T) {
 		}
 	}
 }
+
+// Only a meta that names CORRUPT pages is of the format that knows of them, so that one may go back to the release before while there are none.
+func TestMetaNamesCorruptPages(t *testing.T) {
+	for _, x := range []struct {
+		corrupt []layout.Address
+		more    bool
+		version int
+		valid   bool
+	}{
+		{nil, false, 2, true}, {[]layout.Address{3, 40}, false, 3, true}, {nil, true, 3, true},
+		{[]layout.Address{40, 3}, false, 3, false}, {make([]layout.Address, MaxNoted+1), true, 3, false},
+	} {
+		m := Meta{Unit: 1, SegmentPages: 64, Corrupt: x.corrupt, MoreCorrupt: x.more}
+		b, err := encodeMeta(m)
+		must(t, err)
+		got, err := decodeMeta(b)
+		if v := versionOfMeta(b); v != x.version || (err == nil) != x.valid || (x.valid && !reflect.DeepEqual(got, m)) {
+			t.Errorf("format %d, %+v, %v; want format %d of %+v", v, got, err, x.version, m)
+		}
+		if len(b) > metaRoom/2 && x.valid {
+			t.Errorf("%d bytes", len(b))
+		}
+	}
+	full := Meta{Unit: 1, SegmentPages: 64, MoreCorrupt: true}
+	for a := range layout.Address(MaxNoted) {
+		full.Corrupt = append(full.Corrupt, 1<<36+a)
+	}
+	if b, err := encodeMeta(full); err != nil || len(b) > metaRoom/2 {
+		t.Errorf("as many as there may be take %d bytes, %v", len(b), err)
+	}
+}

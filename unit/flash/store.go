@@ -197,7 +197,7 @@ func (s *Store) start(id layout.UnitID) error {
 		s.used.Add(used)
 		s.segments[n] = g
 	}
-	if versionOfMeta(b) < metaVersion {
+	if versionOfMeta(b) < metaPlain {
 		return s.SaveMeta(m) // before anything is written that an older release would not understand
 	}
 	return nil

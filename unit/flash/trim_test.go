@@ -462,8 +462,8 @@ func TestStoreOfTheReleaseBefore(t *testing.T) {
 	if sum, all := fsck(t, dir); len(all) != 0 || sum.Entries != 17 || sum.Trimmed != 3 {
 		t.Fatalf("%+v %+v", sum, all)
 	}
-	must(t, os.WriteFile(meta, bytes.Replace(b, []byte("meta 2"), []byte("meta 3"), 1), 0o600))
-	if _, err := Open(dir, 1, Options{}, quiet()); !errors.Is(err, ErrBadMeta) || !strings.Contains(err.Error(), "reads 1 to 2") {
+	must(t, os.WriteFile(meta, bytes.Replace(b, []byte("meta 2"), []byte("meta 4"), 1), 0o600))
+	if _, err := Open(dir, 1, Options{}, quiet()); !errors.Is(err, ErrBadMeta) || !strings.Contains(err.Error(), "reads 1 to 3") {
 		t.Fatal(err)
 	}
 }

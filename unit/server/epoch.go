@@ -241,14 +241,21 @@ func (s *Server) noteSettled(v unit.View) {
 	}()
 }
 
-// saveSettled notes how far everything is settled. ctl is held.
+// saveSettled notes how far everything is settled, and which copies below are known to be CORRUPT. ctl is held.
 func (s *Server) saveSettled() error {
 	var watermark layout.Address
-	if err := s.do(func(u *unit.Unit) { watermark = u.View().Watermark }); err != nil {
+	var bad []layout.Address
+	var more bool
+	if err := s.do(func(u *unit.Unit) {
+		watermark, bad = u.View().Watermark, u.Corrupt(0, flash.MaxNoted)
+		more = u.MoreCorrupt() || u.View().Corrupt > len(bad)
+	}); err != nil {
 		return err
 	}
-	if watermark <= s.store.Meta().SettledBelow {
+	if m := s.store.Meta(); watermark <= m.SettledBelow && slices.Equal(bad, m.Corrupt) && more == m.MoreCorrupt {
 		return nil
 	}
-	return s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow = max(m.SettledBelow, watermark) })
+	return s.store.UpdateMeta(func(m *flash.Meta) {
+		m.SettledBelow, m.Corrupt, m.MoreCorrupt = max(m.SettledBelow, watermark), bad, more
+	})
 }

@@ -125,7 +125,9 @@ func (s *Server) checkSealed(l *layout.Layout) (err error) {
 func (s *Server) wipe() error {
 	err := s.do(func(u *unit.Unit) { u.Forget() })
 	if err == nil {
-		err = s.store.UpdateMeta(func(m *flash.Meta) { m.SettledBelow, m.TrimmedBelow, m.Scrub, m.Copied = 0, 0, flash.Scrub{}, nil })
+		err = s.store.UpdateMeta(func(m *flash.Meta) {
+			m.SettledBelow, m.TrimmedBelow, m.Scrub, m.Copied, m.Corrupt, m.MoreCorrupt = 0, 0, flash.Scrub{}, nil, nil, false
+		})
 	}
 	if err == nil {
 		err = s.store.Wipe()

@@ -64,7 +64,30 @@ func (s *Server) suspect(a layout.Address) (corrupt, sure bool) {
 		return false, true
 	}
 	err := judge(true)
+	if err == nil && corrupt {
+		if err := s.saveSettled(); err != nil {
+			s.cfg.Logger.Warn("a corrupt page is not noted: after a crash it is found only by the next scrub or reader", "address", uint64(a), "error", err)
+		}
+	}
 	return corrupt, err == nil && sure
+}
+
+// remember looks again at pages that a life before found CORRUPT, and tells the core which are so still: without that it would count, in
+// rule R16, for entries that it cannot supply. The core is loaded, and serves nobody yet.
+func (s *Server) remember(meta flash.Meta) {
+	page := flash.Buffer(meta.Layout.Geometry.PageSize)
+	var bad []layout.Address
+	for _, a := range meta.Corrupt {
+		if a >= meta.SettledBelow {
+			continue
+		}
+		switch state, _ := s.stored(a, page); state {
+		case wire.Durable, wire.DurableJunk, wire.Trimmed:
+		default:
+			bad = append(bad, a)
+		}
+	}
+	s.core.Remember(bad, meta.MoreCorrupt)
 }
 
 // isRepairing tells whether the page of a is just being written anew: what flash gives meanwhile is not durable.

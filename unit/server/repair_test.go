@@ -369,3 +369,24 @@ func TestScrubKeepsItsRateAndItsPlace(t *testing.T) {
 	r.open(4, false)
 	eventually(t, "a scrub that is due", func() bool { return r.state().Scrub.Pages == 200 })
 }
+
+// R16: what a unit knows to be CORRUPT it knows after a crash, too, below the window as in it: else it would count for entries that it
+// cannot supply. What was repaired meanwhile is not among it.
+func TestR16CorruptCopiesAreRememberedOverARestart(t *testing.T) {
+	r, m, _ := repairRig(t, 200)
+	for _, a := range []layout.Address{3, 7, 40, 190} {
+		r.spoil(a)
+	}
+	if s := r.scrub(1 << 30); s.Corrupt != 4 {
+		t.Fatalf("scrub: %v", s)
+	}
+	must(t, r.repair(m.entry(7)))
+	r.crash()
+	if got, want := r.corrupt(), []uint64{3, 40, 190}; !slices.Equal(got, want) {
+		t.Errorf("corrupt after a restart: %v, want %v", got, want)
+	}
+	r.restart()
+	if got, want := r.corrupt(), []uint64{3, 40, 190}; !slices.Equal(got, want) {
+		t.Errorf("and after a clean one: %v, want %v", got, want)
+	}
+}

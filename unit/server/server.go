@@ -126,6 +126,7 @@ func (s *Server) start() (err error) {
 		if err := s.load(s.core, meta); err != nil {
 			return err
 		}
+		s.remember(meta)
 	}
 	recovered, scanned := time.Since(began), s.store.Stats().Scanned
 	s.publish(s.core.View())
