@@ -136,14 +136,20 @@ func same(a, b []stamp) bool {
 func (s *Source) current() material {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.renew()
+	return s.now
+}
+
+// renew takes over what changed in the files. mu is held.
+func (s *Source) renew() {
 	now := time.Now()
 	if now.Sub(s.looked) < lookEvery {
-		return s.now
+		return
 	}
 	s.looked = now
 	stamps, err := s.look()
 	if err == nil && same(stamps, s.stamps) {
-		return s.now
+		return
 	}
 	if e := errors.Join(s.takeCerts(now), s.takeLists()); e != nil {
 		err = e // says more than that a file is missing
@@ -154,13 +160,12 @@ func (s *Source) current() material {
 			s.trouble = text
 			s.log.Error("not taken over from the files of TLS: what was read before stays in use", "err", err)
 		}
-		return s.now
+		return
 	}
 	s.stamps, s.trouble = stamps, ""
 	s.reloads++
 	s.log.Info("certificates taken over", "identity", s.now.id.String(), "until", s.now.pair.Leaf.NotAfter, "revoked", len(s.now.revoked.names))
 	s.sayIfStale()
-	return s.now
 }
 
 func (s *Source) takeCerts(now time.Time) error {

@@ -50,15 +50,21 @@ func (s *Source) lookForLists() {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for range tick.C {
-		s.current()
-		s.mu.Lock()
-		s.looking = len(s.watched) > 0
-		again := s.looking
-		s.mu.Unlock()
-		if !again {
+		if !s.lookOnce() {
 			return
 		}
 	}
+}
+
+// lookOnce looks at the files, unless nothing is watched any more.
+func (s *Source) lookOnce() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looking = len(s.watched) > 0
+	if s.looking {
+		s.renew()
+	}
+	return s.looking
 }
 
 // endIfRevoked ends what w watches if its peer is revoked. mu is held.
