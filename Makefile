@@ -27,6 +27,10 @@ unexport CMD
 lab: export GUEST_COMMAND = $(value CMD)
 export GO
 
+# Go's build cache looks at its own files and flags, not at the system's headers: a program that was once built without those of libibverbs
+# would be without verbs for ever. So whether they are there is a flag. (Asked for each command: `deps` may have just installed them.)
+export CGO_CFLAGS = -O2 -g$(shell test -e /usr/include/infiniband/verbs.h && test -e /usr/include/rdma/rdma_cma.h && echo ' -DWITH_RDMA_HEADERS')
+
 .PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch test-watch-lab chaos test-chaos
 
 help: ## this list
