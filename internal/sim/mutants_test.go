@@ -55,7 +55,7 @@ func TestFindsWhatIsBroken(t *testing.T) {
 		{VolatileFlash, 30, nil},
 		{NothingCopied, 60, nil},
 		{MembersWiped, 20, nil},
-		{NobodyWiped, 100, failing},
+		{NobodyWiped, 250, failing},
 		{RelaxedOrdering, 10, nil},
 		{TwoNICs, 150, crowded},
 	} {

@@ -29,7 +29,7 @@ func TestFindsBrokenRules(t *testing.T) {
 			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
 			p.Faults, p.Only = 6, []string{"pause"}
 		}},
-		{"R8", &mutant.R8, 100, func(p *Plan) {
+		{"R8", &mutant.R8, 250, func(p *Plan) {
 			p.Keeps, p.Large, p.Faults, p.Only = true, false, 12, []string{"reconfigure", "pause", "cut"}
 		}},
 		{"R9", &mutant.R9, 60, func(p *Plan) {
