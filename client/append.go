@@ -132,6 +132,7 @@ func (a *attempt) untilKnown(ctx context.Context) (layout.Position, error) {
 		default:
 			// Nothing was published. The token is given up.
 			err = l.retry(ctx, v, err, &b)
+			a.again = mutant.R8 && (a.view != nil || a.again)
 		}
 		if err != nil {
 			a.recycle(out == outNothing && a.view != nil && !l.closed.Load())
@@ -152,6 +153,12 @@ func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 		return outNothing, errStale
 	case <-ctx.Done():
 		return outNothing, ctx.Err()
+	}
+	if mutant.R8 && a.again {
+		if err := a.take(ctx, v, a.pos); err != nil {
+			return outNothing, err
+		}
+		return a.publish(ctx, v)
 	}
 	if err := a.token(ctx, v); err != nil {
 		return outNothing, err

@@ -38,6 +38,8 @@ type attempt struct {
 	place layout.Place
 	id    layout.Attempt
 
+	again bool // with the token that it has, which breaks rule R8
+
 	// Of AppendAsync.
 	ctx  context.Context
 	done func(layout.Position, error)

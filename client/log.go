@@ -35,7 +35,7 @@ type Log struct {
 
 	ids atomic.Pointer[ids]
 
-	fullUntil atomic.Int64 // no tokens are taken before, in Unix nanoseconds: a unit was full a moment ago
+	fullUntil atomic.Pointer[time.Time] // no tokens are taken before: a unit was full a moment ago
 
 	attempts attempts
 	large    large

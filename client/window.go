@@ -98,7 +98,8 @@ func (l *Log) checkFull(ctx context.Context, s *unitSession, f *frame) error {
 	if m.Status != wire.StatusFull {
 		return nil
 	}
-	l.fullUntil.Store(time.Now().Add(fullPause).UnixNano())
+	until := time.Now().Add(fullPause)
+	l.fullUntil.Store(&until)
 	return fmt.Errorf("%s: %w", s.who, ErrFull)
 }
 
@@ -151,5 +152,5 @@ func (s *unitSession) scan(ctx context.Context, f *frame, fn func(layout.Address
 // full tells whether a unit was found full a moment ago: no token is taken then.
 func (l *Log) full() bool {
 	until := l.fullUntil.Load()
-	return until != 0 && time.Now().UnixNano() < until
+	return until != nil && time.Now().Before(*until)
 }

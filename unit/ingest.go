@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -39,6 +40,9 @@ func (u *Unit) Doorbell(s Session, a layout.Address) Bell {
 		}
 		u.ring(s, a)
 		u.look(a)
+		if mutant.R1 {
+			u.fillHoles()
+		}
 	default:
 		u.ring(s, a)
 	}
@@ -102,6 +106,18 @@ func (u *Unit) Scan() int {
 	n += u.scan(u.cursor, scanRest)
 	u.cursor += scanRest
 	return n
+}
+
+// fillHoles is what rule R1 forbids: the CPU makes junk of the holes of which the unit is the head.
+func (u *Unit) fillHoles() {
+	for a := u.watermark; a+1 < u.end && u.inWindow(a); a++ {
+		if p, mapped := u.position(a); mapped && u.cell(a).stage == free && u.word(a) == u.cell(a).shadow {
+			if at, err := u.lay.Locate(p); err == nil && at.Chain.Head() == u.id {
+				u.mem.StoreWord(u.geo.Slot(a), wire.MakeWord(wire.Junk, u.geo.Generation(a), NoUse.Tag()))
+				u.look(a)
+			}
+		}
+	}
 }
 
 // ScanAll looks at all words. It tells how many it found published.

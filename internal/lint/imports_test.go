@@ -21,9 +21,9 @@ var mayImport = []struct {
 	ours []string
 }{
 	// The cores decide and do no I/O.
-	{"layout", nil},
+	{"layout", []string{"internal/mutant"}},
 	{"seq", []string{"layout", "internal/wire"}},
-	{"unit", []string{"layout", "internal/wire"}},
+	{"unit", []string{"layout", "internal/wire", "internal/mutant"}},
 
 	// Formats. The protobuf is apart, so that the cores do not pull in gRPC.
 	{"internal/wire", []string{"layout"}},

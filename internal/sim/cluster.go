@@ -14,6 +14,7 @@ import (
 	"corfu/client"
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
+	"corfu/rdma"
 	seqserver "corfu/seq/server"
 	"corfu/unit/flash"
 	unitserver "corfu/unit/server"
@@ -29,6 +30,8 @@ type Shape struct {
 	Heals   bool
 	Spares  int  // units beside those of the chains
 	Standby bool // a second sequencer
+
+	NoFabric bool // layout servers seal by the control plane alone
 }
 
 // members is how many units the chains have at first.
@@ -154,9 +157,13 @@ func (c *cluster) startLayout(id int) error {
 	if c.shape.Heals {
 		failAfter, least = 200*time.Millisecond, 1
 	}
+	var dev rdma.Device
+	if !c.shape.NoFabric {
+		dev = h
+	}
 	var err error
 	s.srv, err = layoutserver.Start(context.Background(), layoutserver.Config{
-		ID: uint16(id), ControlListener: s.end, Consensus: c.raft.join(h), Device: h, DialOptions: h.DialOptions(),
+		ID: uint16(id), ControlListener: s.end, Consensus: c.raft.join(h), Device: dev, DialOptions: h.DialOptions(),
 		Bootstrap: c.template(), Poll: 20 * time.Millisecond, FailAfter: failAfter, MinReplicas: least,
 		CallTimeout: 3 * time.Second, StallTimeout: 3 * time.Second, Logger: c.log.With("layout", id),
 	})

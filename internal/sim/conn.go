@@ -30,6 +30,8 @@ type conn struct {
 
 	broken chan struct{}
 	err    error // why it broke
+
+	hostile hostile
 }
 
 var _ rdma.Conn = (*conn)(nil)
@@ -201,6 +203,7 @@ func (c *conn) execute(x *flight) error {
 	}
 	x.fetch()
 	h := c.host
+	c.before(op.Kind)
 	switch op.Kind {
 	case rdma.OpSend:
 		if len(c.inbox) >= c.opts.RecvDepth || len(x.data) > c.opts.MaxMessage {
@@ -208,12 +211,14 @@ func (c *conn) execute(x *flight) error {
 		}
 		c.inbox = append(c.inbox, x.data)
 		c.signal()
+		c.scribble()
 	case rdma.OpWrite:
 		r, off := h.at(op.Remote, len(x.data), rdma.RemoteWrite)
 		if r == nil {
 			return refuse()
 		}
-		copy(r.mem.Bytes()[off:], x.data)
+		c.land(r, off, x.data)
+		c.written(r, off, len(x.data))
 	case rdma.OpRead:
 		r, off := h.at(op.Remote, op.Local.Len, rdma.RemoteRead)
 		if r == nil {
@@ -230,9 +235,10 @@ func (c *conn) execute(x *flight) error {
 		w := r.mem.Word(off)
 		old := atomic.LoadUint64(w)
 		if op.Kind == rdma.OpFetchAdd {
-			atomic.StoreUint64(w, old+op.Swap)
+			h.writeBack(c.nic(), &rmw{c, w, old + op.Swap})
 		} else if old == op.Compare {
-			atomic.StoreUint64(w, op.Swap)
+			h.writeBack(c.nic(), &rmw{c, w, op.Swap})
+			c.publishes(op.Swap)
 		}
 		if x.p != nil {
 			x.p.old[x.i] = old

@@ -21,6 +21,7 @@ type consensus struct {
 	mu      sync.Mutex
 	log     [][]byte
 	state   *layout.State // what the log amounts to, for the run's own eyes
+	records records
 	term    uint64
 	members []*peer
 	changed chan struct{} // closed when somebody begins or ends to think it leads
@@ -40,7 +41,7 @@ type peer struct {
 var _ server.Consensus = (*peer)(nil)
 
 func newConsensus(f *Fabric) *consensus {
-	return &consensus{f: f, rand: f.chance("consensus"), state: layout.NewState(), changed: make(chan struct{})}
+	return &consensus{f: f, rand: f.chance("consensus"), state: layout.NewState(), records: records{said: map[layout.Epoch]layout.Record{}}, changed: make(chan struct{})}
 }
 
 // join gives a layout server's way in. It has everything that was committed, or hears of it as soon as it is to lead.
@@ -111,9 +112,16 @@ func (p *peer) set(term uint64) {
 // errLost is the answer to a command that may have been committed.
 var errLost = errors.New("sim: leadership was lost while the command was on its way")
 
+// methodActive is what Fabric.Hold calls the command that makes an epoch ACTIVE.
+const methodActive = "active"
+
 // Apply implements server.Consensus.
 func (p *peer) Apply(command []byte) (any, error) {
 	c := p.c
+	cmd, err := layout.DecodeCommand(command)
+	if d, ok := cmd.(layout.Decide); ok && d.Verdict == layout.Active {
+		c.f.held(p.host.name, methodActive)
+	}
 	c.f.runs(p.host.name)
 	c.wait()
 	c.mu.Lock()
@@ -121,7 +129,7 @@ func (p *peer) Apply(command []byte) (any, error) {
 		c.mu.Unlock()
 		return nil, raft.ErrNotLeader
 	}
-	if p.term != c.term || p.host.dead {
+	if (p.term != c.term && !c.f.weird.Rivals) || p.host.dead {
 		// A leader of the past: nobody follows it.
 		p.set(0)
 		c.mu.Unlock()
@@ -133,8 +141,9 @@ func (p *peer) Apply(command []byte) (any, error) {
 		return nil, errLost
 	}
 	c.log = append(c.log, append([]byte(nil), command...))
-	if cmd, err := layout.DecodeCommand(command); err == nil {
+	if err == nil {
 		_, _ = c.state.Apply(cmd)
+		c.records.watch(c.state)
 	}
 	p.catchUp()
 	a := p.last

@@ -20,6 +20,7 @@ type Host struct {
 	regions map[rdma.RKey]*region
 	freed   map[int][]rdma.RKey // by size, the last first, as from the cache of mlx5: memory that is registered anew gets its old key
 	next    rdma.RKey
+	pending [nics]*rmw
 }
 
 var _ rdma.Device = (*Host)(nil)
@@ -42,6 +43,7 @@ func (h *Host) Kill(noisy bool) {
 	if h.dead {
 		return
 	}
+	h.finishAll()
 	h.dead = true
 	delete(f.hosts, h.name)
 	clear(h.regions)
@@ -108,16 +110,28 @@ func (r *region) Remote(off int) rdma.Remote {
 	return rdma.Remote{Addr: r.mem.Base() + uint64(r.off+off), Key: r.key}
 }
 
-// Close revokes the key (rule R15): operations take effect under the same lock.
+// Close revokes the key (rule R15): operations take effect under the same lock, and an atomic that was begun is ended.
 func (r *region) Close() error {
 	f := r.h.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	r.h.finishAll()
 	if r.h.regions[r.key] == r {
 		delete(r.h.regions, r.key)
 		r.h.freed[r.n] = append(r.h.freed[r.n], r.key)
 	}
 	return nil
+}
+
+// later runs fn under the fabric's lock after a time, if the region is registered still.
+func (r *region) later(d time.Duration, fn func()) {
+	time.AfterFunc(d, func() {
+		r.h.f.mu.Lock()
+		defer r.h.f.mu.Unlock()
+		if r.h.regions[r.key] == r {
+			fn()
+		}
+	})
 }
 
 // at gives the place of n bytes at a remote address that grants the right, or nil.

@@ -8,7 +8,8 @@
 //
 //	clock        a bubble of testing/synctest: time passes when nobody has anything to do
 //	fabric       Host is an rdma.Device: registered memory, keys that are used again at once, RC connections. Each operation
-//	             takes effect at its own time; operations of one connection in order, those of two in any
+//	             takes effect at its own time; operations of one connection in order, those of two in any. An atomic reads
+//	             its word first and writes it later, and is not atomic with the CPU (nic.go)
 //	control      calls of gRPC's generated code without gRPC: late, lost, doubled (plane.go)
 //	consensus    one log of commands; who leads, and how many think so, is the faults' business (consensus.go)
 //	disk         files in memory; what was not synced is lost in a crash (disk.go)
@@ -17,7 +18,8 @@
 //
 // Every position is a register that is written once: histories go through porcupine. A payload stands at one position, one whose
 // append failed for certain nowhere. A tail lies above what was known before. At the end the network heals: the cluster must come
-// back, every position must be readable, the replicas must hold the same, and no program may have raised an alarm.
+// back, every position must be readable, the replicas must hold the same, no record of the layout store may
+// have changed (rule R13), and no program may have raised an alarm.
 //
 // # What a seed decides
 //

@@ -24,6 +24,7 @@ type Fabric struct {
 	lastConn int
 	traps    []func(*conn)            // each is called, and gone, with a CAS that is posted
 	paused   map[string]chan struct{} // closed when the process goes on
+	holds    map[[2]string]*hold      // by host and method
 }
 
 // Weird is how unkind the network is.
@@ -34,6 +35,10 @@ type Weird struct {
 	Duplicate float64       // share of control calls that arrive twice
 	Disk      time.Duration // up to how long the disk takes for a write
 
+	Scribble bool // clients write to a staging slot again after they published it
+	Rivals   bool // commands of leaders of older terms are taken until these are deposed: what is left is rule R13
+	Whole    bool // no CPU gets in between the two halves of an atomic, as on no NIC (rule R1)
+
 	// Rules broken on purpose, below the programs: see Mutants.
 	Broken Mutant
 }
@@ -41,7 +46,7 @@ type Weird struct {
 // NewFabric makes a network without hosts.
 func NewFabric(seed uint64, w Weird) *Fabric {
 	return &Fabric{seed: seed, weird: w, names: map[string]int{}, blocked: map[[2]string]bool{}, muted: map[[2]string]time.Time{}, services: map[string]*endpoint{},
-		listens: map[string]*listener{}, hosts: map[string]*Host{}, conns: map[*conn]struct{}{}, paused: map[string]chan struct{}{}}
+		listens: map[string]*listener{}, hosts: map[string]*Host{}, conns: map[*conn]struct{}{}, paused: map[string]chan struct{}{}, holds: map[[2]string]*hold{}}
 }
 
 // chance makes a source of chance for one purpose. Each has its own, so that what one draws does not depend on the order in which

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 
 	"corfu/internal/wire/pb"
@@ -14,6 +16,8 @@ type Mutant string
 const (
 	Sound            Mutant = ""
 	CASBeforePayload Mutant = "R6: CAS before its payload"
+	RelaxedOrdering  Mutant = "R7: a WRITE becomes visible after what was posted behind it"
+	TwoNICs          Mutant = "R7: two NICs serve a word"
 	VolatileFlash    Mutant = "R3: acknowledged before it is on flash"
 	NothingCopied    Mutant = "R17: members of the base are not completed"
 	MembersWiped     Mutant = "R17: a member of the base is wiped"
@@ -33,6 +37,18 @@ func (f *Fabric) mutate(m proto.Message) proto.Message {
 		q.Header.Wipe = false
 	}
 	return m
+}
+
+// relaxedMost is how long a WRITE may take to become visible where memory is registered with relaxed ordering.
+const relaxedMost = 20 * time.Microsecond
+
+// land makes the bytes of a WRITE visible. The fabric's lock is held.
+func (c *conn) land(r *region, off int, data []byte) {
+	if c.f.weird.Broken != RelaxedOrdering {
+		copy(r.mem.Bytes()[off:], data)
+		return
+	}
+	r.later(time.Duration(c.rand.Int64N(int64(relaxedMost))), func() { copy(r.mem.Bytes()[off:], data) })
 }
 
 // order is that in which the operations of a batch travel.

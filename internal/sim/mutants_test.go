@@ -3,6 +3,8 @@ package sim
 import (
 	"testing"
 	"time"
+
+	"corfu/layout"
 )
 
 // hunt runs seeds until one finds something wrong, and gives how many it took; 0: none of them did.
@@ -29,6 +31,19 @@ func failing(p *Plan) {
 	p.Faults, p.Gap, p.Only = 12, 12*time.Millisecond, []string{"crash unit", "cut", "pause"}
 }
 
+// crowded leads to many appends at once at one chain, and no faults.
+func crowded(p *Plan) {
+	p.Shape.Chains, p.Large, p.Keeps, p.Weird.Slow = 1, false, true, 0
+	p.Clients, p.Workers, p.Ops, p.Think, p.Faults = 5, 4, 40, 1, 0
+}
+
+// scribbling leads to a busy disk, so that pages wait while their clients write to their slots again.
+func scribbling(p *Plan) {
+	crowded(p)
+	p.Shape.Durability, p.Weird.Disk, p.Weird.Scribble = layout.Flash, 5*time.Millisecond, true
+	p.Clients, p.Workers, p.Ops = 3, 2, 20
+}
+
 // The checks find every rule that is broken below the programs.
 func TestFindsWhatIsBroken(t *testing.T) {
 	for _, m := range []struct {
@@ -40,7 +55,9 @@ func TestFindsWhatIsBroken(t *testing.T) {
 		{VolatileFlash, 30, nil},
 		{NothingCopied, 60, nil},
 		{MembersWiped, 20, nil},
-		{NobodyWiped, 100, failing},
+		{NobodyWiped, 250, failing},
+		{RelaxedOrdering, 10, nil},
+		{TwoNICs, 150, crowded},
 	} {
 		t.Run(string(m.mutant), func(t *testing.T) {
 			n, err := hunt(t, m.most, m.mutant, m.lead)
@@ -49,5 +66,12 @@ func TestFindsWhatIsBroken(t *testing.T) {
 			}
 			t.Logf("found by seed %d of them: %.300v", n, err)
 		})
+	}
+}
+
+// Clients that write to their slots after publishing them harm nobody else (rule R5).
+func TestScribblersDoNoHarm(t *testing.T) {
+	if n, err := hunt(t, 10, Sound, scribbling); n != 0 {
+		t.Errorf("seed %d: %v", n, err)
 	}
 }

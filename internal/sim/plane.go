@@ -169,6 +169,7 @@ func (p *plane) find(cc *grpc.ClientConn, name string) (*endpoint, method, error
 func (p *plane) call(ctx context.Context, name string, req, reply any, cc *grpc.ClientConn, _ grpc.UnaryInvoker, _ ...grpc.CallOption) error {
 	f := p.h.f
 	f.runs(p.h.name)
+	f.held(p.h.name, name)
 	e, m, err := p.find(cc, name)
 	if err != nil {
 		_ = sleep.For(ctx, latencyMax)
@@ -240,6 +241,7 @@ func (e *endpoint) serve(ctx context.Context, m method, q proto.Message) (any, e
 func (p *plane) open(ctx context.Context, _ *grpc.StreamDesc, cc *grpc.ClientConn, name string, _ grpc.Streamer, _ ...grpc.CallOption) (grpc.ClientStream, error) {
 	f := p.h.f
 	f.runs(p.h.name)
+	f.held(p.h.name, name)
 	e, m, err := p.find(cc, name)
 	if err == nil {
 		err = p.travel(ctx, p.h.name, e.host.name, false)

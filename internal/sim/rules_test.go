@@ -18,10 +18,19 @@ func TestFindsBrokenRules(t *testing.T) {
 		most int         // seeds
 		lead func(*Plan) // to where the rule matters; nil: any run will do
 	}{
+		{"R1", &mutant.R1, 60, crowded},
 		{"R2", &mutant.R2, 20, nil},
+		{"R4", &mutant.R4, 60, func(p *Plan) {
+			crowded(p)
+			p.Clients, p.Workers, p.Ops, p.Weird.Slow, p.Weird.Late = 3, 2, 60, 0.1, 30*time.Millisecond
+		}},
+		{"R5", &mutant.R5, 30, scribbling},
 		{"R6", &mutant.R6, 60, func(p *Plan) {
 			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
 			p.Faults, p.Only = 6, []string{"pause"}
+		}},
+		{"R8", &mutant.R8, 250, func(p *Plan) {
+			p.Keeps, p.Large, p.Faults, p.Only = true, false, 12, []string{"reconfigure", "pause", "cut"}
 		}},
 		{"R9", &mutant.R9, 60, func(p *Plan) {
 			p.Think, p.Ops, p.Faults, p.Gap, p.Only = time.Millisecond, 25, 20, 2*time.Millisecond, []string{"break under a CAS"}
@@ -71,6 +80,52 @@ func TestFindsBrokenR12(t *testing.T) {
 	h, read := leftBehind(t)
 	if err := h.check(); err == nil {
 		t.Fatalf("not found; read: %v", read)
+	} else {
+		t.Log(err)
+	}
+}
+
+// Without rule R14 a late seal, and what was to follow it, reach a unit that serves a newer epoch already.
+func TestFindsBrokenR14(t *testing.T) {
+	for _, m := range []struct {
+		name     string
+		rule     *bool
+		restarts bool
+	}{
+		{"a promise that a restart forgets", &mutant.R14, true},
+		{"sealed at less than was promised", &mutant.R14Lower, false},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			*m.rule = true
+			defer func() { *m.rule = false }()
+			if err := lateSeal(t, m.restarts).check(); err == nil {
+				t.Fatal("not found")
+			} else {
+				t.Log(err)
+			}
+		})
+	}
+}
+
+// What rule R1 is for is the NIC: where no CPU gets in between the halves of an atomic, that mutant does no harm.
+func TestFindsNoHarmWhereR1IsNotNeeded(t *testing.T) {
+	mutant.R1 = true
+	defer func() { mutant.R1 = false }()
+	n, err := hunt(t, 6, Sound, func(p *Plan) {
+		crowded(p)
+		p.Weird.Whole = true
+	})
+	if n != 0 {
+		t.Errorf("seed %d: %v", n, err)
+	}
+}
+
+// Without rule R13 a late verdict makes an epoch ACTIVE that was given up, and what the one after it acknowledged is lost.
+func TestFindsBrokenR13(t *testing.T) {
+	mutant.R13 = true
+	defer func() { mutant.R13 = false }()
+	if err := lateVerdict(t); err == nil {
+		t.Fatal("not found")
 	} else {
 		t.Log(err)
 	}

@@ -27,6 +27,7 @@ type Plan struct {
 	Only    []string      // their names; none: all kinds
 	Loses   bool          // units and a sequencer may be lost for good
 	Large   bool          // some entries are larger than a page. Trims are of prefixes then
+	Keeps   bool          // nothing is trimmed
 	Scan    time.Duration // between two looks of a unit that heard no doorbell
 	Gap     time.Duration // at most, between two faults
 	Think   time.Duration // at most, between the operations of a worker
@@ -109,7 +110,7 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	if err == nil {
 		err = x.c.compare(x.h.known.HalfTrimmed())
 	}
-	res.Err = errors.Join(err, x.err, x.h.check(), x.c.alarms())
+	res.Err = errors.Join(err, x.err, x.h.check(), x.c.alarms(), x.c.raft.rewritten())
 	return res
 }
 
@@ -162,7 +163,7 @@ func (x *run) work(ctx context.Context, l *client.Log, who, id int) {
 			_ = x.h.read(op, l, id, near())
 		case k < 17:
 			x.h.fill(op, l, id, near())
-		case k < 18 && x.near.Load() > 4:
+		case k < 18 && x.near.Load() > 4 && !x.Keeps:
 			p := layout.Position(r.Uint64N(x.near.Load() - 3))
 			if x.Large || r.IntN(4) == 0 {
 				x.h.trimPrefix(op, l, id, p)

@@ -69,7 +69,10 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 // promise makes the promise durable. What is settled now is noted with it.
 func (s *Server) promise(log layout.LogID, n layout.Epoch, v unit.View) error {
 	err := s.store.UpdateMeta(func(m *flash.Meta) {
-		m.Log, m.Promise = flash.LogID(log), n
+		m.Log = flash.LogID(log)
+		if !mutant.R14 {
+			m.Promise = n
+		}
 		m.Stopped = 0 // nothing is opened, wiped or reconciled before a promise of this life
 		m.SettledBelow = max(m.SettledBelow, v.Watermark)
 	})

@@ -122,7 +122,8 @@ func (s *Server) untilScrub() time.Duration {
 	if more || m.Next > 0 || m.Ended == 0 {
 		return 0
 	}
-	return time.Until(time.Unix(m.Ended, 0).Add(s.cfg.ScrubEvery))
+	// The day survives a restart, and a clock that was set back in between must not put the pass off for longer than once.
+	return min(time.Until(time.Unix(m.Ended, 0).Add(s.cfg.ScrubEvery)), s.cfg.ScrubEvery)
 }
 
 // runPass makes one pass: one that was asked for from the beginning, else from where the last one stopped.
