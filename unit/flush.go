@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/layout"
 )
@@ -58,7 +57,7 @@ func (u *Unit) NextBatch() *Batch {
 		for _, a := range u.ready[:n] {
 			u.cell(a).stage = writing
 			b.addrs = append(b.addrs, a)
-			b.Records = append(b.Records, Record{Address: a, Bytes: u.copied(a)})
+			b.Records = append(b.Records, Record{Address: a, Bytes: u.flushed(a)})
 		}
 		u.ready = u.ready[:copy(u.ready, u.ready[n:])]
 		slices.SortFunc(b.Records, func(x, y Record) int { return cmp.Compare(x.Address, y.Address) })
@@ -66,16 +65,6 @@ func (u *Unit) NextBatch() *Batch {
 		return b
 	}
 	return nil
-}
-
-// copied is what goes to flash: the copy that was verified (rule R5).
-func (u *Unit) copied(a layout.Address) []byte {
-	if c := u.cell(a); mutant.R5 && c.goal == wire.Durable {
-		page := slices.Clone(u.ringPage(a))
-		copy(page[:wire.PageLength(page)], u.mem.Staging(wire.TagUse(c.seen.Tag()).Slot))
-		return page
-	}
-	return u.ringPage(a)
 }
 
 // trimming tells whether a batch of trims is on its way.

@@ -108,18 +108,6 @@ func (u *Unit) Scan() int {
 	return n
 }
 
-// fillHoles is what rule R1 forbids: the CPU makes junk of the holes of which the unit is the head.
-func (u *Unit) fillHoles() {
-	for a := u.watermark; a+1 < u.end && u.inWindow(a); a++ {
-		if p, mapped := u.position(a); mapped && u.cell(a).stage == free && u.word(a) == u.cell(a).shadow {
-			if at, err := u.lay.Locate(p); err == nil && at.Chain.Head() == u.id {
-				u.mem.StoreWord(u.geo.Slot(a), wire.MakeWord(wire.Junk, u.geo.Generation(a), NoUse.Tag()))
-				u.look(a)
-			}
-		}
-	}
-}
-
 // ScanAll looks at all words. It tells how many it found published.
 func (u *Unit) ScanAll() int { return u.scan(u.base, u.geo.Window) }
 
