@@ -48,7 +48,7 @@ END
 }
 
 ROLES='' ADDR='' ID='' UNITS='' STORES='' CAPACITY='' DEVICE='' PROVIDER='' SOFT_ROCE='' HUGE_PAGES='' DURABILITY=flash
-CLUSTER='' CERTS='' INSECURE='' FORCE='' NO_START='' BINARY=''
+CLUSTER='' CERTS='' INSECURE='' AGAIN='' FORCE='' NO_START='' BINARY=''
 SERVERS=() SEQ='' STANDBYS=() MEMBERS=() SPARES=() CHAINS=()
 SAVED=() # the options that describe the machine, as they were given: they are replayed when the package is upgraded
 
@@ -67,7 +67,7 @@ parse_options() {
 			usage
 			exit 0
 			;;
-		--again) keep= ;;
+		--again) AGAIN=1 keep= ;;
 		--check) MODE=check keep= ;;
 		--dry-run) MODE=dry-run keep= ;;
 		--force) FORCE=1 keep= ;;

@@ -172,25 +172,26 @@ doctor() {
 	grep ' 0 failures$' /tmp/doctor
 }
 
-# idle: what the daemons take of a processor while nobody asks them for anything. An emulated one counts many times.
+# idle: what the daemons take of a processor while nobody asks them for anything. An emulated processor, whose timers and system calls are
+# slow and which the host's neighbours slow down further, says little: there it is only told.
 idle() {
-	local name pid took all=0 each=10 bound=20
+	local name pid began took all=0
 	declare -A before
 	ticks() { # PID: processor time in hundredths of a second
 		awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"
 	}
-	[[ " ${options[*]} " != *" --soft-roce "* ]] || bound=200
 	sleep 5
+	began=${EPOCHREALTIME/./}
 	for name in $(daemons); do before[$name]=$(ticks "$(systemctl show -P MainPID "$name")"); done
-	sleep $each
+	sleep 10
 	for name in $(daemons); do
 		pid=$(systemctl show -P MainPID "$name")
-		took=$((($(ticks "$pid") - before[$name]) / each))
+		took=$((($(ticks "$pid") - before[$name]) * 1000000 / (${EPOCHREALTIME/./} - began)))
 		all=$((all + took))
-		echo "$name: $took % of a processor, idle; $(awk '/ctxt/ { n += $2 } END { print n }' /proc/"$pid"/task/*/status) switches so far"
+		echo "$name: $took % of a processor, idle"
 	done
 	echo "idle: all daemons together $all % of a processor"
-	[ "$all" -lt $bound ] || wrong "idle daemons are busy"
+	[[ " ${options[*]} " == *" --soft-roce "* || $all -lt 20 ]] || wrong "idle daemons are busy"
 }
 
 daemons() { echo corfu-layout corfu-seq corfu-unit@1 corfu-unit@2; }
