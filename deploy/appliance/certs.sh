@@ -44,9 +44,20 @@ certificate_dir() {
 	fi
 }
 
+# list_file: the authority's revocation list, the new one or the installed one; empty if there is none.
+list_file() {
+	local dir
+	for dir in "$CERTS" "$TLS"; do
+		if [ -n "$dir" ] && [ -e "$dir/ca.crl" ]; then
+			echo "$dir/ca.crl"
+			return
+		fi
+	done
+}
+
 # check_trust: everything about certificates, before anything is changed.
 check_trust() {
-	local name role host group dir ca said
+	local name role host group dir ca said list
 	if ! secured; then
 		! serves || loopback "$ADDR" || [ -n "$INSECURE" ] ||
 			die "$ADDR is not loopback, and the control plane would be in clear: give --certs, or --insecure on a network that you trust"
@@ -56,21 +67,24 @@ check_trust() {
 	[ -z "$CERTS" ] || [ -d "$CERTS" ] || die "--certs $CERTS: no such directory (corfu certs init and issue make one)"
 	ca=$(certificate_dir ca)/ca.crt
 	[ "$ca" != /ca.crt ] || die "--certs $CERTS: no ca.crt in it (corfu certs issue --out $CERTS puts it there)"
+	list=$(list_file)
 	certificates | while read -r name role host group; do
 		dir=$(certificate_dir "$name")
 		[ "$host" != - ] || host=
 		[ -n "$dir" ] || die "no certificate $name.crt in ${CERTS:-$TLS}: corfu certs issue --role $role --name $name --host $host --out DIR, then --certs DIR"
-		said=$("$BINARY" certs check --ca "$ca" --role "$role" ${host:+--host "$host"} "$dir/$name.crt" 2>&1) || die "${said#corfu: }"
+		said=$("$BINARY" certs check --ca "$ca" ${list:+--crl "$list"} --role "$role" ${host:+--host "$host"} "$dir/$name.crt" 2>&1) || die "${said#corfu: }"
 	done
 	! has_role client || serves || has_certificate client ||
 		die "no certificate client.crt in ${CERTS:-$TLS}: corfu certs issue --role client --name client --out DIR, then --certs DIR"
 }
 
 install_certificates() {
-	local name group dir
+	local name group dir list
 	secured || return 0
 	ensure_dir "$TLS" 755 root:root
 	ensure_file "$TLS/ca.crt" 644 root:root <"$(certificate_dir ca)/ca.crt"
+	list=$(list_file)
+	[ -z "$list" ] || ensure_file "$TLS/ca.crl" 644 root:root <"$list"
 	certificates | while read -r name _ _ group; do
 		dir=$(certificate_dir "$name")
 		ensure_file "$TLS/$name.key" 640 "root:$group" <"$dir/$name.key"
@@ -87,4 +101,5 @@ tls:
   cert: $TLS/$1.crt
   key: $TLS/$1.key
 END
+	[ -z "$(list_file)" ] || echo "  crl: $TLS/ca.crl"
 }

@@ -34,7 +34,8 @@ The cluster; the same on every machine. HOST is an address; ports are only named
 
 Trust
   --certs DIR            certificates and keys as corfu certs makes them, of which this machine's are copied to /etc/corfu/tls:
-                         ca.crt, layout-N, seq-N, unit-N, and for users client and, for root, operator (.crt and .key each)
+                         ca.crt, ca.crl if there is one, layout-N, seq-N, unit-N, and for users client and, for root, operator (.crt and
+                         .key each)
   --insecure             the control plane in clear, on a network that you trust; without certificates only loopback goes
 
 How

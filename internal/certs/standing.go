@@ -99,6 +99,12 @@ func (s *Source) say(c *x509.Certificate) {
 	s.log.Warn("a revoked certificate is turned away, and what was open of it ends", "peer", id.String(), "serial", n.serial)
 }
 
+// Revoked tells whether this process's own certificate is on a list: everybody turns it away.
+func (s *Source) Revoked() bool {
+	m := s.current()
+	return m.revoked.has([]*x509.Certificate{m.pair.Leaf})
+}
+
 // Revocations are what the lists say, and what came of them. ok: there are lists.
 type Revocations struct {
 	Listed  int       // certificates that are revoked

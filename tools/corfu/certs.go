@@ -110,12 +110,23 @@ layout servers, sequencers and units name the hosts under which they are dialled
 		if err := p.Write(cert, keyOf(cert), force); err != nil {
 			return err
 		}
-		if err := copyAuthority(dir, out); err != nil {
+		if err := errors.Join(copyAuthority(dir, out), copyList(authority, dir, out)); err != nil {
 			return err
 		}
 		return a.printCerts([]string{cert})
 	})
 	return cmd
+}
+
+// copyList puts the authority's revocation list, if it has one, beside the certificates that it signed, in place of an older one.
+func copyList(authority *certs.Authority, from, to string) error {
+	list, err := authority.ReadList(filepath.Join(from, certs.RevocationList))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return certs.WriteList(filepath.Join(to, certs.RevocationList), list)
 }
 
 // copyAuthority puts the authority's certificate beside those that it signed, unless one is there.
@@ -197,16 +208,17 @@ func (a *app) certsShowCommand() *cobra.Command {
 }
 
 func (a *app) certsCheckCommand() *cobra.Command {
-	var ca, role, host string
+	var ca, crl, role, host string
 	cmd := &cobra.Command{
 		Use: "check FILE.crt", Short: "Say whether a daemon could work with a certificate and its key", Args: cobra.ExactArgs(1),
 		Long: `Say whether a daemon could work with a certificate and its key, FILE.key: that they fit each other, are of the authority in
-` + certs.AuthorityCert + ` beside them, of the role, for the host, and not over. One line and exit status 1 if not. corfu-setup asks this
+` + certs.AuthorityCert + ` beside them, of the role, for the host, not over, and not on the revocation list if one is named. One line and exit status 1 if not. corfu-setup asks this
 before it changes a machine.`,
 		Example: "  corfu certs check --role unit --host 10.0.0.4 certs/unit-1.crt",
 	}
 	f := cmd.Flags()
 	f.StringVar(&ca, "ca", "", "`file` of the authorities (default: "+certs.AuthorityCert+" beside FILE.crt)")
+	f.StringVar(&crl, "crl", "", "`file` of the revocation lists")
 	f.StringVar(&role, "role", "", "what the process is that it must be for")
 	f.StringVar(&host, "host", "", "`name or IP address` under which others dial it")
 	cmd.RunE = a.body(func(_ context.Context, args []string) error {
@@ -214,9 +226,12 @@ before it changes a machine.`,
 		if ca == "" {
 			ca = filepath.Join(filepath.Dir(path), certs.AuthorityCert)
 		}
-		s, err := certs.Load(certs.Files{CA: ca, Cert: path, Key: keyOf(path)}, a.logger(true))
+		s, err := certs.Load(certs.Files{CA: ca, Cert: path, Key: keyOf(path), CRL: crl}, a.logger(true))
 		if err != nil {
 			return err
+		}
+		if s.Revoked() {
+			return fmt.Errorf("%s is revoked: everybody turns it away (corfu certs issue makes another)", path)
 		}
 		if has := s.Identity().Role; role != "" && has != certs.Role(role) {
 			return fmt.Errorf("%s is the certificate of role %s: this takes one of role %s (corfu certs issue --role %s)", path, has, role, role)

@@ -400,12 +400,20 @@ func TestCertsCheckSaysInOneLineWhatIsWrong(t *testing.T) {
 	c.ok("certs", "check", "--role", "unit", "--host", "u1", cert)
 	set := certstest.New(t, "corfu")
 	over := set.Ended(certs.Unit, "unit-2")
+	crl := filepath.Join(dir, "out", "ca.crl")
+	c.ok("certs", "revoke", "--dir", ca)
+	c.ok("certs", "issue", "--dir", ca, "--out", filepath.Join(dir, "out"), "--role", "unit", "--name", "unit-3", "--host", "10.0.0.3")
+	c.ok("certs", "check", "--crl", crl, cert) // the list came with the last one
+	lost := filepath.Join(dir, "out", "unit-3.crt")
+	c.ok("certs", "revoke", "--dir", ca, lost)
 	for _, wrong := range []struct {
 		says []string
 		args []string
 	}{
 		{[]string{cert, "of role unit", "--role seq"}, []string{"--role", "seq", cert}},
 		{[]string{cert, "10.0.0.1", "dial 10.0.0.2"}, []string{"--host", "10.0.0.2", cert}},
+		{[]string{lost, "is revoked"}, []string{"--crl", filepath.Join(ca, "ca.crl"), lost}},
+		{[]string{"nolist.crl", "no such file"}, []string{"--crl", filepath.Join(dir, "nolist.crl"), cert}},
 		{[]string{over.Cert, "ended at"}, []string{"--ca", over.CA, over.Cert}},
 		{[]string{cert, "not of an authority in " + over.CA}, []string{"--ca", over.CA, cert}},
 		{[]string{"nobody.crt", "no such file"}, []string{"--ca", over.CA, filepath.Join(dir, "nobody.crt")}},

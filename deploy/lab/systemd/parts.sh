@@ -73,6 +73,8 @@ mistrust() {
 	refused 'unit-1.crt ended at' --certs $dir
 	mistake && mv $dir/elsewhere/layout-1.crt $dir/elsewhere/layout-1.key $dir/
 	refused 'layout-1.crt is for the hosts 10.0.0.9, and others dial 10.77.0.1' --certs $dir
+	mistake && mv $dir/revoked/unit-1.crt $dir/revoked/unit-1.key $dir/revoked/ca.crl $dir/
+	refused 'unit-1.crt is revoked' --certs $dir
 	mistake && chmod 644 $dir/unit-1.key
 	refused 'unit-1.key has mode 0644' --certs $dir
 	mistake && rm $dir/ca.crt
@@ -95,6 +97,7 @@ trusted() {
 		640 root:corfu unit-1.key
 		640 root:corfu unit-2.key
 	END
+	grep 'crl: /etc/corfu/tls/ca.crl' /etc/corfu/unit-1.yaml || wrong "the daemons go by no revocation list"
 	! runuser -l bob -c 'corfu append nobody' >/tmp/nobody 2>&1 || wrong "bob, who is in no group, appends"
 	grep 'client.key: permission denied.*corfu-client' /tmp/nobody
 	! corfu --config /etc/corfu/client.yaml layout reconfigure >/tmp/client 2>&1 || wrong "the users' certificate reconfigures"

@@ -43,12 +43,16 @@ certificates() {
 		"$corfu" certs issue --dir "$work/ca" --out "$1" --role "$role" --name "$2" "${host[@]}" "${@:4}" >/dev/null
 	}
 	"$corfu" certs init --dir "$work/ca" >/dev/null
+	"$corfu" certs revoke --dir "$work/ca" >/dev/null # nobody, yet
 	for name in layout-1 seq-1 unit-1 unit-2 client operator; do
 		issue "$dir" "$name" 10.77.0.1
 		issue "$dir/renewed" "$name" 10.77.0.1
 	done
 	issue "$dir/over" unit-1 10.77.0.1 --life 1s
 	issue "$dir/elsewhere" layout-1 10.0.0.9
+	issue "$dir/revoked" unit-1 10.77.0.1
+	"$corfu" certs revoke --dir "$work/ca" "$dir/revoked/unit-1.crt" >/dev/null
+	cp "$work/ca/ca.crl" "$dir/revoked/"
 }
 
 # The machine under emulation leaves out what needs no RDMA; the container does everything.
