@@ -75,6 +75,7 @@ tail -n 1 "$work/log"
 furnish
 # Links in there lead, from here, to files of this machine: replaced, and never written through.
 cp --remove-destination /etc/resolv.conf "$root/etc/resolv.conf"
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts" # which an installer writes, and debootstrap does not
 # The authorities that this machine trusts, of which a network with a proxy has its own.
 cp -rL --remove-destination /etc/ssl/certs/. "$root/etc/ssl/certs/"
 # As its archive unpacks to /usr/local/go.
