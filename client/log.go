@@ -106,6 +106,7 @@ func (l *Log) start(ctx context.Context) error {
 // firstContact gets a layout and a client id.
 func (l *Log) firstContact(ctx context.Context) error {
 	var b backoff
+	var before error // of the attempt before
 	for {
 		err := l.getLayout(ctx)
 		if err == nil {
@@ -113,6 +114,11 @@ func (l *Log) firstContact(ctx context.Context) error {
 				return nil
 			}
 		}
+		if ctx.Err() != nil && before != nil {
+			// The time ended while this one was on its way: that is no reason. The one before had it.
+			return fmt.Errorf("client: %w: %w: %w", ErrUnavailable, ctx.Err(), before)
+		}
+		before = err
 		if c := status.Code(err); c == codes.PermissionDenied || c == codes.Unauthenticated {
 			return fmt.Errorf("client: %w: %s", ErrDenied, status.Convert(err).Message())
 		}

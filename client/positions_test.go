@@ -4,11 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"corfu/client"
 	"corfu/internal/devcluster"
+	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
 
@@ -227,6 +235,38 @@ func TestCloseEndsEverything(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Errorf("closed again: %v", err)
+	}
+}
+
+// once gives a reason for its first refusal and is silent from then on.
+type once struct {
+	pb.UnimplementedLayoutServiceServer
+	asked atomic.Int32
+}
+
+func (o *once) Get(ctx context.Context, _ *pb.GetRequest) (*pb.Layout, error) {
+	if o.asked.Add(1) == 1 {
+		return nil, status.Error(codes.Unavailable, "the dog ate the log")
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// Whose time ends while a question is on its way is told what the one before was answered.
+func TestOpenTellsTheLastReason(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	pb.RegisterLayoutServiceServer(s, &once{})
+	go func() { _ = s.Serve(l) }()
+	defer s.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err = client.Open(ctx, client.Options{LayoutServers: []string{l.Addr().String()}, Logger: quiet(t)})
+	if !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the dog ate the log") {
+		t.Errorf("%v", err)
 	}
 }
 
