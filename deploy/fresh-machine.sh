@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # fresh-machine.sh [--test]: time the two commands of README.md where nobody was before: a Debian 12 made by debootstrap, in which only
-# what its user would bring is put (git, make, Go), from git clone to the result. --test runs make test, too, which takes half an hour.
+# what its user would bring is put (git, make, Go), from git clone to the result. --test runs make test, too, which takes 25 minutes.
 # Needs root.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
