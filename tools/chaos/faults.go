@@ -206,8 +206,7 @@ func split(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 // fillDisk takes what a unit's disk has left, and gives it back.
 func fillDisk(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	victim, d := x.c.unit[r.IntN(len(x.c.unit))], between(r, time.Second, 7*time.Second)
-	ballast := filepath.Join(victim.dir, "ballast")
-	f, err := os.Create(ballast)
+	f, err := os.CreateTemp(victim.dir, "ballast-") // its own: the disk may be filled twice at a time
 	if err != nil {
 		return "", err
 	}
@@ -223,7 +222,7 @@ func fillDisk(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	}
 	_ = f.Close()
 	_ = sleep.For(ctx, d)
-	return fmt.Sprintf("the disk of %v for %v", victim, d.Round(time.Millisecond)), os.Remove(ballast)
+	return fmt.Sprintf("the disk of %v for %v", victim, d.Round(time.Millisecond)), os.Remove(f.Name())
 }
 
 func reconfigure(ctx context.Context, x *run, _ *rand.Rand) (string, error) {
