@@ -50,7 +50,9 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 		c, err := s.wanted(&q.asked)
 		switch {
 		case err != nil && s.anySilent():
-			i++ // whether it can be done is clear in a heartbeat or two
+			// Whether it can be done is clear in a heartbeat or two. An epoch that is made meanwhile, for whatever reason, is not its answer.
+			m.waiting = append(m.waiting, q)
+			m.pending = slices.Delete(m.pending, i, i+1)
 			continue
 		case err != nil:
 			q.done <- outcome{err: fmt.Errorf("%w: %w", errImpossible, err)}
