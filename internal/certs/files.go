@@ -79,7 +79,12 @@ func ReadCert(path string) (*x509.Certificate, error) {
 }
 
 // readCerts reads all certificates of a file; at least one.
-func readCerts(path string) (all []*x509.Certificate, err error) {
+func readCerts(path string) ([]*x509.Certificate, error) {
+	return readPEM(path, "CERTIFICATE", "no PEM certificate in it", x509.ParseCertificate)
+}
+
+// readPEM reads all blocks of a type in a file; at least one, else none says why not.
+func readPEM[T any](path, kind, none string, parse func([]byte) (T, error)) (all []T, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -89,17 +94,17 @@ func readCerts(path string) (all []*x509.Certificate, err error) {
 		if block, b = pem.Decode(b); block == nil {
 			break
 		}
-		if block.Type != "CERTIFICATE" {
+		if block.Type != kind {
 			continue
 		}
-		c, err := x509.ParseCertificate(block.Bytes)
+		x, err := parse(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		all = append(all, c)
+		all = append(all, x)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%s: no PEM certificate in it", path)
+		return nil, fmt.Errorf("%s: %s", path, none)
 	}
 	return all, nil
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"os"
 	"time"
 )
 
@@ -94,29 +93,8 @@ func signedByOne(l *x509.RevocationList, authorities []*x509.Certificate) error 
 }
 
 // readLists reads all revocation lists of a file; at least one.
-func readLists(path string) (all []*x509.RevocationList, err error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		var block *pem.Block
-		if block, b = pem.Decode(b); block == nil {
-			break
-		}
-		if block.Type != pemList {
-			continue
-		}
-		l, err := x509.ParseRevocationList(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		all = append(all, l)
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%s: no PEM revocation list in it (corfu certs revoke makes one)", path)
-	}
-	return all, nil
+func readLists(path string) ([]*x509.RevocationList, error) {
+	return readPEM(path, pemList, "no PEM revocation list in it (corfu certs revoke makes one)", x509.ParseRevocationList)
 }
 
 // ReadList reads the revocation list of this authority. It fails with os.ErrNotExist if there is none yet.
