@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -132,6 +133,43 @@ func TestWhatIsAskedForAgainIsSaidToBeSo(t *testing.T) {
 			t.Errorf("%v: %v, %v", q, got, err)
 		}
 		c.again(q)
+	}
+}
+
+// TestUnitAddedWhileASpareIsSilentIsListedOrRefused: the new unit misses its first heartbeats, as one whose connection is dialled still; that it
+// cannot be added is not sure while the spare misses some, too. An epoch that changes nothing is no answer to who waits for that.
+func TestUnitAddedWhileASpareIsSilentIsListedOrRefused(t *testing.T) {
+	for _, starts := range []bool{true, false} {
+		t.Run(fmt.Sprint("starts ", starts), func(t *testing.T) {
+			c := withSpare(t)
+			c.cfg.FailAfter = patient
+			c.start().open(1)
+			added := startUnit(t, 6)
+			var missed, late atomic.Int32
+			c.spare.setHook(func(call string, _ layout.Epoch) error {
+				if call != "state" || late.Load() > 3 {
+					return nil
+				}
+				missed.Add(1)
+				return status.Error(codes.Unavailable, "busy")
+			})
+			added.setHook(func(string, layout.Epoch) error {
+				if late.Add(1) > 3 && starts {
+					return nil
+				}
+				return status.Error(codes.Unavailable, "starts")
+			})
+			await(t, "the spare misses a heartbeat", func() error {
+				if missed.Load() < 2 { // the first was counted once it is asked again
+					return fmt.Errorf("%d", missed.Load())
+				}
+				return nil
+			})
+			l, err := c.ask(&pb.ReconfigureRequest{Add: []*pb.Unit{{Id: 6, Control: added.addr}}})
+			if listed := l != nil && slices.Contains(l.Spares, layout.Unit{ID: 6, Control: added.addr}); listed != starts || (err == nil) != starts {
+				t.Errorf("%+v, %v; unit 6 answers: %v", l, err, starts)
+			}
+		})
 	}
 }
 
