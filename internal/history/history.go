@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -61,11 +62,20 @@ type Tail struct {
 	Tail   layout.Position
 }
 
+// Prefix is a trim of all positions below one, and its answer. One that failed returned Never: it may have reached any of them, or none.
+type Prefix struct {
+	Client           int
+	Below            layout.Position
+	Called, Returned int64
+}
+
 // History is what clients did. Whoever lets several goroutines add to it locks.
 type History struct {
-	Ops   []Op
-	Tails []Tail
-	Lost  map[string]error // payloads of appends that failed for certain
+	Ops      []Op
+	Tails    []Tail
+	Prefixes []Prefix
+	Lost     map[string]error // payloads of appends that failed for certain
+	Largest  int              // positions that an entry takes at most; 0: one
 }
 
 // Limit is how long the checker may think about one position.
@@ -104,7 +114,8 @@ var register = porcupine.Model{
 // Check gives everything that is wrong with the history, or nil.
 func (h *History) Check() error {
 	errs := []error{h.checkPayloads(), h.checkTails()}
-	for _, part := range h.byPosition() {
+	all := append(h.withoutRests(), h.prefixes()...)
+	for _, part := range byPosition(all) {
 		p := part[0].Input.(*Op).Position
 		switch porcupine.CheckOperationsTimeout(register, part, Limit) {
 		case porcupine.Illegal:
@@ -117,11 +128,11 @@ func (h *History) Check() error {
 }
 
 // byPosition gives the calls at each position, positions in the order in which they come.
-func (h *History) byPosition() [][]porcupine.Operation {
+func byPosition(all []Op) [][]porcupine.Operation {
 	at := map[layout.Position]int{}
 	var parts [][]porcupine.Operation
-	for i := range h.Ops {
-		op := &h.Ops[i]
+	for i := range all {
+		op := &all[i]
 		n, known := at[op.Position]
 		if !known {
 			n = len(parts)
@@ -130,6 +141,52 @@ func (h *History) byPosition() [][]porcupine.Operation {
 		parts[n] = append(parts[n], porcupine.Operation{ClientId: op.Client, Input: op, Output: op.Out, Call: op.Called, Return: op.Returned})
 	}
 	return parts
+}
+
+// prefixes are the trims of prefixes as trims of each position below that anybody did anything with. What was trimmed already when one
+// of them began it leaves as it is.
+func (h *History) prefixes() (all []Op) {
+	touched := map[layout.Position]bool{}
+	for i := range h.Ops {
+		touched[h.Ops[i].Position] = true
+	}
+	positions := slices.Sorted(maps.Keys(touched))
+	for _, x := range h.Prefixes {
+		from := layout.Position(0)
+		for _, y := range h.Prefixes {
+			if y.Returned < x.Called {
+				from = max(from, y.Below)
+			}
+		}
+		first, _ := slices.BinarySearch(positions, from)
+		for _, p := range positions[first:] {
+			if p >= x.Below {
+				break
+			}
+			all = append(all, Op{Client: x.Client, Kind: Trim, Position: p, Called: x.Called, Returned: x.Returned})
+		}
+	}
+	return all
+}
+
+// withoutRests leaves out reads of what is left of large entries that began in a trimmed prefix and ended behind it: they
+// read as trimmed, although nobody trimmed that position.
+func (h *History) withoutRests() []Op {
+	begins := map[layout.Position]bool{}
+	for _, op := range h.Ops {
+		if (op.Kind == Append || op.Kind == Maybe) && isPayload(op.Payload) {
+			begins[op.Position] = true
+		}
+	}
+	behind := map[layout.Position]bool{}
+	for _, x := range h.Prefixes {
+		for i := range max(h.Largest, 1) - 1 {
+			behind[x.Below+layout.Position(i)] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(h.Ops), func(op Op) bool {
+		return op.Kind == Read && op.Out == Trimmed && !begins[op.Position] && behind[op.Position]
+	})
 }
 
 // checkPayloads: a payload is read at the position of its append alone, and one that failed for certain nowhere.
@@ -186,6 +243,11 @@ func (h *History) HalfTrimmed() map[layout.Position]bool {
 	for _, op := range h.Ops {
 		if op.Kind == Trim && op.Returned == Never {
 			m[op.Position] = true
+		}
+	}
+	for _, x := range h.Prefixes {
+		for p := range x.Below {
+			m[p] = m[p] || x.Returned == Never
 		}
 	}
 	return m

@@ -37,7 +37,22 @@ func TestCheck(t *testing.T) {
 		"a tail above":                    {History{Ops: []Op{app("x", 1, 2)}, Tails: []Tail{{3, 6}}}, ""},
 		"a tail below":                    {History{Ops: []Op{app("x", 1, 2)}, Tails: []Tail{{3, 5}}}, "tail 5, although position 5 was known before"},
 		"a tail below, asked for earlier": {History{Ops: []Op{app("x", 1, 4)}, Tails: []Tail{{3, 5}}}, ""},
-		"inside of another entry":         {History{Ops: []Op{app(Inside(4), 1, 2), read(Inside(4), 3, 4)}}, ""},
+		"a prefix trimmed, then a value":  {History{Ops: []Op{app("x", 1, 2), read("x", 5, 6)}, Prefixes: []Prefix{{Below: 6, Called: 3, Returned: 4}}}, "position 5 is not linearizable"},
+		"a value above a trimmed prefix":  {History{Ops: []Op{app("x", 1, 2), read("x", 5, 6)}, Prefixes: []Prefix{{Below: 5, Called: 3, Returned: 4}}}, ""},
+		"trimmed though nobody did":       {History{Ops: []Op{app("x", 1, 2), read(Trimmed, 5, 6)}, Prefixes: []Prefix{{Below: 5, Called: 3, Returned: 4}}}, "position 5 is not linearizable"},
+		"half trimmed":                    {History{Ops: []Op{app("x", 1, 2), read("x", 5, 6), read(Trimmed, 7, 8)}, Prefixes: []Prefix{{Below: 6, Called: 3, Returned: Never}}}, ""},
+		"half trimmed, and a value again": {History{Ops: []Op{app("x", 1, 2), read(Trimmed, 5, 6), read("x", 7, 8)}, Prefixes: []Prefix{{Below: 6, Called: 3, Returned: Never}}}, "position 5 is not linearizable"},
+		"trimmed twice": {History{Ops: []Op{app("x", 1, 2), read(Trimmed, 5, 6)},
+			Prefixes: []Prefix{{Below: 6, Called: 3, Returned: 4}, {Below: 9, Called: 7, Returned: 8}}}, ""},
+		"trimmed before the first of two": {History{Ops: []Op{app("x", 1, 2), read(Trimmed, 2, 3)},
+			Prefixes: []Prefix{{Below: 6, Called: 4, Returned: 5}, {Below: 9, Called: 7, Returned: 8}}}, "position 5 is not linearizable"},
+		"the rest of a trimmed entry": {History{Ops: []Op{app(Inside(4), 1, 2), read(Trimmed, 5, 6)},
+			Prefixes: []Prefix{{Below: 5, Called: 3, Returned: 4}}, Largest: 2}, ""},
+		"an entry is no rest": {History{Ops: []Op{app("x", 1, 2), read(Trimmed, 5, 6)},
+			Prefixes: []Prefix{{Below: 5, Called: 3, Returned: 4}}, Largest: 2}, "position 5 is not linearizable"},
+		"too far for a rest": {History{Ops: []Op{app(Inside(3), 1, 2), read(Trimmed, 5, 6)},
+			Prefixes: []Prefix{{Below: 4, Called: 3, Returned: 4}}, Largest: 2}, "position 5 is not linearizable"},
+		"inside of another entry": {History{Ops: []Op{app(Inside(4), 1, 2), read(Inside(4), 3, 4)}}, ""},
 	} {
 		err := c.h.Check()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

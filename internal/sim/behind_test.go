@@ -62,7 +62,7 @@ func TestR12ReaderThatWasLeftBehindDoesNotAnswer(t *testing.T) {
 	if !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("read: %v", err)
 	}
-	if err := h.check(); err != nil {
+	if err := h.known.Check(); err != nil {
 		t.Error(err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,13 +17,12 @@ type History struct {
 	mu    sync.Mutex
 	clock int64
 	known history.History
-	ends  []layout.Position // of prefixes that were trimmed
 	trace []string
 	began time.Time
 }
 
 func newHistory() *History {
-	return &History{known: history.History{Lost: map[string]error{}}, began: time.Now()}
+	return &History{known: history.History{Lost: map[string]error{}, Largest: largest}, began: time.Now()}
 }
 
 // tick is the next moment: calls and returns are in one order, also at one reading of the simulated clock.
@@ -110,19 +108,16 @@ func (h *History) trim(ctx context.Context, l *client.Log, id int, p layout.Posi
 
 // trimPrefix is a trim of every position below p.
 func (h *History) trimPrefix(ctx context.Context, l *client.Log, id int, p layout.Position) {
-	h.mu.Lock()
-	h.ends = append(h.ends, p)
-	h.mu.Unlock()
 	called := h.tick()
 	err := l.TrimPrefix(ctx, p)
-	returned := h.tick()
+	x := history.Prefix{Client: id, Below: p, Called: called, Returned: h.tick()}
 	if err != nil {
-		h.note("client %d: trim the prefix below %d: %v", id, p, err)
-		returned = history.Never
+		x.Returned = history.Never
 	}
-	for q := range p {
-		h.add(history.Op{Client: id, Kind: history.Trim, Position: q, Called: called, Returned: returned})
-	}
+	h.note("client %d: trim the prefix below %d: %v", id, p, err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.known.Prefixes = append(h.known.Prefixes, x)
 }
 
 func (h *History) tail(ctx context.Context, l *client.Log, id int) (layout.Position, error) {
@@ -137,26 +132,4 @@ func (h *History) tail(ctx context.Context, l *client.Log, id int) (layout.Posit
 	defer h.mu.Unlock()
 	h.known.Tails = append(h.known.Tails, history.Tail{Called: called, Tail: p})
 	return p, nil
-}
-
-// check gives everything that is wrong with the history.
-func (h *History) check() error {
-	known := h.known
-	known.Ops = h.withoutRests()
-	return known.Check()
-}
-
-// withoutRests leaves out reads of what is left of large entries that began in a trimmed prefix and ended behind it: they
-// read as trimmed, although nobody trimmed that position.
-func (h *History) withoutRests() []history.Op {
-	begins := map[layout.Position]bool{}
-	for _, op := range h.known.Ops {
-		if op.Kind == history.Append || op.Kind == history.Maybe {
-			begins[op.Position] = true
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(h.known.Ops), func(op history.Op) bool {
-		return op.Kind == history.Read && op.Out == history.Trimmed && !begins[op.Position] &&
-			slices.ContainsFunc(h.ends, func(end layout.Position) bool { return end <= op.Position && op.Position < end+largest-1 })
-	})
 }

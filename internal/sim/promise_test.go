@@ -120,7 +120,7 @@ func lateSeal(t *testing.T, restarts bool) *History {
 // Rule R14: what was promised holds, after a restart as well.
 func TestR14LateSealsAreRefused(t *testing.T) {
 	for _, restarts := range []bool{true, false} {
-		if err := lateSeal(t, restarts).check(); err != nil {
+		if err := lateSeal(t, restarts).known.Check(); err != nil {
 			t.Errorf("restarts: %v: %v", restarts, err)
 		}
 	}

@@ -78,7 +78,7 @@ func TestFindsBrokenR12(t *testing.T) {
 	mutant.R12 = true
 	defer func() { mutant.R12 = false }()
 	h, read := leftBehind(t)
-	if err := h.check(); err == nil {
+	if err := h.known.Check(); err == nil {
 		t.Fatalf("not found; read: %v", read)
 	} else {
 		t.Log(err)
@@ -98,7 +98,7 @@ func TestFindsBrokenR14(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			*m.rule = true
 			defer func() { *m.rule = false }()
-			if err := lateSeal(t, m.restarts).check(); err == nil {
+			if err := lateSeal(t, m.restarts).known.Check(); err == nil {
 				t.Fatal("not found")
 			} else {
 				t.Log(err)

@@ -110,7 +110,7 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	if err == nil {
 		err = x.c.compare(x.h.known.HalfTrimmed())
 	}
-	res.Err = errors.Join(err, x.err, x.h.check(), x.c.alarms(), x.c.raft.rewritten())
+	res.Err = errors.Join(err, x.err, x.h.known.Check(), x.c.alarms(), x.c.raft.rewritten())
 	return res
 }
 

@@ -55,7 +55,7 @@ func lateVerdict(t *testing.T) error {
 		}
 		rewritten = c.raft.rewritten()
 	})
-	return errors.Join(h.check(), rewritten)
+	return errors.Join(h.known.Check(), rewritten)
 }
 
 // Rule R13: a verdict stands.

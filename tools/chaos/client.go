@@ -23,6 +23,10 @@ import (
 const (
 	appenders = 3 // of each client process
 	readers   = 1
+	trimmers  = 1
+
+	// trimPace is how much rarer trims are than other operations.
+	trimPace = 100
 
 	// One append in largeShare is of 2 to largest positions.
 	largeShare = 16
@@ -38,14 +42,15 @@ const (
 	pageBytes     = 4096 - wire.HeaderSize
 )
 
-// worker is what the appenders and readers of a client process share.
+// worker is what the appenders, readers and trimmers of a client process share.
 type worker struct {
-	log  *client.Log
-	r    *recorder
-	id   int
-	pace time.Duration
-	n    atomic.Int64
-	end  atomic.Uint64 // above the highest acknowledged position
+	log    *client.Log
+	r      *recorder
+	id     int
+	pace   time.Duration
+	retain uint64
+	n      atomic.Int64
+	end    atomic.Uint64 // above the highest acknowledged position
 }
 
 func clientMain(ctx context.Context, args []string) (err error) {
@@ -59,6 +64,7 @@ func clientMain(ctx context.Context, args []string) (err error) {
 	f.StringVar(&provider, "provider", "tcp", "fabric `provider`")
 	f.Uint64Var(&seed, "seed", 0, "of sizes, positions and pauses")
 	f.DurationVar(&w.pace, "pace", 10*time.Millisecond, "the pause between operations, on average")
+	f.Uint64Var(&w.retain, "retain", 60000, "how many positions are left when older ones are trimmed")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -93,17 +99,20 @@ func (w *worker) run(ctx context.Context, seed uint64) error {
 	defer cancel()
 	context.AfterFunc(ctx, func() { time.AfterFunc(lastOps, cancel) })
 	var all sync.WaitGroup
-	errs := make([]error, appenders+readers)
+	errs := make([]error, appenders+readers+trimmers)
 	for i := range errs {
 		random := rand.New(rand.NewPCG(seed, uint64(i)))
-		step := w.read
-		if i < appenders {
-			step = w.append
+		step, pace := w.append, w.pace
+		switch {
+		case i >= appenders+readers:
+			step, pace = w.trim, trimPace*w.pace
+		case i >= appenders:
+			step = w.read
 		}
 		all.Go(func() {
 			for ctx.Err() == nil && errs[i] == nil {
 				errs[i] = step(ops, random)
-				_ = sleep.For(ctx, time.Duration(random.Int64N(2*int64(w.pace))))
+				_ = sleep.For(ctx, time.Duration(random.Int64N(2*int64(pace))))
 			}
 		})
 	}
@@ -222,4 +231,28 @@ func (w *worker) tail(ctx context.Context) error {
 	x.At, x.Position = now(), p
 	w.above(p)
 	return w.r.tell(x)
+}
+
+// trim gives up the oldest positions, so that no disk fills up however long this goes on.
+func (w *worker) trim(ctx context.Context, _ *rand.Rand) error {
+	end := w.end.Load()
+	if end <= w.retain {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	return trimBelow(ctx, w.log, w.r.tell, int(w.n.Add(1)), layout.Position(end-w.retain))
+}
+
+// trimBelow trims all positions below p, and tells what became of it.
+func trimBelow(ctx context.Context, log *client.Log, tell func(fact) error, n int, p layout.Position) error {
+	if err := tell(fact{Kind: factTrim, N: n, At: now(), Position: p}); err != nil {
+		return err
+	}
+	x := fact{Kind: factTrimmed, N: n, Position: p}
+	if err := log.TrimPrefix(ctx, p); err != nil {
+		x.Kind, x.Error = factHalf, err.Error()
+	}
+	x.At = now()
+	return tell(x)
 }

@@ -159,7 +159,8 @@ func (c *cluster) build() error {
 			return err
 		}
 		m.exe = c.self
-		m.args = []string{"client", "-servers", c.layoutAddrs(), "-provider", c.o.provider, "-pace", c.o.pace.String()}
+		m.args = []string{"client", "-servers", c.layoutAddrs(), "-provider", c.o.provider, "-pace", c.o.pace.String(),
+			"-retain", fmt.Sprint(c.o.retain)}
 		c.client = append(c.client, m)
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -53,11 +52,15 @@ func (x *run) conclude(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.final, err = x.readAll(ctx, t); err != nil {
+	if err := x.trimWhole(ctx, t); err != nil {
+		return err
+	}
+	if t.final, err = x.readAll(ctx); err != nil {
 		return err
 	}
 	acked, unknown, failed, reads := t.counts()
-	x.say("%d appends acknowledged, %d of unknown outcome, %d failed for certain; %d reads; %d positions", acked, unknown, failed, reads, len(t.final)/finalReaders)
+	x.say("%d appends acknowledged, %d of unknown outcome, %d failed for certain; %d reads; %d positions, the first %d trimmed in %d steps",
+		acked, unknown, failed, reads, len(t.final)/finalReaders, t.trimmed(), len(t.trims()))
 	for _, line := range pauses(t, x.hurt) {
 		x.say("%s", line)
 	}
@@ -92,9 +95,31 @@ func (x *run) hear() (*testimony, error) {
 	return t, nil
 }
 
+// trimWhole does again what clients trimmed that ended before they knew whether it was done: replicas may differ until then.
+func (x *run) trimWhole(ctx context.Context, t *testimony) error {
+	below := t.trimmed()
+	if below == 0 {
+		return nil
+	}
+	log, err := openLog(ctx, x.c.layoutAddrs(), x.o.provider, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return fmt.Errorf("trim: %w", err)
+	}
+	defer log.Close()
+	ctx, cancel := context.WithTimeout(ctx, x.o.patience)
+	defer cancel()
+	var told []fact
+	_ = trimBelow(ctx, log, func(x fact) error { told = append(told, x); return nil }, 1, below)
+	t.clients = append(t.clients, told)
+	if last := told[len(told)-1]; last.Kind != factTrimmed {
+		return fmt.Errorf("trim below %d: %s", below, last.Error)
+	}
+	return nil
+}
+
 // readAll reads every position below the tail with new clients.
-func (x *run) readAll(ctx context.Context, t *testimony) (final []fact, err error) {
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+func (x *run) readAll(ctx context.Context) (final []fact, err error) {
+	quiet := slog.New(slog.DiscardHandler)
 	for range finalReaders {
 		log, err := openLog(ctx, x.c.layoutAddrs(), x.o.provider, quiet)
 		if err != nil {

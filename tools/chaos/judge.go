@@ -43,10 +43,35 @@ func (t *testimony) appends() (all []appended) {
 	return all
 }
 
+// trims are those of prefixes. One that failed, or whose client died, may have done its work in part.
+func (t *testimony) trims() (all []history.Prefix) {
+	for c, facts := range t.clients {
+		at := map[int]int{}
+		for _, x := range facts {
+			switch x.Kind {
+			case factTrim:
+				at[x.N] = len(all)
+				all = append(all, history.Prefix{Client: c, Below: x.Position, Called: x.At, Returned: history.Never})
+			case factTrimmed:
+				all[at[x.N]].Returned = x.At
+			}
+		}
+	}
+	return all
+}
+
+// trimmed is below what any client tried to trim: entries that begin there may be gone.
+func (t *testimony) trimmed() (below layout.Position) {
+	for _, x := range t.trims() {
+		below = max(below, x.Below)
+	}
+	return below
+}
+
 // history makes calls of the lines. An append whose client died, or of which it is not known where it might be, is one of unknown outcome at
 // the position at which its payload was read, if it was.
 func (t *testimony) history() *history.History {
-	h := &history.History{Lost: map[string]error{}}
+	h := &history.History{Lost: map[string]error{}, Prefixes: t.trims(), Largest: largest}
 	seen := map[string]layout.Position{} // where each payload was read
 	for c, facts := range append(slices.Clone(t.clients), t.final) {
 		for _, x := range facts {
@@ -104,20 +129,22 @@ func (t *testimony) checkAlarms() error {
 	return errors.Join(errs...)
 }
 
-// checkAcknowledged: at the end every acknowledged entry is read at its position, and at all of its positions.
+// checkAcknowledged: at the end every acknowledged entry is read at its position, and at all of its positions, unless it was trimmed.
 func (t *testimony) checkAcknowledged() error {
 	final := map[layout.Position]string{}
 	for _, x := range t.final {
 		final[x.Position] = x.Payload
 	}
 	var errs []error
+	trimmed := t.trimmed()
 	for _, a := range t.appends() {
 		if a.end == nil || a.end.Kind != factAck {
 			continue
 		}
 		for i, want := 0, a.Payload; i < a.Pages; i, want = i+1, history.Inside(a.end.Position) {
 			p := a.end.Position + layout.Position(i)
-			if got, read := final[p]; !read || got != want {
+			gone := final[p] == history.Trimmed && a.end.Position < trimmed
+			if got, read := final[p]; !read || got != want && !gone {
 				errs = append(errs, fmt.Errorf("position %d: %q was acknowledged to client %d, %q is read (%v)", p, want, a.client, got, read))
 			}
 		}
@@ -125,12 +152,13 @@ func (t *testimony) checkAcknowledged() error {
 	return errors.Join(errs...)
 }
 
-// checkUnchanged: what any reader saw at a position, junk included, is what every other one saw that saw anything.
+// checkUnchanged: what any reader saw at a position, junk included, is what every other one saw that saw anything. Which of them it was
+// before that was trimmed is for the history to judge.
 func (t *testimony) checkUnchanged() error {
 	seen := map[layout.Position]map[string]bool{}
 	for _, facts := range append(slices.Clone(t.clients), t.final) {
 		for _, x := range facts {
-			if x.Kind != factRead || x.Payload == history.Unwritten {
+			if x.Kind != factRead || x.Payload == history.Unwritten || x.Payload == history.Trimmed {
 				continue
 			}
 			if seen[x.Position] == nil {
@@ -148,19 +176,23 @@ func (t *testimony) checkUnchanged() error {
 	return errors.Join(errs...)
 }
 
-// altered is the same with one acknowledgement falsified: the position that it names is the next one. It is nil without acknowledgements.
+// altered is the same with one acknowledgement falsified, the one of the highest position: the position that it names is the next one. It is
+// nil without acknowledgements.
 func (t *testimony) altered() *testimony {
-	other := &testimony{clients: slices.Clone(t.clients), final: t.final}
+	other, client, line := &testimony{clients: slices.Clone(t.clients), final: t.final}, -1, 0
 	for c, facts := range t.clients {
-		for i := len(facts) - 1; i >= 0; i-- {
-			if facts[i].Kind == factAck {
-				other.clients[c] = slices.Clone(facts)
-				other.clients[c][i].Position++
-				return other
+		for i, x := range facts {
+			if x.Kind == factAck && (client < 0 || x.Position > t.clients[client][line].Position) {
+				client, line = c, i
 			}
 		}
 	}
-	return nil
+	if client < 0 {
+		return nil
+	}
+	other.clients[client] = slices.Clone(t.clients[client])
+	other.clients[client][line].Position++
+	return other
 }
 
 // counts tells how much there was to judge.

@@ -39,6 +39,22 @@ func told() *testimony {
 	return t
 }
 
+// trim adds a trim of all below p after all else but the last reads. end: what became of it; "": its client died.
+func (t *testimony) trim(p layout.Position, end factKind) {
+	facts := []fact{{Kind: factTrim, N: 9, At: 90, Position: p}}
+	if end != "" {
+		facts = append(facts, fact{Kind: end, N: 9, At: 95, Position: p})
+	}
+	t.clients = append(t.clients, facts)
+}
+
+// gone has the last readers find the first n positions trimmed.
+func (t *testimony) gone(n int) {
+	for i := range t.final[:n] {
+		t.final[i].Payload = history.Trimmed
+	}
+}
+
 // TestJudge: each thing that is changed in what was told is found.
 func TestJudge(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -66,6 +82,12 @@ func TestJudge(t *testing.T) {
 		"a position given to two appends":      {func(t *testimony) { t.clients[1][1] = fact{Kind: factAck, N: 1, At: 30, Position: 0} }, "position 0 is not linearizable"},
 		"a client found what is not possible":  {func(t *testimony) { t.clients[0][8].Error = "position 3: invariant broken: other bytes" }, "client 0: failed 0: position 3: invariant broken"},
 		"the acknowledgement that was altered": {func(t *testimony) { *t = *t.altered() }, `position 2: "1.2/9000" was acknowledged`},
+		"trimmed, and the rest of an entry":    {func(t *testimony) { t.trim(2, factTrimmed); t.gone(4) }, ""},
+		"trimmed in part":                      {func(t *testimony) { t.trim(2, factHalf); t.gone(1) }, ""},
+		"trimmed by a client that died":        {func(t *testimony) { t.trim(2, ""); t.gone(4) }, ""},
+		"nobody trimmed it":                    {func(t *testimony) { t.gone(1) }, `position 0: "1.1/20" was acknowledged`},
+		"more is gone than was trimmed":        {func(t *testimony) { t.trim(1, factTrimmed); t.gone(2) }, `position 1: "1.2/9000" was acknowledged`},
+		"trimmed, and there again":             {func(t *testimony) { t.trim(2, factTrimmed) }, "position 0 is not linearizable"},
 	} {
 		x := told()
 		c.change(x)

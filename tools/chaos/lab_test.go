@@ -25,7 +25,7 @@ func TestKilledOverVerbs(t *testing.T) {
 		seed: 1, faulty: 12 * time.Second, corfu: "../../bin/corfu", dir: t.TempDir(), provider: "verbs", addr: "127.0.0.1",
 		plain: true, small: true, faults: []string{"kill", "kill-all", "kill-client"},
 		// An emulated processor, shared by all: nobody is to be dropped because it is slow.
-		failAfter: 20 * time.Second, pace: 50 * time.Millisecond, patience: 3 * time.Minute,
+		failAfter: 20 * time.Second, pace: 50 * time.Millisecond, retain: 100, patience: 3 * time.Minute,
 	}
 	if err := runMain(context.Background(), o); err != nil {
 		t.Error(err)

@@ -23,8 +23,14 @@ type options struct {
 	faults    []string
 	failAfter time.Duration
 	pace      time.Duration
+	retain    uint64        // positions that are left when older ones are trimmed
 	patience  time.Duration // how long the cluster may take to become whole
 }
+
+const (
+	perSecond    = 400   // positions that a run appends, about
+	mostRetained = 60000 // positions: less than half of the disks of all chains (storeBytes)
+)
 
 func parseOptions(args []string) (o options, err error) {
 	var minutes float64
@@ -44,6 +50,7 @@ func parseOptions(args []string) (o options, err error) {
 	f.StringVar(&faults, "faults", "", "only these kinds of `faults`, comma-separated, of "+strings.Join(faultNames(), ", "))
 	f.DurationVar(&o.failAfter, "fail-after", 0, "as of corfu layout (default: drawn)")
 	f.DurationVar(&o.pace, "pace", 12*time.Millisecond, "how long an appender or reader rests between two operations, on average")
+	f.Uint64Var(&o.retain, "retain", 0, "how many `positions` are left when older ones are trimmed (default: half of what a short run appends; 60000 at most)")
 	f.DurationVar(&o.patience, "patience", 90*time.Second, "how long the cluster may take to become whole once everything is healed")
 	if err := f.Parse(args); err != nil {
 		if err == flag.ErrHelp {
@@ -54,6 +61,9 @@ func parseOptions(args []string) (o options, err error) {
 	o.faulty = time.Duration(minutes * float64(time.Minute))
 	if seconds > 0 {
 		o.faulty = time.Duration(seconds) * time.Second
+	}
+	if o.retain == 0 {
+		o.retain = min(mostRetained, uint64(perSecond/2*o.faulty.Seconds()))
 	}
 	for o.seed == 0 {
 		o.seed = uint64(rand.Uint32())

@@ -18,7 +18,7 @@ import (
 // so that it outlives a kill -9 of the client.
 type fact struct {
 	Kind  factKind `json:"k"`
-	N     int      `json:"n"`           // of an append: its number at this client
+	N     int      `json:"n"`           // of an append or a trim: its number at this client
 	At    int64    `json:"t"`           // when, by the monotonic clock of the machine, in nanoseconds
 	Since int64    `json:"s,omitempty"` // of reads and tails: when they were called
 	// Payload of an append that begins; what a read gave.
@@ -38,6 +38,9 @@ const (
 	factFailed  factKind = "failed"  // it failed for certain
 	factRead    factKind = "read"
 	factTail    factKind = "tail"
+	factTrim    factKind = "trim"    // a trim of all below the position begins
+	factTrimmed factKind = "trimmed" // it is acknowledged
+	factHalf    factKind = "half"    // it failed: it may have reached some of them
 )
 
 // now is the moment by a clock that all processes of the machine share.
