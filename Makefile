@@ -45,8 +45,9 @@ demo: deps build ## start a cluster on loopback, load a real file through the lo
 test: deps vet lint test-unit test-web test-watch test-sim test-chaos test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, alerts and dashboards, simulation, chaos on processes, tests over verbs in the lab, two power cuts
 
 # Four packages at a time: those that take longest wait for time-outs, mostly.
-test-unit: go-present ## tests with the race detector, without the lab
+test-unit: go-present ## tests with the race detector, without the lab; and without it those that count allocations
 	$(GO) test -race -p 4 ./...
+	$(GO) test -count=1 -run Alloc ./client ./unit/... ./internal/wire
 
 test-web: go-present ## the web page in headless Chromium; leaves pictures of it in build/web-*.png
 	deploy/apt-missing chromium fonts-dejavu-core
