@@ -167,7 +167,11 @@ func (j judge) chains() {
 	for _, c := range j.m.Copies {
 		if c.Copied < c.Pages {
 			left++
-			j.say(Degraded, "", "older positions are being copied to unit %d: %s", c.Unit, CopyText(c))
+			todo := ""
+			if c.Error != "" {
+				todo = fmt.Sprintf("it is tried again every second: mend that, or give its place to another unit (corfu unit replace %d ID=HOST:PORT)", c.Unit)
+			}
+			j.say(Degraded, todo, "older positions are being copied to unit %d: %s", c.Unit, CopyText(c))
 		}
 	}
 	if n := j.m.DeficitOlder; n > 0 && left == 0 && j.m.DeficitOpen == 0 {
@@ -305,6 +309,8 @@ func CopyText(c *pb.CopyStatus) string {
 	switch {
 	case c.Copied >= c.Pages:
 		return text + ", joins next"
+	case c.Error != "":
+		return text + ", does not go on: " + c.Error
 	case c.SecondsLeft >= 0:
 		return text + ", about " + time.Duration(c.SecondsLeft*float64(time.Second)).Round(time.Second).String() + " left"
 	}

@@ -163,7 +163,7 @@ func tail(l *layout.Layout, members []shownMember) uint64 {
 
 // copyStatus tells how long a copy will take yet, if it goes on at the rate.
 func copyStatus(x rebuilding, rate float64) *pb.CopyStatus {
-	m := &pb.CopyStatus{Unit: uint32(x.Unit), Pages: uint64(x.To - x.From), Copied: uint64(x.below - x.From), PagesPerSecond: rate, SecondsLeft: -1}
+	m := &pb.CopyStatus{Unit: uint32(x.Unit), Pages: uint64(x.To - x.From), Copied: uint64(x.below - x.From), PagesPerSecond: rate, SecondsLeft: -1, Error: clusterstatus.Brief(x.err)}
 	if left := x.To - x.below; left == 0 {
 		m.SecondsLeft = 0
 	} else if rate > 0 {

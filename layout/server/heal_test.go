@@ -267,6 +267,63 @@ func TestOperatorChangesMembers(t *testing.T) {
 	}
 }
 
+// TestFullSpareHoldsUpNoOther: two spares joined, and the disk of the one that is copied to first is full. The other gets its older entries and
+// serves them, the status says what is wrong with the first, and that goes on once it has room.
+func TestFullSpareHoldsUpNoOther(t *testing.T) {
+	for _, drain := range []bool{true, false} {
+		t.Run(fmt.Sprint("drain ", drain), func(t *testing.T) {
+			c := withSpare(t)
+			six := startUnit(t, 6)
+			c.template.Spares = append(c.template.Spares, layout.Unit{ID: 6, Control: six.addr})
+			l := c.start().open(1)
+			c.put(l, 0, wire.Durable, 100, 1, 2)
+			c.put(l, 1, wire.Durable, 101, 3, 4)
+			for _, u := range []layout.UnitID{1, 2, 3, 4} {
+				c.units[u].mu.Lock()
+				c.units[u].watermark = 1
+				c.units[u].mu.Unlock()
+			}
+			var full atomic.Bool
+			full.Store(true)
+			c.spare.setHook(func(call string, _ layout.Epoch) error {
+				if call == "backfilled" && full.Load() {
+					return status.Error(codes.ResourceExhausted, "no space left on device")
+				}
+				return nil
+			})
+			if drain {
+				if _, err := c.ask(&pb.ReconfigureRequest{Drain: []*pb.Leaving{{Unit: 1, By: 5}, {Unit: 3, By: 6}}}); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				c.units[1].die()
+				c.active("unit 5 in the place of unit 1", func(l *layout.Layout) bool { return l.IsMember(5) })
+				c.units[3].die()
+			}
+			behind := func(units ...layout.UnitID) func(l *layout.Layout) bool {
+				return func(l *layout.Layout) bool {
+					var lag []layout.UnitID
+					for _, r := range l.Behind() {
+						lag = append(lag, r.Unit)
+					}
+					return reflect.DeepEqual(lag, units)
+				}
+			}
+			c.active("unit 6 serves the older entries", func(l *layout.Layout) bool { return l.IsMember(6) && behind(5)(l) })
+			c.units[5], c.units[6] = c.spare, six
+			if h := c.held(6); !reflect.DeepEqual(h, map[uint64]string{0: "entry 101"}) {
+				t.Errorf("unit 6 holds %v", h)
+			}
+			c.says("unit 5", "no space left on device", "corfu unit replace 5")
+			full.Store(false)
+			c.active("unit 5 serves them, too", behind())
+			if h := c.held(5); !reflect.DeepEqual(h, map[uint64]string{0: "entry 100"}) {
+				t.Errorf("unit 5 holds %v", h)
+			}
+		})
+	}
+}
+
 // TestMemberThatHangsInAnyPhaseIsLeftOut lets unit 1 stop to answer in the middle of a reconfiguration.
 func TestMemberThatHangsInAnyPhaseIsLeftOut(t *testing.T) {
 	for _, phase := range []string{"seal", "reconcile", "activate"} {

@@ -29,6 +29,8 @@ const (
 	rebuildPoll  = 100 * time.Millisecond // while a hole is in the way
 	// rebuildPatience is how many times a hole is looked at before the unit joins in spite of it.
 	rebuildPatience = 20
+	// rebuildFailures is after how many attempts in a row that failed the others are handed over without waiting for a range.
+	rebuildFailures = 5
 )
 
 // rebuilder copies older positions while this server leads.
@@ -51,8 +53,10 @@ type rebuilder struct {
 // rebuilding is how far a range is.
 type rebuilding struct {
 	copied
-	ready bool // all that can be copied is
-	bytes int  // of pages that were sent
+	ready bool   // all that can be copied is
+	err   string // why the last attempt failed; "": it did not
+	fails int    // attempts in a row that failed
+	bytes int    // of pages that were sent
 	began time.Time
 	first layout.Address // where this leader began
 }
@@ -102,17 +106,21 @@ func (r *rebuilder) end() {
 	r.metrics.observeRebuild(0, 0)
 }
 
-// copied is what is ready to be handed over in the epoch that follows active.
-func (r *rebuilder) copied(active *layout.Layout) (list []copied) {
+// copied is what is ready to be handed over in the epoch that follows active, and how many ranges the others need not wait for, since they fail
+// again and again.
+func (r *rebuilder) copied(active *layout.Layout) (list []copied, failing int) {
 	if active.Epoch != r.epoch {
-		return nil
+		return nil, 0
 	}
 	for _, x := range r.progress() {
-		if x.ready {
+		switch {
+		case x.ready:
 			list = append(list, x.copied)
+		case x.fails >= rebuildFailures:
+			failing++
 		}
 	}
-	return list
+	return list, failing
 }
 
 // progress shows how far everything is.
@@ -132,26 +140,52 @@ func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[la
 		r.resume(ctx, i, x, active, units)
 	}
 	for ctx.Err() == nil {
-		pause := time.Duration(0)
+		pause := rebuildPoll
 		for i, x := range r.progress() {
-			for x.below < x.To && pause == 0 && ctx.Err() == nil {
+			failed := false
+			for x.below < x.To {
 				below, err := r.step(ctx, active, units, x.copied)
-				if err != nil && ctx.Err() == nil {
+				if ctx.Err() != nil {
+					return
+				}
+				failed = err != nil
+				if r.trouble(i, err) { // a disk that is full may stay so for hours: it is said once
 					log.Warn("older positions are not copied", "unit", uint32(x.Unit), "err", err)
+				}
+				if failed { // the others go on
 					pause = rebuildRetry
-				} else if below == x.below { // a hole: sooner or later a client fills it
+					break
+				}
+				if below == x.below { // a hole: sooner or later a client fills it
 					stalled[i]++
 					break
 				}
 				x.below = max(x.below, below)
 				r.note(i, x.below, false)
 			}
-			if pause == 0 && (x.below == x.To || stalled[i] > rebuildPatience) {
+			if !failed && (x.below == x.To || stalled[i] > rebuildPatience) {
 				r.note(i, x.below, true)
 			}
 		}
-		_ = sleep.For(ctx, max(pause, rebuildPoll))
+		_ = sleep.For(ctx, pause)
 	}
+}
+
+// trouble keeps why a range does not go on, or that it does (nil), and tells whether that is news.
+func (r *rebuilder) trouble(i int, err error) (news bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i >= len(r.work) {
+		return false
+	}
+	x := &r.work[i]
+	was := x.err
+	if err == nil {
+		x.err, x.fails = "", 0
+		return false
+	}
+	x.err, x.fails = err.Error(), x.fails+1
+	return x.err != was
 }
 
 func (r *rebuilder) note(i int, below layout.Address, ready bool) {

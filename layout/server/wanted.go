@@ -40,7 +40,7 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 	if active == nil {
 		return s
 	}
-	s.copied = m.rebuilder.copied(active)
+	s.copied, s.failing = m.rebuilder.copied(active)
 	for i := 0; i < len(m.pending); {
 		q := m.pending[i]
 		if q.asked.isZero() {

@@ -120,7 +120,7 @@ func (x *run) trimWhole(ctx context.Context, t *testimony) error {
 // readAll reads every position below the tail with new clients.
 func (x *run) readAll(ctx context.Context) (final []fact, err error) {
 	quiet := slog.New(slog.DiscardHandler)
-	for range finalReaders {
+	for i := range finalReaders {
 		log, err := openLog(ctx, x.c.layoutAddrs(), x.o.provider, quiet)
 		if err != nil {
 			return nil, fmt.Errorf("read everything: %w", err)
@@ -130,6 +130,7 @@ func (x *run) readAll(ctx context.Context) (final []fact, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("read everything: tail: %w", err)
 		}
+		x.say("reader %d of %d: all %d positions", i+1, finalReaders, tail)
 		facts, errs := make([]fact, tail), make([]error, finalAtOnce)
 		var next atomic.Uint64
 		var all sync.WaitGroup

@@ -920,6 +920,7 @@ type CopyStatus struct {
 	Copied         uint64                 `protobuf:"varint,3,opt,name=copied,proto3" json:"copied,omitempty"`
 	PagesPerSecond float64                `protobuf:"fixed64,4,opt,name=pages_per_second,json=pagesPerSecond,proto3" json:"pages_per_second,omitempty"`
 	SecondsLeft    float64                `protobuf:"fixed64,5,opt,name=seconds_left,json=secondsLeft,proto3" json:"seconds_left,omitempty"` // negative: not known
+	Error          string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                                  // why the last attempt to go on failed; "": it did not
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -987,6 +988,13 @@ func (x *CopyStatus) GetSecondsLeft() float64 {
 		return x.SecondsLeft
 	}
 	return 0
+}
+
+func (x *CopyStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
 }
 
 // ReconfigurationStatus is one epoch, or one attempt at it. Of epochs that an earlier leader made, only epoch, result and
@@ -1323,14 +1331,15 @@ const file_status_proto_rawDesc = "" +
 	"\fcommit_index\x18\x05 \x01(\x04R\vcommitIndex\x12&\n" +
 	"\x0flast_contact_ms\x18\x06 \x01(\x04R\rlastContactMs\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\x9b\x01\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"\xb1\x01\n" +
 	"\n" +
 	"CopyStatus\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\rR\x04unit\x12\x14\n" +
 	"\x05pages\x18\x02 \x01(\x04R\x05pages\x12\x16\n" +
 	"\x06copied\x18\x03 \x01(\x04R\x06copied\x12(\n" +
 	"\x10pages_per_second\x18\x04 \x01(\x01R\x0epagesPerSecond\x12!\n" +
-	"\fseconds_left\x18\x05 \x01(\x01R\vsecondsLeft\"\x86\x02\n" +
+	"\fseconds_left\x18\x05 \x01(\x01R\vsecondsLeft\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\x86\x02\n" +
 	"\x15ReconfigurationStatus\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\tR\x06result\x12\x13\n" +
