@@ -38,6 +38,7 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
 	if active == nil {
+		m.later(0) // the epoch with which the log begins is made without them
 		return s
 	}
 	s.copied = m.rebuilder.copied(active)
