@@ -12,7 +12,8 @@ import (
 )
 
 // judgement says what the manager has to do, given what the members report. Of wait, unsure, activate and reconfigure at most one is
-// set; none: all is well. Beside the last two, hindered may be.
+// set; none: all is well. Beside the last two, hindered may be; where somebody asked for a change, activate stands beside any of the others, so
+// that a member that cannot be activated does not leave the change out.
 type judgement struct {
 	wait        string        // what cannot be mended, and why: for a member that failed, or must not be used
 	hindered    string        // who refuses and cannot be left out, and why: it is tried again all the same, in the hope that it does
@@ -84,7 +85,7 @@ func (s *scene) judge() judgement {
 		}
 	}
 	switch {
-	case len(j.activate) > 0:
+	case len(j.activate) > 0 && s.asked.IsZero():
 		return j
 	case len(doubtful) > 0:
 		j.unsure = strings.Join(doubtful, ", ")
@@ -123,13 +124,13 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 		}
 		return
 	}
+	j.change = change
 	if len(j.activate) > 0 {
 		return
 	}
 	if len(c.refusing) > 0 {
 		silent = append(silent, refusals(c.refusing))
 	}
-	j.change = change
 	switch {
 	case len(silent)+len(broken) > 0:
 		j.reconfigure = strings.Join(append(silent, broken...), "; ")

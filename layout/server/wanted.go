@@ -267,7 +267,7 @@ func (m *manager) answerDry(shape *layout.Layout, j judgement) bool {
 			kept = append(kept, q)
 			continue
 		}
-		if j.unsure != "" || len(j.activate) > 0 {
+		if j.unsure != "" {
 			kept = append(kept, q)
 			continue
 		}
