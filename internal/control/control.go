@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -116,7 +117,8 @@ func Dial(addr string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	// A peer that comes back is to be noticed at once: gRPC's own back-off goes up to two minutes.
 	retry := grpc.ConnectParams{MinConnectTimeout: 2 * time.Second,
 		Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}}
-	return grpc.NewClient("passthrough:///"+addr, append(append(append(ours.dial(), passOn()...),
+	// Escaped: a target is a URL, and an operator's address may be anything, such as that of a link with its zone, [fe80::1%eth0]:7000.
+	return grpc.NewClient("passthrough:///"+url.PathEscape(addr), append(append(append(ours.dial(), passOn()...),
 		grpc.WithNoProxy(), grpc.WithConnectParams(retry),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
