@@ -32,6 +32,7 @@ type scene struct {
 	replicas int            // that a chain is to have
 	members  *members
 	copied   []copied      // older positions that were copied to units that joined
+	failing  int           // ranges of them that cannot be copied, as it seems
 	asked    layout.Change // by an operator
 	stuck    string        // a position that only a new epoch decides; "": none
 
@@ -138,8 +139,11 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 		j.reconfigure = fmt.Sprintf("units %v leave: others hold everything", s.drained(change))
 	case len(change.Join) > 0:
 		j.reconfigure = fmt.Sprintf("spares %v join", change.Join)
-	case len(change.Adopt) > 0 && len(change.Adopt) == len(s.shape.Behind()):
+	case len(change.Adopt) > 0 && len(change.Adopt)+s.failing >= len(s.shape.Behind()):
 		j.reconfigure = "what the chains' new units lacked was copied"
+		if s.failing > 0 {
+			j.reconfigure = "what some of the chains' new units lacked was copied; others do not take it"
+		}
 	case s.stuck != "":
 		j.reconfigure = s.stuck
 	case moved(s.active, s.shape):

@@ -29,6 +29,8 @@ const (
 	rebuildPoll  = 100 * time.Millisecond // while a hole is in the way
 	// rebuildPatience is how many times a hole is looked at before the unit joins in spite of it.
 	rebuildPatience = 20
+	// rebuildErrors is how many errors in a row a range may have before others are handed over without it.
+	rebuildErrors = 5
 )
 
 // rebuilder copies older positions while this server leads.
@@ -52,6 +54,7 @@ type rebuilder struct {
 type rebuilding struct {
 	copied
 	ready bool // all that can be copied is
+	errs  int  // in a row
 	bytes int  // of pages that were sent
 	began time.Time
 	first layout.Address // where this leader began
@@ -115,6 +118,19 @@ func (r *rebuilder) copied(active *layout.Layout) (list []copied) {
 	return list
 }
 
+// failing is how many ranges cannot be copied as it seems: one that refuses them must not keep the others from their places.
+func (r *rebuilder) failing(active *layout.Layout) (n int) {
+	if active.Epoch != r.epoch {
+		return 0
+	}
+	for _, x := range r.progress() {
+		if !x.ready && x.errs >= rebuildErrors {
+			n++
+		}
+	}
+	return n
+}
+
 // progress shows how far everything is.
 func (r *rebuilder) progress() []rebuilding {
 	r.mu.Lock()
@@ -126,31 +142,50 @@ func (r *rebuilder) progress() []rebuilding {
 func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[layout.UnitID]*member) {
 	log := r.log.With(control.LogKey, control.Operation(ctx))
 	log.Info("copying older positions to units that joined", "epoch", uint64(active.Epoch), "ranges", len(active.Behind()))
-	stalled := make([]int, len(r.progress()))
+	stalled, rests := make([]int, len(r.progress())), make([]time.Time, len(r.progress()))
 	r.pace = &pacer{rate: float64(r.cfg.RebuildRate), due: time.Now()}
 	for i, x := range r.progress() {
 		r.resume(ctx, i, x, active, units)
 	}
 	for ctx.Err() == nil {
-		pause := time.Duration(0)
 		for i, x := range r.progress() {
-			for x.below < x.To && pause == 0 && ctx.Err() == nil {
+			if time.Now().Before(rests[i]) {
+				continue
+			}
+			for x.below < x.To && ctx.Err() == nil {
 				below, err := r.step(ctx, active, units, x.copied)
 				if err != nil && ctx.Err() == nil {
 					log.Warn("older positions are not copied", "unit", uint32(x.Unit), "err", err)
-					pause = rebuildRetry
-				} else if below == x.below { // a hole: sooner or later a client fills it
+					rests[i] = time.Now().Add(rebuildRetry)
+				}
+				r.erred(i, err)
+				if err != nil {
+					break
+				}
+				if below == x.below { // a hole: sooner or later a client fills it
 					stalled[i]++
 					break
 				}
-				x.below = max(x.below, below)
+				x.below = below
 				r.note(i, x.below, false)
 			}
-			if pause == 0 && (x.below == x.To || stalled[i] > rebuildPatience) {
+			if rests[i].Before(time.Now()) && (x.below == x.To || stalled[i] > rebuildPatience) {
 				r.note(i, x.below, true)
 			}
 		}
-		_ = sleep.For(ctx, max(pause, rebuildPoll))
+		_ = sleep.For(ctx, rebuildPoll)
+	}
+}
+
+// erred counts the errors of a range.
+func (r *rebuilder) erred(i int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i >= len(r.work) {
+		return
+	}
+	if r.work[i].errs++; err == nil {
+		r.work[i].errs = 0
 	}
 }
 

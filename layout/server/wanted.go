@@ -41,7 +41,7 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 		m.later(0) // the epoch with which the log begins is made without them
 		return s
 	}
-	s.copied = m.rebuilder.copied(active)
+	s.copied, s.failing = m.rebuilder.copied(active), m.rebuilder.failing(active)
 	for i := 0; i < len(m.pending); {
 		q := m.pending[i]
 		if q.asked.isZero() {
