@@ -79,3 +79,50 @@ func TestChangeAskedForWhileAMemberIsNotActivatedIsMade(t *testing.T) {
 		})
 	}
 }
+
+// TestServerThatStopsSaysToAskAgain: whoever waits for a change when the server is stopped is to ask the next leader, not told that he gave up himself.
+func TestServerThatStopsSaysToAskAgain(t *testing.T) {
+	c := withSpare(t)
+	c.cfg.FailAfter = patient
+	c.start().open(1)
+	under, free := make(chan struct{}), make(chan struct{})
+	defer close(free)
+	c.units[1].setHook(func(call string, e layout.Epoch) error {
+		if call == "seal" && e == 2 {
+			close(under)
+			<-free
+		}
+		return nil
+	})
+	answer := make(chan error, 1)
+	go func() {
+		_, err := c.client().Reconfigure(context.Background(), &pb.ReconfigureRequest{Remove: []uint32{5}})
+		answer <- err
+	}()
+	<-under
+	stopped := make(chan error, 1)
+	go func() { stopped <- c.server.Close() }()
+	if err := <-answer; status.Code(err) != codes.Unavailable {
+		t.Errorf("answer: %v", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEndOfAnAttemptIsNotTheCallers: a member that took too long is the reason why an epoch was aborted, and no deadline of who asked.
+func TestEndOfAnAttemptIsNotTheCallers(t *testing.T) {
+	for _, x := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{context.Canceled, codes.Canceled},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{fmt.Errorf("epoch 3: seal: unit 2: by the fabric: %w", context.DeadlineExceeded), codes.Aborted},
+		{fmt.Errorf("epoch 3: reconcile: %w", context.Canceled), codes.Aborted},
+	} {
+		if got := status.Code(reply(x.err)); got != x.want {
+			t.Errorf("%v: %v, want %v", x.err, got, x.want)
+		}
+	}
+}
