@@ -87,30 +87,35 @@ func supplied(base *Layout, c Chain, seals Seals, a Address) bool {
 }
 
 // OnlyLeaving are the addresses below to of a chain that are CORRUPT at all sealed members of the base that stay, and may be sound at one that leaves:
-// it has to supply them before it goes.
-func OnlyLeaving(base *Layout, segment, stripe int, seals Seals, stays func(UnitID) bool, to Address) []Address {
+// it has to supply them before it goes. all: nobody can name them, since each of those that stay has more CORRUPT copies than it knows of;
+// everything below to is to be compared.
+func OnlyLeaving(base *Layout, segment, stripe int, seals Seals, stays func(UnitID) bool, to Address) (list []Address, all bool) {
 	c := base.Segments[segment].Chains[stripe]
 	count := map[Address]int{}
-	staying, leaving := 0, 0
+	staying, knowing, leaving := 0, 0, 0
 	for _, u := range c.Units {
 		s, sealed := seals[u]
 		switch {
 		case !sealed:
 		case !stays(u):
 			leaving++
+		case s.MoreCorrupt:
+			staying++ // whatever address it is, the copy may be one of those that it does not name
 		default:
-			staying++
+			staying, knowing = staying+1, knowing+1
 			for _, a := range s.Corrupt {
 				count[a]++
 			}
 		}
 	}
-	var list []Address
+	if leaving == 0 {
+		return nil, false
+	}
 	for a, n := range count {
-		if leaving > 0 && n == staying && a >= c.Base && a < to {
+		if n == knowing && a >= c.Base && a < to {
 			list = append(list, a)
 		}
 	}
 	slices.Sort(list)
-	return list
+	return list, staying > 0 && knowing == 0
 }

@@ -59,16 +59,29 @@ func TestR16CorruptCopiesDoNotCount(t *testing.T) {
 	}
 }
 
-// TestR16WhoLeavesSuppliesWhatOthersHaveCorrupt: below the watermark nothing is compared else.
+// TestR16WhoLeavesSuppliesWhatOthersHaveCorrupt: below the watermark nothing is compared else. One that has more than it can name may have any.
 func TestR16WhoLeavesSuppliesWhatOthersHaveCorrupt(t *testing.T) {
 	base := healing(1)
-	seals := Seals{1: {Unit: 1, Corrupt: []Address{2, 3, 9}}, 2: {Unit: 2, Corrupt: []Address{3}}}
+	one, two, three := Seal{Unit: 1, Corrupt: []Address{2, 3, 9}}, Seal{Unit: 2, Corrupt: []Address{3}}, Seal{Unit: 3, Corrupt: []Address{3, 4}}
+	more := Seal{Unit: 1, Corrupt: []Address{2}, MoreCorrupt: true}
 	for _, c := range []struct {
+		chain  []Seal
 		leaves UnitID
 		want   []Address
-	}{{2, []Address{2, 3}}, {1, []Address{3}}, {0, nil}} {
-		if got := OnlyLeaving(base, 0, 0, seals, func(u UnitID) bool { return u != c.leaves }, 9); !slices.Equal(got, c.want) {
-			t.Errorf("unit %d leaves: %v, want %v", c.leaves, got, c.want)
+		all    bool
+	}{
+		{[]Seal{one, two}, 2, []Address{2, 3}, false}, {[]Seal{one, two}, 1, []Address{3}, false}, {[]Seal{one, two}, 0, nil, false},
+		{[]Seal{more, two}, 2, nil, true}, {[]Seal{more, two}, 1, []Address{3}, false}, {[]Seal{more, two}, 0, nil, false},
+		{[]Seal{more, two, three}, 2, []Address{3, 4}, false}, {[]Seal{one, two, three}, 2, []Address{3}, false},
+	} {
+		seals, chain := Seals{}, &base.Segments[0].Chains[0]
+		chain.Units = nil
+		for _, s := range c.chain {
+			seals[s.Unit], chain.Units = s, append(chain.Units, s.Unit)
+		}
+		got, all := OnlyLeaving(base, 0, 0, seals, func(u UnitID) bool { return u != c.leaves }, 9)
+		if !slices.Equal(got, c.want) || all != c.all {
+			t.Errorf("%v, unit %d leaves: %v, %v, want %v, %v", c.chain, c.leaves, got, all, c.want, c.all)
 		}
 	}
 }
