@@ -8,6 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"corfu/internal/messages"
 	"corfu/internal/mutant"
 	"corfu/internal/wire"
@@ -160,7 +163,7 @@ func firstAnswer(ctx context.Context, ways []way) (layout.Seal, string, error) {
 	for {
 		select {
 		case a := <-answers:
-			if a.err == nil || errors.Is(a.err, errRefused) {
+			if a.err == nil || answered(a.err) {
 				return a.seal, a.by, a.err
 			}
 			errs = append(errs, fmt.Errorf("by the %s: %w", a.by, a.err))
@@ -176,6 +179,19 @@ func firstAnswer(ctx context.Context, ways []way) (layout.Seal, string, error) {
 			}
 		}
 	}
+}
+
+// answered tells whether an error is the member's answer, so that the other way would bring no better one.
+func answered(err error) bool {
+	if errors.Is(err, errRefused) {
+		return true
+	}
+	s, ok := status.FromError(err)
+	switch s.Code() {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unimplemented:
+		return false
+	}
+	return ok
 }
 
 func (r *reconfiguration) sealOverControl(ctx context.Context, m *member) (layout.Seal, error) {
