@@ -36,6 +36,8 @@ type scene struct {
 	asked    layout.Change // by an operator
 	stuck    string        // a position that only a new epoch decides; "": none
 
+	bootstrap *layout.Layout // whose addresses members are moved to; nil: none
+
 	acceptLoss bool // of entries whose other copies are all CORRUPT
 }
 

@@ -126,3 +126,21 @@ func TestEndOfAnAttemptIsNotTheCallers(t *testing.T) {
 		}
 	}
 }
+
+// TestUnitAddedAtAnotherAddressThanTheConfigurationSays is refused: the layout servers would move it to the one that they have.
+func TestUnitAddedAtAnotherAddressThanTheConfigurationSays(t *testing.T) {
+	c := withSpare(t)
+	c.cfg.FailAfter = patient
+	c.start().open(1)
+	if _, err := c.ask(&pb.ReconfigureRequest{Remove: []uint32{5}}); err != nil {
+		t.Fatal(err)
+	}
+	other := startUnit(t, 5) // on another machine
+	l, err := c.ask(&pb.ReconfigureRequest{Add: []*pb.Unit{{Id: 5, Control: other.addr}}})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), c.spare.addr) {
+		t.Errorf("%+v, %v; afterwards %+v", l, err, c.active("at rest", func(l *layout.Layout) bool { return l.Epoch > 3 || err != nil }).Spares)
+	}
+	if l, err := c.ask(&pb.ReconfigureRequest{Add: []*pb.Unit{{Id: 5, Control: c.spare.addr}}}); err != nil || len(l.Spares) != 1 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}

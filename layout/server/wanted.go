@@ -37,6 +37,9 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 	s := &scene{cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members}
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
+	if m.agrees(founding) {
+		s.bootstrap = m.cfg.Bootstrap
+	}
 	if active == nil {
 		m.later(0) // the epoch with which the log begins is made without them
 		return s
@@ -119,6 +122,9 @@ func (s *scene) wantAdded(a *asked, c *layout.Change) error {
 			}
 			continue
 		}
+		if named := s.configured(u); named != u.Control {
+			return fmt.Errorf("the configuration of the layout servers has unit %d at %s, and moves it there: change that first, or add the unit by another id", u.ID, named)
+		}
 		if m := s.members.unit(u.ID); m == nil || m.control != u.Control || m.report.state == stateUnreachable {
 			why := ""
 			if m != nil {
@@ -129,6 +135,13 @@ func (s *scene) wantAdded(a *asked, c *layout.Change) error {
 		c.Add = append(c.Add, u)
 	}
 	return nil
+}
+
+// configured is the address that the next epoch would have for a unit once it is listed (moveTo).
+func (s *scene) configured(u layout.Unit) string {
+	l := &layout.Layout{Spares: []layout.Unit{u}}
+	moveTo(l, s.bootstrap)
+	return l.Spares[0].Control
 }
 
 // listed gives a unit of the layout, spares included.
