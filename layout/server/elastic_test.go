@@ -405,3 +405,36 @@ func TestR17TrimBehindACopyReachesAllOfTheChain(t *testing.T) {
 		}
 	}
 }
+
+// TestR16LossIsAcceptedOfTheUnitsThatWereNamed alone: of another chain, too, the only sound copies are away, and nobody gave those up.
+func TestR16LossIsAcceptedOfTheUnitsThatWereNamed(t *testing.T) {
+	c := withSpare(t)
+	c.template.Spares, c.cfg.FailAfter = nil, patient
+	l := c.start().open(1)
+	c.put(l, 0, wire.Durable, 100, 2)
+	c.put(l, 1, wire.Durable, 101, 4)
+	for _, u := range []layout.UnitID{2, 4} {
+		c.units[u].die()
+		c.units[u-1].mu.Lock()
+		c.units[u-1].entries[0] = &pb.Entry{State: uint32(wire.Corrupt)}
+		c.units[u-1].mu.Unlock()
+	}
+	await(t, "the log waits", func() error {
+		m, err := c.client().Get(context.Background(), &pb.GetRequest{})
+		if err == nil && (!strings.Contains(m.Trouble, "unit 2") || !strings.Contains(m.Trouble, "unit 4") || !strings.Contains(m.Trouble, "R16")) {
+			err = fmt.Errorf("%v", m)
+		}
+		return err
+	})
+	one := &pb.ReconfigureRequest{Remove: []uint32{2}, AcceptLoss: true}
+	if l, err := c.client().Reconfigure(context.Background(), one); err == nil || !strings.Contains(err.Error(), "units [4] may have the only sound copies") {
+		t.Errorf("%v, %v", l, err)
+	}
+	if _, err := c.ask(&pb.ReconfigureRequest{Remove: []uint32{2, 4}, AcceptLoss: true}); err != nil {
+		t.Error(err)
+	}
+	got := c.active("both are gone", func(l *layout.Layout) bool { return !l.IsMember(2) && !l.IsMember(4) })
+	if want := [][]layout.UnitID{{1}, {3}}; !reflect.DeepEqual(chainsOf(got), want) {
+		t.Errorf("chains %v, want %v", chainsOf(got), want)
+	}
+}

@@ -38,7 +38,7 @@ type scene struct {
 
 	bootstrap *layout.Layout // whose addresses members are moved to; nil: none
 
-	acceptLoss bool // of entries whose other copies are all CORRUPT
+	givenUp []layout.UnitID // with entries whose other copies are all CORRUPT
 }
 
 // copied says how far a range was copied to a unit that joined.
@@ -233,10 +233,10 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 		return c, nil
 	}
 	seals := s.foresee(c.Lost)
-	if err := layout.SealedEnough(s.active, seals); err != nil || s.acceptLoss {
+	if err := layout.SealedEnough(s.active, seals); err != nil {
 		return c, err
 	}
-	return c, layout.SoundEnough(s.active, seals)
+	return c, layout.SoundEnough(s.active, seals, s.givenUp)
 }
 
 // joiners are up to n spares that answer: those first that an operator named for the place of a unit that leaves.

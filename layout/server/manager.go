@@ -273,7 +273,7 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	ctx = control.Resume(ctx, op)
 	log := m.log.With(control.LogKey, control.Operation(ctx))
 	r := &reconfiguration{cfg: m.cfg, log: log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
-		change: j.change, copied: sc.copied, drained: sc.drained(j.change), acceptLoss: sc.acceptLoss,
+		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
 	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "chain", j.change.Chain, "sequencer", j.change.Sequencer)
 	m.metrics.inProgress.Set(1)

@@ -42,7 +42,7 @@ type reconfiguration struct {
 	owner   layout.Owner
 	enter   func(layout.Epoch, phase) // tells Status
 
-	acceptLoss bool // of entries whose other copies are all CORRUPT
+	givenUp []layout.UnitID // with entries whose other copies are all CORRUPT
 
 	base   *layout.Layout // latest ACTIVE; nil at bootstrap (epoch 0, which has no members)
 	shape  *layout.Layout // members of the new epoch

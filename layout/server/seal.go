@@ -57,10 +57,10 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	if mutant.R16 {
 		return nil
 	}
-	if err := layout.SealedEnough(r.base, r.seals); err != nil || r.acceptLoss {
+	if err := layout.SealedEnough(r.base, r.seals); err != nil {
 		return err
 	}
-	return layout.SoundEnough(r.base, r.seals)
+	return layout.SoundEnough(r.base, r.seals, r.givenUp)
 }
 
 // sealAll seals members at once. Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks

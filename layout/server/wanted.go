@@ -24,7 +24,19 @@ type asked struct {
 	from     layout.SequencerID // from this one; 0: from whoever it is
 	to       layout.SequencerID // and it is this one; 0: the first that answers
 
-	acceptLoss bool // of entries whose other copies are all CORRUPT
+	acceptLoss bool // of entries that only the units that are to go may have: all other copies are CORRUPT
+}
+
+// givenUp are the units whose entries may be lost. It is said of nobody else: one that fails in the meantime is waited for.
+func (a *asked) givenUp() (list []layout.UnitID) {
+	if !a.acceptLoss {
+		return nil
+	}
+	list = slices.Clone(a.remove)
+	for _, x := range a.drain {
+		list = append(list, x.Unit)
+	}
+	return list
 }
 
 func (a *asked) isZero() bool {
@@ -63,7 +75,7 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 		case c.IsZero():
 			q.done <- outcome{layout: active}
 		default:
-			s.asked, s.acceptLoss = c, q.asked.acceptLoss
+			s.asked, s.givenUp = c, q.asked.givenUp()
 			m.later(i + 1) // the others that ask for a change wait for the next epoch
 			return s
 		}
@@ -102,8 +114,8 @@ func (s *scene) wanted(a *asked) (c layout.Change, err error) {
 	if c.IsZero() {
 		return c, nil
 	}
-	s.asked, s.acceptLoss = c, a.acceptLoss
-	defer func() { s.asked, s.acceptLoss = layout.Change{}, false }()
+	s.asked, s.givenUp = c, a.givenUp()
+	defer func() { s.asked, s.givenUp = layout.Change{}, nil }()
 	full, err := s.change(nil)
 	if err == nil {
 		err = s.checkReplaced(a, full)
