@@ -16,20 +16,20 @@ type CorruptError struct {
 
 func (e *CorruptError) Error() string {
 	return fmt.Sprintf("chain %d of segment %d: %d entries, the first at address %d, are corrupt at units %v, which are there; units %v may have the only sound copies "+
-		"and must come back (rule R16), or corfu unit remove --accept-loss gives them up", e.Stripe, e.Segment, e.Count, e.First, e.Sealed, e.Missing)
+		"and must come back (rule R16), or corfu unit remove --accept-loss gives them up, with all others that are given up named at once", e.Stripe, e.Segment, e.Count, e.First, e.Sealed, e.Missing)
 }
 
 // SoundEnough checks rule R16 for the entries that sealed members know to be CORRUPT: a member does not count for an entry that it cannot
 // supply (docs/model, repair-corrupt-seals). For each such entry one of the members that R16 asks for must be sealed and sound, or one that
-// has the entry for certain, being below its watermark; or all members are sealed. SealedEnough is asked beside it. It fails with a
-// *CorruptError.
-func SoundEnough(base *Layout, seals Seals) error {
+// has the entry for certain, being below its watermark; or all members are sealed, but for those that an operator gave up with what they may
+// hold. SealedEnough is asked beside it. It fails with a *CorruptError.
+func SoundEnough(base *Layout, seals Seals, givenUp []UnitID) error {
 	if base == nil {
 		return nil
 	}
 	for i, s := range base.Segments {
 		for j, c := range s.Chains {
-			if err := soundChain(base, i, j, c, seals); err != nil {
+			if err := soundChain(base, i, j, c, seals, givenUp); err != nil {
 				return err
 			}
 		}
@@ -37,7 +37,7 @@ func SoundEnough(base *Layout, seals Seals) error {
 	return nil
 }
 
-func soundChain(base *Layout, segment, stripe int, c Chain, seals Seals) error {
+func soundChain(base *Layout, segment, stripe int, c Chain, seals Seals, givenUp []UnitID) error {
 	e := &CorruptError{Segment: segment, Stripe: stripe}
 	var trimmed Address
 	more := true // all that are there may have more CORRUPT copies than they know
@@ -45,7 +45,9 @@ func soundChain(base *Layout, segment, stripe int, c Chain, seals Seals) error {
 	for _, u := range c.Units {
 		s, sealed := seals[u]
 		if !sealed {
-			e.Missing = append(e.Missing, u)
+			if !contains(givenUp, u) {
+				e.Missing = append(e.Missing, u)
+			}
 			continue
 		}
 		e.Sealed = append(e.Sealed, u)
@@ -87,30 +89,35 @@ func supplied(base *Layout, c Chain, seals Seals, a Address) bool {
 }
 
 // OnlyLeaving are the addresses below to of a chain that are CORRUPT at all sealed members of the base that stay, and may be sound at one that leaves:
-// it has to supply them before it goes.
-func OnlyLeaving(base *Layout, segment, stripe int, seals Seals, stays func(UnitID) bool, to Address) []Address {
+// it has to supply them before it goes. all: nobody can name them, since each of those that stay has more CORRUPT copies than it knows of;
+// everything below to is to be compared.
+func OnlyLeaving(base *Layout, segment, stripe int, seals Seals, stays func(UnitID) bool, to Address) (list []Address, all bool) {
 	c := base.Segments[segment].Chains[stripe]
 	count := map[Address]int{}
-	staying, leaving := 0, 0
+	staying, knowing, leaving := 0, 0, 0
 	for _, u := range c.Units {
 		s, sealed := seals[u]
 		switch {
 		case !sealed:
 		case !stays(u):
 			leaving++
+		case s.MoreCorrupt:
+			staying++ // whatever address it is, the copy may be one of those that it does not name
 		default:
-			staying++
+			staying, knowing = staying+1, knowing+1
 			for _, a := range s.Corrupt {
 				count[a]++
 			}
 		}
 	}
-	var list []Address
+	if leaving == 0 {
+		return nil, false
+	}
 	for a, n := range count {
-		if leaving > 0 && n == staying && a >= c.Base && a < to {
+		if n == knowing && a >= c.Base && a < to {
 			list = append(list, a)
 		}
 	}
 	slices.Sort(list)
-	return list
+	return list, staying > 0 && knowing == 0
 }

@@ -14,13 +14,13 @@ func TestR16CorruptCopiesDoNotCount(t *testing.T) {
 		return Seal{Unit: u, Intact: intact, Watermark: watermark, End: 20, Corrupt: corrupt}
 	}
 	for _, c := range []struct {
-		name   string
-		seals  []Seal
-		memory bool
-		first  Address
-		count  int
-		more   bool
-		fails  bool
+		name    string
+		seals   []Seal
+		memory  bool
+		first   Address
+		count   int
+		givenUp []UnitID
+		fails   bool
 	}{
 		{name: "sound", seals: []Seal{seal(1, 5, 10)}},
 		{name: "one is corrupt, alone", seals: []Seal{seal(1, 5, 10, 3, 4)}, fails: true, first: 3, count: 2},
@@ -33,6 +33,8 @@ func TestR16CorruptCopiesDoNotCount(t *testing.T) {
 		{name: "both are corrupt at different addresses", seals: []Seal{seal(1, 5, 10, 3), seal(2, 5, 10, 4)}},
 		{name: "both are corrupt at one", seals: []Seal{seal(1, 5, 10, 3, 4), seal(3, 5, 10, 4)}, fails: true, first: 4, count: 1},
 		{name: "all are there: nobody else has it", seals: []Seal{seal(1, 5, 10, 4), seal(2, 5, 10, 4), seal(3, 5, 10, 4)}},
+		{name: "others are given up", seals: []Seal{seal(1, 5, 10, 3, 4)}, givenUp: []UnitID{2, 3}},
+		{name: "one of them", seals: []Seal{seal(1, 5, 10, 3, 4)}, givenUp: []UnitID{2}, fails: true, first: 3, count: 2},
 		{name: "trimmed", seals: []Seal{{Unit: 1, Intact: 5, Watermark: 10, TrimmedBelow: 5, Corrupt: []Address{3}}}},
 		{name: "more than it can name", seals: []Seal{{Unit: 1, Intact: 5, Watermark: 10, MoreCorrupt: true}}, fails: true},
 		{name: "more than it can name, and a sound one", seals: []Seal{{Unit: 1, Intact: 5, Watermark: 10, MoreCorrupt: true, Corrupt: []Address{3}}, seal(2, 5, 10)}},
@@ -41,6 +43,9 @@ func TestR16CorruptCopiesDoNotCount(t *testing.T) {
 		want := &CorruptError{First: c.first, Count: c.count}
 		for _, u := range base.Segments[0].Chains[0].Units {
 			i := slices.IndexFunc(c.seals, func(s Seal) bool { return s.Unit == u })
+			if i < 0 && contains(c.givenUp, u) {
+				continue
+			}
 			if i < 0 {
 				want.Missing = append(want.Missing, u)
 				continue
@@ -51,7 +56,7 @@ func TestR16CorruptCopiesDoNotCount(t *testing.T) {
 		if c.memory {
 			base.Durability = Memory
 		}
-		err := SoundEnough(base, seals)
+		err := SoundEnough(base, seals, c.givenUp)
 		var got *CorruptError
 		if !c.fails && err != nil || c.fails && (!errors.As(err, &got) || !reflect.DeepEqual(got, want)) {
 			t.Errorf("%s: %+v, want %+v", c.name, err, want)
@@ -59,16 +64,29 @@ func TestR16CorruptCopiesDoNotCount(t *testing.T) {
 	}
 }
 
-// TestR16WhoLeavesSuppliesWhatOthersHaveCorrupt: below the watermark nothing is compared else.
+// TestR16WhoLeavesSuppliesWhatOthersHaveCorrupt: below the watermark nothing is compared else. One that has more than it can name may have any.
 func TestR16WhoLeavesSuppliesWhatOthersHaveCorrupt(t *testing.T) {
 	base := healing(1)
-	seals := Seals{1: {Unit: 1, Corrupt: []Address{2, 3, 9}}, 2: {Unit: 2, Corrupt: []Address{3}}}
+	one, two, three := Seal{Unit: 1, Corrupt: []Address{2, 3, 9}}, Seal{Unit: 2, Corrupt: []Address{3}}, Seal{Unit: 3, Corrupt: []Address{3, 4}}
+	more := Seal{Unit: 1, Corrupt: []Address{2}, MoreCorrupt: true}
 	for _, c := range []struct {
+		chain  []Seal
 		leaves UnitID
 		want   []Address
-	}{{2, []Address{2, 3}}, {1, []Address{3}}, {0, nil}} {
-		if got := OnlyLeaving(base, 0, 0, seals, func(u UnitID) bool { return u != c.leaves }, 9); !slices.Equal(got, c.want) {
-			t.Errorf("unit %d leaves: %v, want %v", c.leaves, got, c.want)
+		all    bool
+	}{
+		{[]Seal{one, two}, 2, []Address{2, 3}, false}, {[]Seal{one, two}, 1, []Address{3}, false}, {[]Seal{one, two}, 0, nil, false},
+		{[]Seal{more, two}, 2, nil, true}, {[]Seal{more, two}, 1, []Address{3}, false}, {[]Seal{more, two}, 0, nil, false},
+		{[]Seal{more, two, three}, 2, []Address{3, 4}, false}, {[]Seal{one, two, three}, 2, []Address{3}, false},
+	} {
+		seals, chain := Seals{}, &base.Segments[0].Chains[0]
+		chain.Units = nil
+		for _, s := range c.chain {
+			seals[s.Unit], chain.Units = s, append(chain.Units, s.Unit)
+		}
+		got, all := OnlyLeaving(base, 0, 0, seals, func(u UnitID) bool { return u != c.leaves }, 9)
+		if !slices.Equal(got, c.want) || all != c.all {
+			t.Errorf("%v, unit %d leaves: %v, %v, want %v, %v", c.chain, c.leaves, got, all, c.want, c.all)
 		}
 	}
 }

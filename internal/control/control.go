@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -107,6 +110,21 @@ func Stop(s *grpc.Server, grace time.Duration) {
 	}
 }
 
+// unanswered is how long a peer may leave what was sent unacknowledged before the connection counts as broken. TCP itself waits twice as long from try to
+// try, up to two minutes: a network that was cut for a while, or a machine that came back, would be noticed as much later.
+const unanswered = 3 * time.Second
+
+// giveUp sets it, before a connection is made.
+func giveUp(_, _ string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unanswered.Milliseconds()))
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
 // Dial makes a connection to "host:port", which is established when it is first used and again whenever it broke.
 // No options mean no credentials. A proxy of the environment is not for it.
 func Dial(addr string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
@@ -116,11 +134,12 @@ func Dial(addr string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	// A peer that comes back is to be noticed at once: gRPC's own back-off goes up to two minutes.
 	retry := grpc.ConnectParams{MinConnectTimeout: 2 * time.Second,
 		Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}}
-	return grpc.NewClient("passthrough:///"+addr, append(append(append(ours.dial(), passOn()...),
+	// Escaped: a target is a URL, and an operator's address may be anything, such as that of a link with its zone, [fe80::1%eth0]:7000.
+	return grpc.NewClient("passthrough:///"+url.PathEscape(addr), append(append(append(ours.dial(), passOn()...),
 		grpc.WithNoProxy(), grpc.WithConnectParams(retry),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+			return (&net.Dialer{Control: giveUp}).DialContext(ctx, "tcp", addr)
 		}),
 	), options...)...)
 }

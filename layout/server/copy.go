@@ -136,7 +136,12 @@ func (c *copier) copyChain(ctx context.Context, r *reconfiguration, segment, str
 	}
 	if len(fresh) == 0 {
 		stays := func(u layout.UnitID) bool { return c.sinks[u] != nil }
-		for _, a := range layout.OnlyLeaving(c.base, segment, stripe, r.seals, stays, from) {
+		list, all := layout.OnlyLeaving(c.base, segment, stripe, r.seals, stays, from)
+		kept := func(u layout.UnitID) bool { return !stays(u) && !slices.Contains(r.givenUp, u) }
+		if all && slices.ContainsFunc(units, kept) {
+			from = c.base.Segments[segment].Chains[stripe].Base
+		}
+		for _, a := range list {
 			if err := c.copyRange(ctx, units, nil, a, a+1); err != nil {
 				return err
 			}

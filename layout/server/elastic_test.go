@@ -326,8 +326,18 @@ func TestR16UnitWithTheOnlySoundCopyIsWaitedFor(t *testing.T) {
 }
 
 // TestR16WhoLeavesSuppliesTheOnlySoundCopy: nothing but the doubtful addresses is compared otherwise.
+// One that has more of them than it names may have any.
 func TestR16WhoLeavesSuppliesTheOnlySoundCopy(t *testing.T) {
+	for _, names := range []int{0, 1} {
+		t.Run(fmt.Sprint("names ", names), func(t *testing.T) {
+			whoLeavesSupplies(t, names)
+		})
+	}
+}
+
+func whoLeavesSupplies(t *testing.T, names int) {
 	c := withSpare(t)
+	c.units[1].names = names
 	c.template.Spares, c.cfg.FailAfter = nil, patient
 	l := c.start().open(1)
 	never := func(call string, _ layout.Epoch) error {
@@ -340,14 +350,16 @@ func TestR16WhoLeavesSuppliesTheOnlySoundCopy(t *testing.T) {
 	c.put(l, 0, wire.Durable, 100, 2)
 	c.put(l, 0, wire.Corrupt, 0, 1)
 	c.put(l, 2, wire.Durable, 101, 1, 2)
+	c.put(l, 4, wire.Durable, 102, 2)
+	c.put(l, 4, wire.Corrupt, 0, 1)
 	for _, u := range []layout.UnitID{1, 2} {
 		c.units[u].mu.Lock()
-		c.units[u].watermark = 2
+		c.units[u].watermark = 3
 		c.units[u].mu.Unlock()
 	}
 	await(t, "unit 1 says that it is corrupt", func() error {
 		m, err := c.client().Status(context.Background(), &pb.StatusRequest{})
-		if err == nil && m.Members[0].Corrupt != 1 {
+		if err == nil && m.Members[0].Corrupt != 2 {
 			err = fmt.Errorf("%v", m)
 		}
 		return err
@@ -356,7 +368,7 @@ func TestR16WhoLeavesSuppliesTheOnlySoundCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.active("unit 1 alone", drained(2))
-	if h := c.held(1); !reflect.DeepEqual(h, map[uint64]string{0: "entry 100", 1: "entry 101"}) {
+	if h := c.held(1); !reflect.DeepEqual(h, map[uint64]string{0: "entry 100", 1: "entry 101", 2: "entry 102"}) {
 		t.Errorf("unit 1 holds %v", h)
 	}
 }
@@ -391,5 +403,38 @@ func TestR17TrimBehindACopyReachesAllOfTheChain(t *testing.T) {
 		if h := c.held(u); !copied.Load() || !reflect.DeepEqual(h, want) {
 			t.Errorf("unit %d holds %v, want %v", u, h, want)
 		}
+	}
+}
+
+// TestR16LossIsAcceptedOfTheUnitsThatWereNamed alone: of another chain, too, the only sound copies are away, and nobody gave those up.
+func TestR16LossIsAcceptedOfTheUnitsThatWereNamed(t *testing.T) {
+	c := withSpare(t)
+	c.template.Spares, c.cfg.FailAfter = nil, patient
+	l := c.start().open(1)
+	c.put(l, 0, wire.Durable, 100, 2)
+	c.put(l, 1, wire.Durable, 101, 4)
+	for _, u := range []layout.UnitID{2, 4} {
+		c.units[u].die()
+		c.units[u-1].mu.Lock()
+		c.units[u-1].entries[0] = &pb.Entry{State: uint32(wire.Corrupt)}
+		c.units[u-1].mu.Unlock()
+	}
+	await(t, "the log waits", func() error {
+		m, err := c.client().Get(context.Background(), &pb.GetRequest{})
+		if err == nil && (!strings.Contains(m.Trouble, "unit 2") || !strings.Contains(m.Trouble, "unit 4") || !strings.Contains(m.Trouble, "R16")) {
+			err = fmt.Errorf("%v", m)
+		}
+		return err
+	})
+	one := &pb.ReconfigureRequest{Remove: []uint32{2}, AcceptLoss: true}
+	if l, err := c.client().Reconfigure(context.Background(), one); err == nil || !strings.Contains(err.Error(), "units [4] may have the only sound copies") {
+		t.Errorf("%v, %v", l, err)
+	}
+	if _, err := c.ask(&pb.ReconfigureRequest{Remove: []uint32{2, 4}, AcceptLoss: true}); err != nil {
+		t.Error(err)
+	}
+	got := c.active("both are gone", func(l *layout.Layout) bool { return !l.IsMember(2) && !l.IsMember(4) })
+	if want := [][]layout.UnitID{{1}, {3}}; !reflect.DeepEqual(chainsOf(got), want) {
+		t.Errorf("chains %v, want %v", chainsOf(got), want)
 	}
 }

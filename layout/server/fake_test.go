@@ -93,6 +93,7 @@ type fakeUnit struct {
 	trimmed    uint64
 	received   []uint64 // addresses, in the order in which they were sent
 	unaware    bool     // does not know which of its copies are CORRUPT
+	names      int      // of its CORRUPT copies so many; 0: all
 	largest    int      // message received, in bytes
 	wipes      int
 	vitals     *pb.UnitVitals // that each State raises; nil: none
@@ -182,7 +183,12 @@ func (u *fakeUnit) Seal(_ context.Context, r *pb.SealRequest) (*pb.UnitSealReply
 	if u.base = r.Base; r.Epoch > u.promise {
 		u.promise, u.state, u.reconciled = r.Epoch, stateSealed, false
 	}
-	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed, Corrupt: u.corrupt()}, nil
+	bad := u.corrupt()
+	more := u.names > 0 && len(bad) >= u.names
+	if more {
+		bad = bad[:u.names]
+	}
+	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed, Corrupt: bad, MoreCorrupt: more}, nil
 }
 
 func (u *fakeUnit) Entries(r *pb.EntriesRequest, stream grpc.ServerStreamingServer[pb.EntriesReply]) error {

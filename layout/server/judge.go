@@ -12,7 +12,8 @@ import (
 )
 
 // judgement says what the manager has to do, given what the members report. Of wait, unsure, activate and reconfigure at most one is
-// set; none: all is well. Beside the last two, hindered may be.
+// set; none: all is well. Beside the last two, hindered may be; where somebody asked for a change, activate stands beside any of the others, so
+// that a member that cannot be activated does not leave the change out.
 type judgement struct {
 	wait        string        // what cannot be mended, and why: for a member that failed, or must not be used
 	hindered    string        // who refuses and cannot be left out, and why: it is tried again all the same, in the hope that it does
@@ -31,11 +32,13 @@ type scene struct {
 	replicas int            // that a chain is to have
 	members  *members
 	copied   []copied      // older positions that were copied to units that joined
-	failing  int           // ranges of older positions that cannot be copied, at the moment
+	failing  int           // ranges of older positions that cannot be copied, as it seems
 	asked    layout.Change // by an operator
 	stuck    string        // a position that only a new epoch decides; "": none
 
-	acceptLoss bool // of entries whose other copies are all CORRUPT
+	bootstrap *layout.Layout // whose addresses members are moved to; nil: none
+
+	givenUp []layout.UnitID // with entries whose other copies are all CORRUPT
 }
 
 // copied says how far a range was copied to a unit that joined.
@@ -85,7 +88,7 @@ func (s *scene) judge() judgement {
 		}
 	}
 	switch {
-	case len(j.activate) > 0:
+	case len(j.activate) > 0 && s.asked.IsZero():
 		return j
 	case len(doubtful) > 0:
 		j.unsure = strings.Join(doubtful, ", ")
@@ -124,13 +127,13 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 		}
 		return
 	}
+	j.change = change
 	if len(j.activate) > 0 {
 		return
 	}
 	if len(c.refusing) > 0 {
 		silent = append(silent, refusals(c.refusing))
 	}
-	j.change = change
 	switch {
 	case len(silent)+len(broken) > 0:
 		j.reconfigure = strings.Join(append(silent, broken...), "; ")
@@ -138,8 +141,11 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 		j.reconfigure = fmt.Sprintf("units %v leave: others hold everything", s.drained(change))
 	case len(change.Join) > 0:
 		j.reconfigure = fmt.Sprintf("spares %v join", change.Join)
-	case len(change.Adopt) > 0 && len(change.Adopt)+s.failing == len(s.shape.Behind()):
+	case len(change.Adopt) > 0 && len(change.Adopt)+s.failing >= len(s.shape.Behind()):
 		j.reconfigure = "what the chains' new units lacked was copied"
+		if s.failing > 0 {
+			j.reconfigure = "what some of the chains' new units lacked was copied; others do not take it"
+		}
 	case s.stuck != "":
 		j.reconfigure = s.stuck
 	case moved(s.active, s.shape):
@@ -227,10 +233,10 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 		return c, nil
 	}
 	seals := s.foresee(c.Lost)
-	if err := layout.SealedEnough(s.active, seals); err != nil || s.acceptLoss {
+	if err := layout.SealedEnough(s.active, seals); err != nil {
 		return c, err
 	}
-	return c, layout.SoundEnough(s.active, seals)
+	return c, layout.SoundEnough(s.active, seals, s.givenUp)
 }
 
 // joiners are up to n spares that answer: those first that an operator named for the place of a unit that leaves.

@@ -219,20 +219,31 @@ func (m *manager) agrees(founding *layout.Layout) bool {
 
 // activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
 func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*member) {
-	ctx, cancel := context.WithTimeout(ctx, min(m.cfg.CallTimeout, hangFactor*m.cfg.FailAfter))
-	defer cancel()
-	for _, x := range list {
-		began := time.Now()
-		err := x.activate(ctx, active)
-		if err == nil {
-			x.refusal = refusal{}
-			continue
-		}
-		m.log.Warn("a member missed the activation and refuses it now", "err", err)
-		if ownFault(err) {
-			m.note(blame{x, taskActivate, began, err})
-		}
+	var mu sync.Mutex
+	open := func(wanted bool) {
+		// Each has all of the time: one that hangs must not be the end of those behind it, nor their fault.
+		bounded, cancel := context.WithTimeout(ctx, m.cfg.activateTimeout())
+		defer cancel()
+		each(list, func(x *member) {
+			if (x.unit == 0) != wanted {
+				return
+			}
+			began := time.Now()
+			err := x.activate(bounded, active)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				x.refusal = refusal{}
+				return
+			}
+			m.log.Warn("a member missed the activation and refuses it now", "err", err)
+			if ownFault(err) {
+				m.note(blame{x, taskActivate, began, err})
+			}
+		})
 	}
+	open(false)
+	open(true)
 }
 
 // progress shows what the manager waits for.
@@ -273,7 +284,7 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	ctx = control.Resume(ctx, op)
 	log := m.log.With(control.LogKey, control.Operation(ctx))
 	r := &reconfiguration{cfg: m.cfg, log: log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
-		change: j.change, copied: sc.copied, drained: sc.drained(j.change), acceptLoss: sc.acceptLoss,
+		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
 	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "chain", j.change.Chain, "sequencer", j.change.Sequencer)
 	m.metrics.inProgress.Set(1)

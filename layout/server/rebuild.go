@@ -134,14 +134,16 @@ func (r *rebuilder) progress() []rebuilding {
 func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[layout.UnitID]*member) {
 	log := r.log.With(control.LogKey, control.Operation(ctx))
 	log.Info("copying older positions to units that joined", "epoch", uint64(active.Epoch), "ranges", len(active.Behind()))
-	stalled := make([]int, len(r.progress()))
+	stalled, rests := make([]int, len(r.progress())), make([]time.Time, len(r.progress()))
 	r.pace = &pacer{rate: float64(r.cfg.RebuildRate), due: time.Now()}
 	for i, x := range r.progress() {
 		r.resume(ctx, i, x, active, units)
 	}
 	for ctx.Err() == nil {
-		pause := rebuildPoll
 		for i, x := range r.progress() {
+			if time.Now().Before(rests[i]) {
+				continue
+			}
 			failed := false
 			for x.below < x.To {
 				below, err := r.step(ctx, active, units, x.copied)
@@ -153,21 +155,21 @@ func (r *rebuilder) run(ctx context.Context, active *layout.Layout, units map[la
 					log.Warn("older positions are not copied", "unit", uint32(x.Unit), "err", err)
 				}
 				if failed { // the others go on
-					pause = rebuildRetry
+					rests[i] = time.Now().Add(rebuildRetry)
 					break
 				}
 				if below == x.below { // a hole: sooner or later a client fills it
 					stalled[i]++
 					break
 				}
-				x.below = max(x.below, below)
+				x.below = below
 				r.note(i, x.below, false)
 			}
 			if !failed && (x.below == x.To || stalled[i] > rebuildPatience) {
 				r.note(i, x.below, true)
 			}
 		}
-		_ = sleep.For(ctx, pause)
+		_ = sleep.For(ctx, rebuildPoll)
 	}
 }
 

@@ -42,7 +42,7 @@ type reconfiguration struct {
 	owner   layout.Owner
 	enter   func(layout.Epoch, phase) // tells Status
 
-	acceptLoss bool // of entries whose other copies are all CORRUPT
+	givenUp []layout.UnitID // with entries whose other copies are all CORRUPT
 
 	base   *layout.Layout // latest ACTIVE; nil at bootstrap (epoch 0, which has no members)
 	shape  *layout.Layout // members of the new epoch
@@ -250,19 +250,18 @@ func (r *reconfiguration) decide(ctx context.Context) error {
 // activate opens the epoch everywhere, now that it is ACTIVE (rule R18): units before the sequencer, so that the first token
 // finds units that serve it.
 func (r *reconfiguration) activate(ctx context.Context) error {
-	// One that hangs is left to the manager: the others wait for the sequencer.
-	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, min(r.cfg.CallTimeout, hangFactor*r.cfg.FailAfter))
-	defer cancel()
 	var mu sync.Mutex
 	var errs []error
 	open := func(wanted bool) {
+		// One that hangs is left to the manager: the others wait for the sequencer, which has its own time.
+		bounded, cancel := context.WithTimeout(ctx, r.cfg.activateTimeout())
+		defer cancel()
 		each(r.parts, func(m *member) {
 			if (m.unit == 0) != wanted {
 				return
 			}
 			began := time.Now()
-			if err := r.accuse(whole, m, taskActivate, began, m.activate(ctx, r.layout)); err != nil {
+			if err := r.accuse(ctx, m, taskActivate, began, m.activate(bounded, r.layout)); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				errs = append(errs, err)

@@ -183,3 +183,33 @@ func TestSpareThatRefusesCostsTheLogNothing(t *testing.T) {
 	}
 	c.says("unit 5", "no space left on device", "start it again")
 }
+
+// TestUnitThatHangsInItsActivationIsLeftOut, though it answers heartbeats. The sequencer, whose turn is after the units', is opened all the same and
+// not blamed for the time that the unit took.
+func TestUnitThatHangsInItsActivationIsLeftOut(t *testing.T) {
+	for _, standby := range []bool{false, true} {
+		t.Run(fmt.Sprint("standby ", standby), func(t *testing.T) {
+			c := withSpare(t)
+			c.cfg.CallTimeout = 3 * c.cfg.FailAfter // shorter than what one may take that hangs, as with a long fail_after
+			if c.template.Spares = nil; !standby {
+				c.template.Standbys = nil
+			}
+			l := c.start().open(1)
+			c.put(l, 0, wire.Durable, 100, 1, 2)
+			free := make(chan struct{})
+			defer close(free)
+			c.units[1].setHook(func(call string, _ layout.Epoch) error {
+				if call == "activate" {
+					<-free
+				}
+				return nil
+			})
+			began := time.Now()
+			go func() { _, _ = c.reconfigure() }()
+			got := c.active("without unit 1", func(l *layout.Layout) bool { return !l.IsMember(1) })
+			if took := time.Since(began); got.Sequencer.ID != 1 || took > 10*time.Second {
+				t.Errorf("after %v: %+v", took, got)
+			}
+		})
+	}
+}

@@ -92,6 +92,9 @@ func (r *repairer) offer(active *layout.Layout, list []*member) {
 		}
 		w.sick = append(w.sick, m)
 	}
+	if active != nil {
+		r.keep(w.units)
+	}
 	select {
 	case <-r.work:
 	default:
@@ -135,7 +138,22 @@ func (r *repairer) run(ctx context.Context) {
 	}
 }
 
-// forget drops what is known of a unit that has no CORRUPT copy.
+// keep forgets units that are no members any more: nobody misses what they could not restore.
+func (r *repairer) keep(units map[layout.UnitID]*member) {
+	r.mu.Lock()
+	var gone []layout.UnitID
+	for u := range r.cares {
+		if units[u] == nil {
+			gone = append(gone, u)
+		}
+	}
+	r.mu.Unlock()
+	for _, u := range gone {
+		r.forget(u)
+	}
+}
+
+// forget drops what is known of a unit that has no CORRUPT copy, or is no member.
 func (r *repairer) forget(u layout.UnitID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

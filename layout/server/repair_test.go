@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -167,4 +169,26 @@ func TestLostCopiesAreReported(t *testing.T) {
 	c.put(l, 0, wire.Trimmed, 0, 1, 2)
 	c.put(l, 1, wire.Trimmed, 0, 3, 4)
 	await(t, "health", func() error { return c.server.Health() })
+}
+
+// A unit that is no member any more has no copies that anybody misses.
+func TestLostCopiesOfAUnitThatLeftAreForgotten(t *testing.T) {
+	c := withSpare(t)
+	c.template.Spares, c.cfg.FailAfter = nil, patient
+	l := c.start().open(1)
+	c.put(l, 0, wire.Corrupt, 0, 1, 2)
+	await(t, "both are lost", func() error {
+		if n := c.server.manager.repairer.lost(0); n != 2 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	if _, err := c.ask(&pb.ReconfigureRequest{Remove: []uint32{1}}); err != nil {
+		t.Fatal(err)
+	}
+	c.put(l, 0, wire.Trimmed, 0, 2) // what the error tells the operator to do
+	await(t, "health", func() error { return c.server.Health() })
+	if n := testutil.ToFloat64(c.server.metrics.lost); n != 0 {
+		t.Errorf("corfu_layout_lost_copies is %v", n)
+	}
 }

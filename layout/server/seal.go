@@ -8,6 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"corfu/internal/messages"
 	"corfu/internal/mutant"
 	"corfu/internal/wire"
@@ -54,10 +57,10 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	if mutant.R16 {
 		return nil
 	}
-	if err := layout.SealedEnough(r.base, r.seals); err != nil || r.acceptLoss {
+	if err := layout.SealedEnough(r.base, r.seals); err != nil {
 		return err
 	}
-	return layout.SoundEnough(r.base, r.seals)
+	return layout.SoundEnough(r.base, r.seals, r.givenUp)
 }
 
 // sealAll seals members at once. Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks
@@ -160,7 +163,7 @@ func firstAnswer(ctx context.Context, ways []way) (layout.Seal, string, error) {
 	for {
 		select {
 		case a := <-answers:
-			if a.err == nil || errors.Is(a.err, errRefused) {
+			if a.err == nil || answered(a.err) {
 				return a.seal, a.by, a.err
 			}
 			errs = append(errs, fmt.Errorf("by the %s: %w", a.by, a.err))
@@ -176,6 +179,19 @@ func firstAnswer(ctx context.Context, ways []way) (layout.Seal, string, error) {
 			}
 		}
 	}
+}
+
+// answered tells whether an error is the member's answer, so that the other way would bring no better one.
+func answered(err error) bool {
+	if errors.Is(err, errRefused) {
+		return true
+	}
+	s, ok := status.FromError(err)
+	switch s.Code() {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Unimplemented:
+		return false
+	}
+	return ok
 }
 
 func (r *reconfiguration) sealOverControl(ctx context.Context, m *member) (layout.Seal, error) {

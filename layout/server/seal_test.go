@@ -10,6 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"corfu/layout"
 )
 
@@ -48,6 +51,9 @@ func TestFirstAnswer(t *testing.T) {
 		{"the fabric breaks late", hedge * 2, hedge * 2, broken, nil, "control", "", 3 * hedge, "fabric control"},
 		{"TCP breaks, the fabric is slow", 3 * hedge, 0, nil, broken, "fabric", "", 3 * hedge, "fabric control"},
 		{"a refusal counts", 0, 0, refused, nil, "fabric", "refused: promised", 0, "fabric"},
+		{"a refusal by TCP does, too, while the fabric is silent", never, 0, nil, status.Error(codes.FailedPrecondition, "promised"), "control", "promised", hedge, "fabric control"},
+		{"and an error of the member's own", never, 0, nil, status.Error(codes.Internal, "no space"), "control", "no space", hedge, "fabric control"},
+		{"TCP does not reach it, the fabric is slow", 3 * hedge, 0, nil, status.Error(codes.Unavailable, "connection refused"), "fabric", "", 3 * hedge, "fabric control"},
 		{"both break", 0, 0, broken, broken, "", "by the fabric: broken\nby the control: broken", 0, "fabric control"},
 		{"both are silent", never, never, nil, nil, "", "deadline", time.Second, "fabric control"},
 	} {

@@ -90,6 +90,9 @@ func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb
 	}
 	ask := &request{reason: reason, op: control.Operation(ctx), asked: toAsked(q), dry: q.DryRun}
 	l, err := v.s.manager.ask(ctx, ask)
+	if errors.Is(err, context.Canceled) && v.s.ctx.Err() != nil {
+		return nil, status.Error(codes.Unavailable, "the layout server stops: whether it was done the next leader knows, ask again")
+	}
 	if err != nil {
 		return nil, v.refuse(err)
 	}
@@ -160,9 +163,9 @@ func reply(err error) error {
 		code = codes.ResourceExhausted
 	case errors.Is(err, layout.ErrConflict):
 		code = codes.DataLoss
-	case errors.Is(err, context.Canceled):
+	case err == context.Canceled: // the caller's own: one around which more is said is that of an attempt
 		code = codes.Canceled
-	case errors.Is(err, context.DeadlineExceeded):
+	case err == context.DeadlineExceeded:
 		code = codes.DeadlineExceeded
 	default:
 		code = codes.Aborted // an epoch was, or a member is awaited: the message says why

@@ -24,7 +24,19 @@ type asked struct {
 	from     layout.SequencerID // from this one; 0: from whoever it is
 	to       layout.SequencerID // and it is this one; 0: the first that answers
 
-	acceptLoss bool // of entries whose other copies are all CORRUPT
+	acceptLoss bool // of entries that only the units that are to go may have: all other copies are CORRUPT
+}
+
+// givenUp are the units whose entries may be lost. It is said of nobody else: one that fails in the meantime is waited for.
+func (a *asked) givenUp() (list []layout.UnitID) {
+	if !a.acceptLoss {
+		return nil
+	}
+	list = slices.Clone(a.remove)
+	for _, x := range a.drain {
+		list = append(list, x.Unit)
+	}
+	return list
 }
 
 func (a *asked) isZero() bool {
@@ -37,7 +49,11 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 	s := &scene{cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members}
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
+	if m.agrees(founding) {
+		s.bootstrap = m.cfg.Bootstrap
+	}
 	if active == nil {
+		m.later(0) // the epoch with which the log begins is made without them
 		return s
 	}
 	s.copied, s.failing = m.rebuilder.copied(active)
@@ -59,7 +75,7 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 		case c.IsZero():
 			q.done <- outcome{layout: active}
 		default:
-			s.asked, s.acceptLoss = c, q.asked.acceptLoss
+			s.asked, s.givenUp = c, q.asked.givenUp()
 			m.later(i + 1) // the others that ask for a change wait for the next epoch
 			return s
 		}
@@ -98,8 +114,8 @@ func (s *scene) wanted(a *asked) (c layout.Change, err error) {
 	if c.IsZero() {
 		return c, nil
 	}
-	s.asked, s.acceptLoss = c, a.acceptLoss
-	defer func() { s.asked, s.acceptLoss = layout.Change{}, false }()
+	s.asked, s.givenUp = c, a.givenUp()
+	defer func() { s.asked, s.givenUp = layout.Change{}, nil }()
 	full, err := s.change(nil)
 	if err == nil {
 		err = s.checkReplaced(a, full)
@@ -118,6 +134,9 @@ func (s *scene) wantAdded(a *asked, c *layout.Change) error {
 			}
 			continue
 		}
+		if named := s.configured(u); named != u.Control {
+			return fmt.Errorf("the configuration of the layout servers has unit %d at %s, and moves it there: change that first, or add the unit by another id", u.ID, named)
+		}
 		if m := s.members.unit(u.ID); m == nil || m.control != u.Control || m.report.state == stateUnreachable {
 			why := ""
 			if m != nil {
@@ -128,6 +147,13 @@ func (s *scene) wantAdded(a *asked, c *layout.Change) error {
 		c.Add = append(c.Add, u)
 	}
 	return nil
+}
+
+// configured is the address that the next epoch would have for a unit once it is listed (moveTo).
+func (s *scene) configured(u layout.Unit) string {
+	l := &layout.Layout{Spares: []layout.Unit{u}}
+	moveTo(l, s.bootstrap)
+	return l.Spares[0].Control
 }
 
 // listed gives a unit of the layout, spares included.
@@ -266,7 +292,7 @@ func (m *manager) answerDry(shape *layout.Layout, j judgement) bool {
 			kept = append(kept, q)
 			continue
 		}
-		if j.unsure != "" || len(j.activate) > 0 {
+		if j.unsure != "" {
 			kept = append(kept, q)
 			continue
 		}

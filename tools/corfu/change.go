@@ -34,14 +34,25 @@ func (a *app) unitAddCommand() *cobra.Command {
 
 func (a *app) unitRemoveCommand() *cobra.Command {
 	var loss bool
-	cmd := a.changeCommand(&cobra.Command{Use: "remove id", Short: "Remove a storage unit from the cluster at once", Args: cobra.ExactArgs(1),
+	cmd := a.changeCommand(&cobra.Command{Use: "remove id…", Short: "Remove storage units from the cluster at once", Args: cobra.MinimumNArgs(1),
 		Long: "Remove a storage unit: it leaves its chains at once, and a spare, if there is one, joins in its place. Older entries are copied\n" +
-			"from the units that stay. For a unit that works, corfu unit drain is safer: it leaves once others hold what it holds.",
+			"from the units that stay. For a unit that works, corfu unit drain is safer: it leaves once others hold what it holds. Several are\n" +
+			"removed at once, where the log waits for all of them.",
 	}, func(args []string) (*pb.ReconfigureRequest, error) {
-		id, err := parseUnitID(args[0])
-		return &pb.ReconfigureRequest{Remove: []uint32{id}, AcceptLoss: loss}, err
+		q := &pb.ReconfigureRequest{AcceptLoss: loss}
+		for _, s := range args {
+			id, err := parseUnitID(s)
+			if err != nil {
+				return nil, err
+			}
+			if slices.Contains(q.Remove, id) {
+				return nil, usagef("unit %d is named twice", id)
+			}
+			q.Remove = append(q.Remove, id)
+		}
+		return q, nil
 	})
-	cmd.Flags().BoolVar(&loss, "accept-loss", false, "even if entries are lost with it, since all other copies of them are corrupt")
+	cmd.Flags().BoolVar(&loss, "accept-loss", false, "even if entries are lost with them, since all other copies of them are corrupt")
 	return cmd
 }
 
