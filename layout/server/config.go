@@ -95,8 +95,8 @@ func (c Config) withDefaults() Config {
 // stateTimeout is how long a member may take to answer a heartbeat: two that it misses are enough to find out that it hangs.
 func (c Config) stateTimeout() time.Duration { return min(c.CallTimeout, max(c.Poll, c.FailAfter/2)) }
 
-// activateTimeout is how long a member may take to open an epoch.
-func (c Config) activateTimeout() time.Duration { return min(c.CallTimeout, hangFactor*c.FailAfter) }
+// hangTimeout is how long a member may take to do what is little work, such as to open an epoch.
+func (c Config) hangTimeout() time.Duration { return min(c.CallTimeout, hangFactor*c.FailAfter) }
 
 // Validate reports every bad field.
 func (c Config) Validate() error {

@@ -222,7 +222,7 @@ func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*m
 	var mu sync.Mutex
 	open := func(wanted bool) {
 		// Each has all of the time: one that hangs must not be the end of those behind it, nor their fault.
-		bounded, cancel := context.WithTimeout(ctx, m.cfg.activateTimeout())
+		bounded, cancel := context.WithTimeout(ctx, m.cfg.hangTimeout())
 		defer cancel()
 		each(list, func(x *member) {
 			if (x.unit == 0) != wanted {

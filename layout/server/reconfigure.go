@@ -254,7 +254,7 @@ func (r *reconfiguration) activate(ctx context.Context) error {
 	var errs []error
 	open := func(wanted bool) {
 		// One that hangs is left to the manager: the others wait for the sequencer, which has its own time.
-		bounded, cancel := context.WithTimeout(ctx, r.cfg.activateTimeout())
+		bounded, cancel := context.WithTimeout(ctx, r.cfg.hangTimeout())
 		defer cancel()
 		each(r.parts, func(m *member) {
 			if (m.unit == 0) != wanted {

@@ -213,3 +213,25 @@ func TestUnitThatHangsInItsActivationIsLeftOut(t *testing.T) {
 		})
 	}
 }
+
+// TestSpareThatHangsInItsSealIsLeftOut, as one whose disk does not answer: it has as much time as a member has to open an epoch, not all that a
+// flush may take.
+func TestSpareThatHangsInItsSealIsLeftOut(t *testing.T) {
+	c := withSpare(t)
+	c.start().open(1)
+	free := make(chan struct{})
+	defer close(free)
+	c.spare.setHook(func(call string, _ layout.Epoch) error {
+		if call == "seal" {
+			<-free
+		}
+		return nil
+	})
+	c.units[1].die()
+	began := time.Now()
+	c.active("without unit 1", func(l *layout.Layout) bool { return !l.IsMember(1) && !l.IsMember(5) })
+	if took, most := time.Since(began), c.server.cfg.CallTimeout; took > most/2 {
+		t.Errorf("took %v: a call may take %v", took, most)
+	}
+	c.says("unit 5", "cannot be sealed", "start it again")
+}

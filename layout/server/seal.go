@@ -46,12 +46,13 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 			serve = append(serve, m)
 		}
 	}
-	// Those that join go first: the log goes on meanwhile, and one that refuses costs it nothing.
-	if err := r.sealAll(ctx, join); err != nil {
+	// Those that join go first: the log goes on meanwhile, and one that refuses costs it nothing. One that hangs costs little: it has nothing to
+	// flush, and where somebody died his chain waits.
+	if err := r.sealAll(ctx, join, r.cfg.hangTimeout()); err != nil {
 		return err
 	}
 	r.cutOff()
-	if err := r.sealAll(ctx, append(serve, r.leaving...)); err != nil {
+	if err := r.sealAll(ctx, append(serve, r.leaving...), r.cfg.CallTimeout); err != nil {
 		return err
 	}
 	if mutant.R16 {
@@ -65,9 +66,9 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 
 // sealAll seals members at once. Every member of the new epoch has to be sealed, since it is to be reconciled; of the base rule R16 asks
 // for less.
-func (r *reconfiguration) sealAll(ctx context.Context, list []*member) error {
+func (r *reconfiguration) sealAll(ctx context.Context, list []*member, patience time.Duration) error {
 	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var mu sync.Mutex
 	var errs []error
