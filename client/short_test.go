@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,4 +46,37 @@ func TestShortDeadlinesDoNotKeepSessionsFromOpening(t *testing.T) {
 		}
 	}
 	t.Errorf("the last of 50 reads: %v", err)
+}
+
+// deafDevice reaches nobody, and knows it at once: a port that is down, a route that is missing.
+type deafDevice struct{ rdma.Device }
+
+func (d deafDevice) Dial(context.Context, string, []byte, rdma.ConnOptions) (rdma.Conn, error) {
+	return nil, rdma.ErrUnavailable
+}
+
+// A client that reaches units over the control plane and not over the fabric goes on trying. It must not take their sessions from everybody else.
+func TestClientWithoutFabricLeavesRoomForOthers(t *testing.T) {
+	client.NotInLab(t, "sessions that nobody connects to")
+	c := start(t, devcluster.Options{})
+	p, err := c.open(client.Options{}).Append(within(t), []byte("for all"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound := c.dev
+	c.dev = deafDevice{sound}
+	deaf := c.open(client.Options{})
+	c.dev = sound
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	var g sync.WaitGroup
+	g.Go(func() { _, _ = deaf.Read(ctx, p) })
+	time.Sleep(4 * time.Second) // 16 tries and more
+	soon, enough := context.WithTimeout(ctx, 2*time.Second)
+	defer enough()
+	if got, err := c.open(client.Options{}).Read(soon, p); err != nil || string(got) != "for all" {
+		t.Errorf("another client reads %q, %v", got, err)
+	}
+	cancel()
+	g.Wait()
 }
