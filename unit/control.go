@@ -112,6 +112,7 @@ func (u *Unit) StoppedIn(e layout.Epoch) { u.intact = e }
 func (u *Unit) Forget() {
 	u.intact, u.reconciled, u.trimmed, u.answer = 0, 0, 0, Snapshot{}
 	clear(u.bad)
+	u.badMore = false
 	u.noted = notes{}
 }
 

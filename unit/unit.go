@@ -58,6 +58,7 @@ type Unit struct {
 
 	bad     map[layout.Address]struct{} // CORRUPT here, as far as is known; up to MaxCorrupt
 	badMore bool                        // there were more
+	beyond  uint64                      // how often there was no room for one
 	repair  repair
 
 	out   Output

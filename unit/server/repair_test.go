@@ -390,3 +390,30 @@ func TestR16CorruptCopiesAreRememberedOverARestart(t *testing.T) {
 		t.Errorf("and after a clean one: %v, want %v", got, want)
 	}
 }
+
+// R16: that a life before found more CORRUPT copies than the meta names is known until a pass over everything found them again, and not only until
+// that one is due: the seal comes before.
+func TestR16MoreCorruptCopiesThanAreNamed(t *testing.T) {
+	r, _, _ := repairRig(t, 200)
+	const many = 10
+	for a := range layout.Address(many) {
+		r.spoil(a)
+	}
+	r.stop()
+	s, err := flash.Open(r.cfg.Dir, r.cfg.ID, flash.Options{}, r.cfg.Logger)
+	must(t, err)
+	must(t, s.UpdateMeta(func(m *flash.Meta) { m.Corrupt, m.MoreCorrupt = []layout.Address{0, 1}, true }))
+	must(t, s.Close())
+	r.cfg.ScrubRate = 1 << 30
+	r.start()
+	time.Sleep(50 * time.Millisecond) // the scrub looks whether a pass is due
+	if snap, err := r.seal(2, 1); err != nil || !snap.MoreCorrupt {
+		t.Errorf("sealed: %v, %v", snap, err)
+	}
+	must(t, r.reconcile(2, false))
+	must(t, r.activate(2))
+	eventually(t, "a pass", func() bool { s := r.state().Scrub; return s.Pass > 0 && !s.Running })
+	if snap, err := r.seal(3, 2); err != nil || snap.MoreCorrupt || len(snap.Corrupt) != many {
+		t.Errorf("sealed after the pass: %v, %v", snap, err)
+	}
+}
