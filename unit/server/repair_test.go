@@ -417,3 +417,24 @@ func TestR16MoreCorruptCopiesThanAreNamed(t *testing.T) {
 		t.Errorf("sealed after the pass: %v, %v", snap, err)
 	}
 }
+
+// R17: what another member has at an address takes the place of a page that the disk cannot read. One bad block is no reason to leave the unit out.
+func TestR17ReconcileOverAPageThatCannotBeRead(t *testing.T) {
+	r, m, x := repairRig(t, 10)
+	x.mu.Lock()
+	x.unreadable[4] = true
+	x.mu.Unlock()
+	_, err := r.seal(2, 1)
+	must(t, err)
+	must(t, r.reconcile(2, false, m.entry(3), m.entry(4), m.entry(5)))
+	must(t, r.activate(2))
+	if got := r.corrupt(); len(got) != 0 {
+		t.Errorf("corrupt: %v", got)
+	}
+	next := r.session(2)
+	if reply, page := next.cold(1, 4); reply.State != wire.Durable {
+		t.Errorf("%+v", reply)
+	} else {
+		verify(t, page, 4)
+	}
+}
