@@ -125,7 +125,7 @@ func (u *Unit) Corrupt(from layout.Address, limit int) []layout.Address {
 }
 
 // MoreCorrupt tells whether there may be more addresses with a CORRUPT copy than Corrupt lists.
-func (u *Unit) MoreCorrupt() bool { return u.badMore || len(u.bad) == MaxCorrupt }
+func (u *Unit) MoreCorrupt() bool { return u.badMore || u.doubt || len(u.bad) == MaxCorrupt }
 
 // Beyond tells whether addresses were found CORRUPT for which there was no room, in this life or one before, and how often there was none in
 // this one. They are to be looked for again; until all of flash was looked at the unit does not count for them (rule R16).

@@ -136,10 +136,13 @@ func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layou
 // errEnough ends a scan.
 var errEnough = errors.New("enough")
 
-// survey finds the first hole and the end.
+// survey finds the first hole and the end. Unreadable pages above all that is whole were cut off, or hold the last entries: nobody knows, and the
+// unit must not be asked alone (rule R16).
 func (u *Unit) survey(src Source, from layout.Address) error {
 	u.watermark, u.end = from, from
 	u.stats.Torn = 0
+	unread := from // behind the last page that the disk cannot read
+	defer func() { u.doubt = unread > u.end }()
 	err := src.Scan(from, u.geo.MaxAddress()+1, func(a layout.Address, page []byte) error {
 		if a > u.watermark && a-u.watermark >= u.window() {
 			return errEnough
@@ -147,6 +150,9 @@ func (u *Unit) survey(src Source, from layout.Address) error {
 		p, mapped := u.position(a)
 		switch state, _ := Classify(page, u.log, p); {
 		case page == nil: // whatever it was, it is no hole
+			if mapped {
+				unread = a + 1
+			}
 		case state != wire.Empty && mapped:
 			u.end = a + 1
 		default:

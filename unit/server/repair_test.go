@@ -438,3 +438,28 @@ func TestR17ReconcileOverAPageThatCannotBeRead(t *testing.T) {
 		verify(t, page, 4)
 	}
 }
+
+// R16: a page that the disk cannot read may be the last entry that was acknowledged. A unit that finds one above all others after a crash says that it may
+// lack something: alone, as the tail, it would have the entry taken for one that never was.
+func TestR16UnreadablePageAboveTheLastEntry(t *testing.T) {
+	r, m, x := repairRig(t, 1)
+	time.Sleep(100 * time.Millisecond) // the first one is noted as settled; the next note comes a second later
+	const last = 9
+	for a := layout.Address(1); a <= last; a++ {
+		m.put(a)
+	}
+	x.mu.Lock()
+	x.unreadable[last] = true
+	x.mu.Unlock()
+	r.crash()
+	snap, err := r.seal(2, 1)
+	if must(t, err); !snap.MoreCorrupt && !slices.Contains(snap.Corrupt, last) {
+		t.Errorf("sealed: %v", snap)
+	}
+	must(t, r.reconcile(2, false, m.entry(last)))
+	must(t, r.activate(2))
+	if snap, err = r.seal(3, 2); err != nil || snap.MoreCorrupt || len(snap.Corrupt) != 0 || snap.End != last+1 {
+		t.Errorf("sealed when it had the entry again: %v, %v", snap, err)
+	}
+	r.stop() // before its directory goes
+}
