@@ -95,7 +95,7 @@ func (u *Unit) Kept(l *layout.Layout) bool {
 
 // Keep is Load without reading what the window shows already: flash was changed, since Kept said yes, at the addresses placed alone. page
 // reads one of them. The index must not be registered. It reports false, and has done nothing, if one of them lies above the window: Load
-// must follow. As after Load, no word names a staging slot: the sessions that owned them are gone (rule R6).
+// must follow. It fails, and the unit stays outdated, if one is not there. As after Load, no word names a staging slot: the sessions that owned them are gone (rule R6).
 func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layout.Address, to []byte) error) (bool, error) {
 	for _, a := range placed {
 		if a >= u.base+u.window() {
@@ -110,6 +110,10 @@ func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layou
 		to := u.ringPage(a)
 		if err := page(a, to); err != nil {
 			return false, err
+		}
+		if p, _ := u.position(a); !whole(to, u.log, p) {
+			// The disk took it and gives another one. As an EMPTY word it would be written again, over an entry that the others have.
+			return false, fmt.Errorf("unit %d: address %d, just written: %w", u.id, a, errDamaged)
 		}
 		u.forgetCorrupt(a, a+1)
 		u.loadSlot(a, to, false)
@@ -131,6 +135,12 @@ func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layou
 	u.outdated = false
 	u.advance()
 	return true, nil
+}
+
+// whole tells whether page is one of position p.
+func whole(page []byte, log layout.LogID, p layout.Position) bool {
+	state, _ := Classify(page, log, p)
+	return state != wire.Empty
 }
 
 // errEnough ends a scan.
