@@ -463,3 +463,14 @@ func TestR16UnreadablePageAboveTheLastEntry(t *testing.T) {
 	}
 	r.stop() // before its directory goes
 }
+
+// An order for a scrub takes the place of one at a rate that was a mistake, at once.
+func TestScrubIsReplacedWhileItWaits(t *testing.T) {
+	r, _, _ := repairRig(t, 100)
+	_, err := r.ctl.Scrub(t.Context(), &pb.ScrubRequest{Rate: 1}) // 18 hours for each run of pages
+	must(t, err)
+	eventually(t, "progress", func() bool { return r.state().Scrub.Pages > 0 })
+	if s := r.scrub(1 << 30); s.Pages != 100 {
+		t.Errorf("%v", s)
+	}
+}

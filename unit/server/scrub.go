@@ -215,7 +215,13 @@ func (s *Server) walk(ctx context.Context, number uint64, rate int64) bool {
 		case p.next >= p.end:
 			return true
 		}
-		if due = latest(due, time.Now().Add(-scrubLag)); sleep.For(ctx, time.Until(due)) != nil || !s.giveWay(ctx) {
+		due = latest(due, time.Now().Add(-scrubLag))
+		if woken, ok := s.scrubPause(ctx, time.Until(due)); !ok {
+			return false
+		} else if woken {
+			continue
+		}
+		if !s.giveWay(ctx) {
 			return false
 		}
 		a := max(p.next, layout.Address(s.trimmed.Load()))
@@ -231,6 +237,20 @@ func (s *Server) walk(ctx context.Context, number uint64, rate int64) bool {
 			noted = time.Now()
 			s.noteScrub(s.passed().next, false)
 		}
+	}
+}
+
+// scrubPause waits for d, until another pass is asked for (or was: then it is woken for nothing), or until ctx ends: then it is not ok.
+func (s *Server) scrubPause(ctx context.Context, d time.Duration) (woken, ok bool) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return false, true
+	case <-s.scrub.kick:
+		return true, true
+	case <-ctx.Done():
+		return false, false
 	}
 }
 
