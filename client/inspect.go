@@ -102,8 +102,15 @@ func (l *Log) inspect(ctx context.Context, v *view, at spot, f *frame) (entry, e
 		case foundEntry:
 			e, err := l.inspectEntry(ctx, v, at, f, w)
 			// A page that does not verify was overwritten between the two READs, or is bad: look a few times.
-			if err != nil || e.kind != entryUnclear || n >= 3 {
+			if err != nil || e.kind != entryUnclear || (n >= 3 && !e.durable) {
 				return e, err
+			}
+			if n >= 3 { // the unit's memory is bad: its flash may have the page
+				e, again, err := l.inspectCold(ctx, v, at, f)
+				if !again {
+					e.word = w
+					return e, err
+				}
 			}
 		}
 		if n > 0 {

@@ -45,10 +45,18 @@ func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry,
 				continue
 			}
 			idle = 0
-			if !l.span(ctx, from, tail, yield) {
+			back := false // an epoch ended, and the next one has not handed out yet what the one before had
+			next := tail
+			if !l.span(ctx, from, tail, func(e Entry, err error) bool {
+				if back = errors.Is(err, ErrUnwritten); back {
+					next = e.Position
+					return false
+				}
+				return yield(e, err)
+			}) && !back {
 				return
 			}
-			from = tail
+			from = next
 		}
 	}
 }

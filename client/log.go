@@ -155,12 +155,12 @@ func (l *Log) attemptID(ctx context.Context) (layout.Attempt, error) {
 	}
 }
 
-// enter begins an operation, unless the log is closed; exit ends it.
+// enter begins an operation, unless the log is closed; exit ends it. It does not wait: only Close ever locks ops for writing, and it waits for all that
+// are inside, among them those on whose behalf the caller enters once more (ahead.go).
 func (l *Log) enter() error {
-	if l.closed.Load() {
+	if !l.ops.TryRLock() {
 		return ErrClosed
 	}
-	l.ops.RLock()
 	if l.closed.Load() {
 		l.ops.RUnlock()
 		return ErrClosed

@@ -40,8 +40,9 @@ func (n *news) keep(ctx context.Context) {
 
 // complete opens what is missing, to units of the layout in use: each client begins at another one.
 func (n *news) complete(ctx context.Context) {
-	units := n.l.current().layout.Units
-	alive := n.sweep()
+	lay := n.l.current().layout
+	units := lay.Units
+	alive := n.sweep(lay)
 	for i := 0; i < len(units) && alive < informants && ctx.Err() == nil; i++ {
 		u := units[(int(n.l.client())+i)%len(units)]
 		if n.has(u.ID) {
@@ -65,12 +66,12 @@ func (n *news) complete(ctx context.Context) {
 	}
 }
 
-// sweep closes what is broken, and counts the rest.
-func (n *news) sweep() (alive int) {
+// sweep closes what is broken, and what leads to units that left the layout: they hear of no newer one. It counts the rest.
+func (n *news) sweep(lay *layout.Layout) (alive int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for id, c := range n.conns {
-		if c.Alive() {
+		if _, member := lay.Unit(id); member && c.Alive() {
 			alive++
 			continue
 		}

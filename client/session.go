@@ -283,22 +283,29 @@ type link[S any] struct {
 	cur   atomic.Pointer[S]
 	alive func(*S) bool
 	open  func(context.Context) (*S, error)
+	spawn func(func(context.Context)) // runs what opens a session; its context ends with the Log
 	who   string
 
 	over     <-chan struct{} // closed when the view is replaced: nobody needs the session any more
 	failures atomic.Uint64   // attempts to open that failed
 
-	turn    chan struct{} // held by whoever opens; it owns the fields below
+	turn    chan struct{} // held while a session is opened; who holds it owns the fields below
 	backoff backoff
 	next    time.Time // no attempt before
 	err     error     // of the last attempt
 }
 
-func newLink[S any](who string, over <-chan struct{}, alive func(*S) bool, open func(context.Context) (*S, error)) *link[S] {
-	return &link[S]{who: who, over: over, alive: alive, open: open, turn: make(chan struct{}, 1)}
+func newLink[S any](who string, over <-chan struct{}, alive func(*S) bool, spawn func(func(context.Context)), open func(context.Context) (*S, error)) *link[S] {
+	return &link[S]{who: who, over: over, alive: alive, spawn: spawn, open: open, turn: make(chan struct{}, 1)}
 }
 
+// opening bounds the opening of one session.
+const opening = 5 * time.Second
+
 // get gives the session, opening it if need be. Its errors are *sessionError or ctx's.
+//
+// The session is for all, so it is opened though ctx ends: callers who have less time than it takes would begin it again and again, get none, and
+// leave a session at the unit each time that waits for its connections and counts among those that it may have.
 func (k *link[S]) get(ctx context.Context) (*S, error) {
 	if s := k.cur.Load(); s != nil && k.alive(s) {
 		return s, nil
@@ -306,37 +313,58 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	failures := k.failures.Load()
 	select {
 	case k.turn <- struct{}{}:
-		defer func() { <-k.turn }()
 	case <-k.over:
 		return nil, &sessionError{k.who, errStale}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	if s := k.cur.Load(); s != nil && k.alive(s) {
+		<-k.turn
 		return s, nil
 	}
 	if k.failures.Load() != failures {
-		return nil, k.err // somebody tried while this one waited: that goes for all who did
-	}
-	if err := k.pause(ctx); err != nil {
+		err := k.err // somebody tried while this one waited: that goes for all who did
+		<-k.turn
 		return nil, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	s, err := k.open(bounded)
-	if err != nil {
+	type opened struct {
+		s   *S
+		err error
+	}
+	c := make(chan opened, 1)
+	k.spawn(func(ctx context.Context) {
+		s, err := k.attempt(ctx)
+		<-k.turn
+		c <- opened{s, err}
+	})
+	select {
+	case o := <-c:
+		return o.s, o.err
+	case <-k.over:
+		return nil, &sessionError{k.who, errStale}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// attempt opens a session once it is due. ctx ends with the Log. The turn is held.
+func (k *link[S]) attempt(ctx context.Context) (*S, error) {
+	err := k.pause(ctx)
+	if err == nil {
+		bounded, cancel := context.WithTimeout(ctx, opening)
+		defer cancel()
+		var s *S
+		if s, err = k.open(bounded); err == nil {
+			k.backoff = backoff{}
+			k.cur.Store(s)
+			return s, nil
+		}
 		// A seal sends all clients here at once: come back spread out.
 		k.next = time.Now().Add(k.backoff.step())
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		k.err = &sessionError{k.who, err}
-		k.failures.Add(1)
-		return nil, k.err
 	}
-	k.backoff = backoff{}
-	k.cur.Store(s)
-	return s, nil
+	k.err = &sessionError{k.who, err}
+	k.failures.Add(1)
+	return nil, k.err
 }
 
 // pause waits until the next attempt is due. It ends with the view: under the next one there is another link, and no time to be lost.
@@ -347,9 +375,9 @@ func (k *link[S]) pause(ctx context.Context) error {
 	case <-t.C:
 		return nil
 	case <-k.over:
-		return &sessionError{k.who, errStale}
+		return errStale
 	case <-ctx.Done():
-		return ctx.Err()
+		return ErrClosed
 	}
 }
 

@@ -71,7 +71,7 @@ func (l *Log) newView(lay *layout.Layout) *view {
 	v.tail.Store(uint64(lay.Start))
 	for _, u := range lay.Units {
 		v.units[u.ID] = newLink(fmt.Sprintf("unit %d", u.ID), v.replaced,
-			func(s *unitSession) bool { return s.alive() },
+			func(s *unitSession) bool { return s.alive() }, l.background,
 			func(ctx context.Context) (*unitSession, error) {
 				s, err := l.openUnit(ctx, v, u)
 				if err != nil {
@@ -81,7 +81,7 @@ func (l *Log) newView(lay *layout.Layout) *view {
 			})
 	}
 	v.seq = newLink("sequencer", v.replaced,
-		func(s *seqSession) bool { return s.alive() },
+		func(s *seqSession) bool { return s.alive() }, l.background,
 		func(ctx context.Context) (*seqSession, error) {
 			s, err := l.openSequencer(ctx, v)
 			if err != nil {

@@ -112,6 +112,7 @@ func (u *Unit) StoppedIn(e layout.Epoch) { u.intact = e }
 func (u *Unit) Forget() {
 	u.intact, u.reconciled, u.trimmed, u.answer = 0, 0, 0, Snapshot{}
 	clear(u.bad)
+	u.badMore = false
 	u.noted = notes{}
 }
 
@@ -155,7 +156,7 @@ func (u *Unit) Prepare(n layout.Epoch) (ready bool, err error) {
 
 // Activate opens epoch n, after Prepare, once the index is registered.
 func (u *Unit) Activate(n layout.Epoch) {
-	u.phase, u.epoch, u.intact = Open, n, n
+	u.phase, u.epoch, u.intact, u.doubt = Open, n, n, false
 	u.noted.open(n)
 }
 

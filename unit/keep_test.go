@@ -2,6 +2,7 @@ package unit
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -143,5 +144,26 @@ func TestKeepIsRefusedWhereTheWindowDoesNotShowIt(t *testing.T) {
 	}
 	if b.u.Outdate(); b.u.Kept(l) {
 		t.Error("kept though flash has changed")
+	}
+}
+
+// TestR17KeepDoesNotTakeALostPageForNone: the disk said that an entry which a reconciliation brought is durable, and gives nothing. The word must
+// not become EMPTY, for somebody to publish another entry there.
+func TestR17KeepDoesNotTakeALostPageForNone(t *testing.T) {
+	b := newBench(t)
+	n := b.promise + 1
+	_, err := b.seal(n)
+	b.check(err)
+	l := testLayout(n)
+	if !b.u.Kept(l) {
+		t.Fatal("not kept")
+	}
+	b.u.Outdate()
+	done, err := b.u.Keep(l, []layout.Address{0}, func(_ layout.Address, to []byte) error { clear(to); return nil })
+	if err == nil {
+		t.Errorf("kept %v, and the word is %v", done, b.word(0))
+	}
+	if err := b.u.Reconciled(n); !errors.Is(err, ErrOutdated) {
+		t.Errorf("reconciled: %v", err)
 	}
 }

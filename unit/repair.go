@@ -42,7 +42,7 @@ func (u *Unit) corrupt(a layout.Address) {
 		return
 	}
 	if len(u.bad) == MaxCorrupt {
-		u.badMore = true
+		u.badMore, u.beyond = true, u.beyond+1
 		return
 	}
 	u.bad[a] = struct{}{}
@@ -125,13 +125,17 @@ func (u *Unit) Corrupt(from layout.Address, limit int) []layout.Address {
 }
 
 // MoreCorrupt tells whether there may be more addresses with a CORRUPT copy than Corrupt lists.
-func (u *Unit) MoreCorrupt() bool { return u.badMore || len(u.bad) == MaxCorrupt }
+func (u *Unit) MoreCorrupt() bool { return u.badMore || u.doubt || len(u.bad) == MaxCorrupt }
 
-// ForgetMore tells whether addresses were found CORRUPT for which there was no room, and are to be looked for again; it forgets that.
-func (u *Unit) ForgetMore() bool {
-	more := u.badMore
-	u.badMore = false
-	return more
+// Beyond tells whether addresses were found CORRUPT for which there was no room, in this life or one before, and how often there was none in
+// this one. They are to be looked for again; until all of flash was looked at the unit does not count for them (rule R16).
+func (u *Unit) Beyond() (more bool, times uint64) { return u.badMore, u.beyond }
+
+// NoneBeyond says that all settled addresses were looked at since Beyond told times: those that are CORRUPT are known, unless there was no room again.
+func (u *Unit) NoneBeyond(times uint64) {
+	if u.beyond == times {
+		u.badMore = false
+	}
 }
 
 // BeginRepair checks that in, what another member of the chain holds durably in epoch e, may replace the CORRUPT copy here, and makes

@@ -279,7 +279,14 @@ func TestKnownDamageIsBounded(t *testing.T) {
 	if v := b.u.View(); v.Corrupt != MaxCorrupt || len(b.u.bad) != MaxCorrupt {
 		t.Fatalf("%d known", v.Corrupt)
 	}
-	if !b.u.ForgetMore() || b.u.ForgetMore() {
-		t.Fatal("that there are more is told once")
+	more, times := b.u.Beyond()
+	if !more || times == 0 || !b.u.MoreCorrupt() {
+		t.Fatalf("more %v, %d times", more, times)
+	}
+	if b.u.NoneBeyond(times - 1); !b.u.badMore {
+		t.Fatal("forgotten by who looked before there was no room again")
+	}
+	if b.u.NoneBeyond(times); b.u.badMore {
+		t.Fatal("all was looked at, and there are more")
 	}
 }

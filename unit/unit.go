@@ -58,6 +58,8 @@ type Unit struct {
 
 	bad     map[layout.Address]struct{} // CORRUPT here, as far as is known; up to MaxCorrupt
 	badMore bool                        // there were more
+	beyond  uint64                      // how often there was no room for one
+	doubt   bool                        // pages above end could not be read; until the unit is opened, and what stood there decided
 	repair  repair
 
 	out   Output

@@ -95,7 +95,7 @@ func (u *Unit) Kept(l *layout.Layout) bool {
 
 // Keep is Load without reading what the window shows already: flash was changed, since Kept said yes, at the addresses placed alone. page
 // reads one of them. The index must not be registered. It reports false, and has done nothing, if one of them lies above the window: Load
-// must follow. As after Load, no word names a staging slot: the sessions that owned them are gone (rule R6).
+// must follow. It fails, and the unit stays outdated, if one is not there. As after Load, no word names a staging slot: the sessions that owned them are gone (rule R6).
 func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layout.Address, to []byte) error) (bool, error) {
 	for _, a := range placed {
 		if a >= u.base+u.window() {
@@ -110,6 +110,10 @@ func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layou
 		to := u.ringPage(a)
 		if err := page(a, to); err != nil {
 			return false, err
+		}
+		if p, _ := u.position(a); !whole(to, u.log, p) {
+			// The disk took it and gives another one. As an EMPTY word it would be written again, over an entry that the others have.
+			return false, fmt.Errorf("unit %d: address %d, just written: %w", u.id, a, errDamaged)
 		}
 		u.forgetCorrupt(a, a+1)
 		u.loadSlot(a, to, false)
@@ -133,13 +137,22 @@ func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layou
 	return true, nil
 }
 
+// whole tells whether page is one of position p.
+func whole(page []byte, log layout.LogID, p layout.Position) bool {
+	state, _ := Classify(page, log, p)
+	return state != wire.Empty
+}
+
 // errEnough ends a scan.
 var errEnough = errors.New("enough")
 
-// survey finds the first hole and the end.
+// survey finds the first hole and the end. Unreadable pages above all that is whole were cut off, or hold the last entries: nobody knows, and the
+// unit must not be asked alone (rule R16).
 func (u *Unit) survey(src Source, from layout.Address) error {
 	u.watermark, u.end = from, from
 	u.stats.Torn = 0
+	unread := from // behind the last page that the disk cannot read
+	defer func() { u.doubt = unread > u.end }()
 	err := src.Scan(from, u.geo.MaxAddress()+1, func(a layout.Address, page []byte) error {
 		if a > u.watermark && a-u.watermark >= u.window() {
 			return errEnough
@@ -147,6 +160,9 @@ func (u *Unit) survey(src Source, from layout.Address) error {
 		p, mapped := u.position(a)
 		switch state, _ := Classify(page, u.log, p); {
 		case page == nil: // whatever it was, it is no hole
+			if mapped {
+				unread = a + 1
+			}
 		case state != wire.Empty && mapped:
 			u.end = a + 1
 		default:

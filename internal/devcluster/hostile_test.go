@@ -31,6 +31,8 @@ type hostile struct {
 	mem  *rdma.Memory // two pages of its own
 	load *appender
 	mine []layout.Position // of what unharmed appended
+
+	clients uint32 // that it was
 }
 
 // startHostile starts a cluster of one chain under TLS, an honest client that appends all the time, and a hostile one.
@@ -98,7 +100,8 @@ func (h *hostile) conn(addr string) *grpc.ClientConn {
 
 func (h *hostile) request() *pb.OpenSessionRequest {
 	l := h.log.Layout()
-	return &pb.OpenSessionRequest{Log: l.Log[:], Epoch: uint64(l.Epoch), Client: 99}
+	h.clients++ // as many as it likes: of one alone the unit keeps no second session that waits for its connections
+	return &pb.OpenSessionRequest{Log: l.Log[:], Epoch: uint64(l.Epoch), Client: 1000 + h.clients}
 }
 
 // unit opens a session with a unit; the epoch may just change.

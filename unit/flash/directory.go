@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,10 @@ import (
 const (
 	lockName  = "LOCK"
 	statBlock = 512 // bytes; what st_blocks counts
+
+	segmentPrefix = "seg-"
+	segmentName   = segmentPrefix + "%012x"
+	newPrefix     = "new-" // of a segment that is being made
 )
 
 // directory is a volume of files in a directory.
@@ -48,13 +53,26 @@ func openDirectory(dir string, how access) (*directory, error) {
 		return nil, err
 	}
 	// What a crash left of a segment that was being made.
-	left, _ := filepath.Glob(filepath.Join(dir, "new-*"))
-	for _, path := range left {
-		if err := os.Remove(path); err != nil {
-			return nil, errors.Join(fmt.Errorf("flash: %w", err), v.close())
-		}
+	left, err := namesIn(dir, newPrefix)
+	for _, name := range left {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("flash: %w", err), v.close())
 	}
 	return v, nil
+}
+
+// namesIn gives what begins with prefix in a directory. Not filepath.Glob, to which the brackets in /srv/unit[1] mean something: it would find
+// no segment there, or those of /srv/unit1.
+func namesIn(dir, prefix string) (names []string, err error) {
+	all, err := os.ReadDir(dir)
+	for _, e := range all {
+		if strings.HasPrefix(e.Name(), prefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
 }
 
 // flock locks the directory, or closes it.
@@ -93,22 +111,22 @@ func (v *directory) sync() error {
 func (v *directory) path(n uint64) string { return segmentPath(v.dir, n) }
 
 func segmentPath(dir string, n uint64) string {
-	return filepath.Join(dir, fmt.Sprintf("seg-%012x", n))
+	return filepath.Join(dir, fmt.Sprintf(segmentName, n))
 }
 
 func (v *directory) list() ([]uint64, error) { return listSegments(v.dir) }
 
 // listSegments gives the numbers of all segment files of a directory, in order.
 func listSegments(dir string) ([]uint64, error) {
-	names, err := filepath.Glob(filepath.Join(dir, "seg-*"))
+	names, err := namesIn(dir, segmentPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("flash: %w", err)
 	}
 	var ns []uint64
 	for _, name := range names {
 		var n uint64
-		if _, err := fmt.Sscanf(filepath.Base(name), "seg-%012x", &n); err != nil || segmentPath(dir, n) != name {
-			return nil, fmt.Errorf("flash: %s: not a segment's name", name)
+		if _, err := fmt.Sscanf(name, segmentName, &n); err != nil || fmt.Sprintf(segmentName, n) != name {
+			return nil, fmt.Errorf("flash: %s: not a segment's name", filepath.Join(dir, name))
 		}
 		ns = append(ns, n)
 	}
@@ -141,7 +159,7 @@ func (v *directory) open(n uint64, size int64) (File, error) {
 
 // create allocates the file under another name, so that a segment is there with all its space or not at all.
 func (v *directory) create(n uint64, size int64) (File, error) {
-	tmp := filepath.Join(v.dir, fmt.Sprintf("new-%012x", n))
+	tmp := filepath.Join(v.dir, fmt.Sprintf(newPrefix+"%012x", n))
 	f, err := openFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, v.how.nosync)
 	if err == nil {
 		if err = f.allocate(size); err == nil {
@@ -184,9 +202,9 @@ func (v *directory) used(n uint64) (int64, error) {
 func (v *directory) slow() bool { return true }
 
 func (v *directory) check(size, pages int64, report func(volumeProblem)) error {
-	left, _ := filepath.Glob(filepath.Join(v.dir, "new-*"))
-	for _, path := range left {
-		report(volumeProblem{whole: true, what: filepath.Base(path) + ": a segment whose making was cut off; the unit removes it when it starts"})
+	left, _ := namesIn(v.dir, newPrefix) // list tells the same error
+	for _, name := range left {
+		report(volumeProblem{whole: true, what: name + ": a segment whose making was cut off; the unit removes it when it starts"})
 	}
 	ns, err := v.list()
 	if err != nil {

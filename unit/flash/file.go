@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +34,8 @@ type osFile struct {
 	fd     int
 	direct bool
 	nosync bool // test control: nothing is brought to stable storage
+
+	turn sync.Mutex // of writes and syncs through the page cache
 }
 
 // openFile opens path with flags.
@@ -66,10 +69,17 @@ func (f *osFile) allocate(size int64) error {
 	return f.f.Sync()
 }
 
-func (f *osFile) Write(bufs [][]byte, off int64, sync bool) error {
+func (f *osFile) Write(bufs [][]byte, off int64, durable bool) error {
 	flags := 0
-	if sync && f.direct && !f.nosync {
+	if durable && f.direct && !f.nosync {
 		flags = unix.RWF_DSYNC
+	}
+	if !f.direct && !f.nosync {
+		// That the page cache could not write a page is told to the next sync of the file, whoever's that is, and once: no write may
+		// lie there unsynced while another one's sync can come (rule R3).
+		f.turn.Lock()
+		defer f.turn.Unlock()
+		durable = true
 	}
 	for len(bufs) > 0 {
 		n, err := pwritev2(f.fd, bufs[:min(len(bufs), maxIOV)], off, flags)
@@ -86,8 +96,8 @@ func (f *osFile) Write(bufs [][]byte, off int64, sync bool) error {
 		off += int64(n)
 		bufs = skip(bufs, n)
 	}
-	if sync && !f.direct {
-		return f.Sync()
+	if durable && !f.direct {
+		return f.sync()
 	}
 	return nil
 }
@@ -95,6 +105,7 @@ func (f *osFile) Write(bufs [][]byte, off int64, sync bool) error {
 // System calls; tests put others in their place.
 var (
 	pwritev2  = unix.Pwritev2
+	fdatasync = unix.Fdatasync
 	fallocate = unix.Fallocate
 )
 
@@ -114,11 +125,19 @@ func skip(bufs [][]byte, n int) [][]byte {
 }
 
 func (f *osFile) Sync() error {
+	if !f.direct {
+		f.turn.Lock()
+		defer f.turn.Unlock()
+	}
+	return f.sync()
+}
+
+func (f *osFile) sync() error {
 	if f.nosync {
 		return nil
 	}
 	for {
-		err := unix.Fdatasync(f.fd)
+		err := fdatasync(f.fd)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -124,6 +124,29 @@ func TestWriteReadAndScanAfterReopen(t *testing.T) {
 	})
 }
 
+// A directory whose name means something to a shell holds its own pages after a restart, and touches nothing of the one that the name would match.
+func TestDirectoryIsTakenAtItsName(t *testing.T) {
+	above := t.TempDir()
+	dir, other := filepath.Join(above, "unit[1]"), filepath.Join(above, "unit1")
+	must(t, os.Mkdir(other, 0o700))
+	theirs := filepath.Join(other, "new-000000000000")
+	must(t, os.WriteFile(theirs, nil, 0o600))
+	p := page(3, 1)
+	s := readyAt(t, dir, Options{})
+	must(t, s.Write([]Page{p}))
+	must(t, s.Close())
+
+	s = open(t, dir, Options{})
+	got := make([]byte, 4096)
+	must(t, s.ReadPage(3, got))
+	if !bytes.Equal(got, p.Bytes) {
+		t.Error("a durable page is gone after a restart")
+	}
+	if _, err := os.Stat(theirs); err != nil {
+		t.Errorf("a file of another directory: %v", err)
+	}
+}
+
 func TestNeighboursGoInOnePiece(t *testing.T) {
 	ring := alignedBytes(8 * 4096)
 	slot := func(i int) []byte { return ring[i*4096 : (i+1)*4096] }

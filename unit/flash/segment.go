@@ -17,6 +17,8 @@ type segment struct {
 	n  uint64
 	mu sync.RWMutex // held for reading by I/O, for writing by what opens and closes
 
+	opening sync.Mutex // before mu: of those who find it not open one opens it
+
 	file File // nil: not open
 	gone bool
 
@@ -88,6 +90,15 @@ func (s *Store) acquire(g *segment) (File, error) {
 }
 
 func (s *Store) openSegment(g *segment) error {
+	g.opening.Lock()
+	defer g.opening.Unlock()
+	// Whoever comes too late must not ask for mu: behind him all I/O would wait for that which has begun, writes for a read that hangs.
+	g.mu.RLock()
+	done := g.file != nil || g.gone
+	g.mu.RUnlock()
+	if done {
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.file != nil || g.gone {

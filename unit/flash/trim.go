@@ -46,6 +46,7 @@ type trims struct {
 
 	turn   chan struct{} // of record: holds something while it is written. No mutex: a simulated clock stands still for those who wait for one
 	record twin
+	unread bool // the disk could not read the record: it is tried again before it is written over. Of whoever has the turn
 
 	given atomic.Pointer[bitmap] // puncher's: what was done about their blocks
 }
@@ -61,14 +62,18 @@ func (t *trims) has(i int) bool {
 	return m != nil && m.has(i)
 }
 
-// loadTrims reads the trims of a segment that was just opened. It fails with errNewer alone.
+// loadTrims reads the trims of a segment that was just opened, or could not be read then. It fails with errNewer alone.
 func (s *Store) loadTrims(g *segment, x *shape) error {
 	g.trims.record = x.trimTwin(g.n)
 	body, bad, err := g.trims.record.load(g.file)
 	if errors.Is(err, errNewer) {
 		return err
 	}
+	g.trims.unread = false
 	if err != nil {
+		for _, err := range bad {
+			g.trims.unread = g.trims.unread || !errors.Is(err, errRecord)
+		}
 		s.log.Error("the trims of a segment are lost: what was given up there is CORRUPT, or is served again",
 			"segment", g.n, "error", err)
 		g.trims.record.sequence = 1 << 32 // above what a copy has that can be read some day
@@ -139,6 +144,11 @@ func (s *Store) trimSegment(x *shape, n uint64, list []unit.Trim, which []int) e
 	g.use()
 	g.trims.turn <- struct{}{}
 	defer func() { <-g.trims.turn }()
+	if g.trims.unread {
+		if err := s.loadTrims(g, x); err != nil {
+			return err
+		}
+	}
 	m := newBitmap(x.perFile)
 	if old := g.trims.marks.Load(); old != nil {
 		copy(m, *old)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -425,6 +426,41 @@ func TestSpoiltTrimRecords(t *testing.T) {
 	sum, all := fsck(t, dir)
 	if sum.Trimmed != 0 || len(all) != 3 || !strings.Contains(all[0].What, "its trims are lost") {
 		t.Fatalf("both spoilt: %+v %+v", sum, all)
+	}
+}
+
+// blindAbove fails reads from off on while blind is set.
+type blindAbove struct {
+	File
+	off   int64
+	blind *atomic.Bool
+}
+
+func (f blindAbove) Read(b []byte, off int64) error {
+	if off >= f.off && f.blind.Load() {
+		return unix.EIO
+	}
+	return f.File.Read(b, off)
+}
+
+// A disk that could not read the trims of a segment for a while, a path that was switched over, has not lost them: the next trim there adds to them.
+func TestTrimsThatCouldNotBeReadAreNotLost(t *testing.T) {
+	dir := filled(t, 16, 16)
+	s := open(t, dir, Options{})
+	must(t, s.Trim(trimsOf(1)))
+	must(t, s.Close())
+	var blind atomic.Bool
+	blind.Store(true)
+	s = open(t, dir, Options{Wrap: func(_ string, f File) File { return blindAbove{f, 16 * 4096, &blind} }})
+	stateOf(t, s, 0) // opens the segment
+	blind.Store(false)
+	must(t, s.Trim(trimsOf(3)))
+	must(t, s.Close())
+	s = open(t, dir, Options{})
+	for a, want := range []wire.State{wire.Durable, wire.Trimmed, wire.Durable, wire.Trimmed} {
+		if got := stateOf(t, s, layout.Address(a)); got != want {
+			t.Errorf("address %d is %v, want %v", a, got, want)
+		}
 	}
 }
 

@@ -50,6 +50,8 @@ type rig struct {
 	unit *server.Server
 	conn *grpc.ClientConn
 	ctl  pb.UnitServiceClient
+
+	clients uint32 // whose sessions were opened
 }
 
 // openDevice is tcp, and in the lab verbs, where keys are not to be chosen.
@@ -199,7 +201,8 @@ func (r *rig) session(e layout.Epoch) *mini {
 }
 
 func (r *rig) trySession(e layout.Epoch) (*mini, error) {
-	s, err := r.ctl.OpenSession(r.t.Context(), &pb.OpenSessionRequest{Log: logID[:], Epoch: uint64(e), Client: 9})
+	r.clients++ // another one each time: what one has not connected to ends with its next
+	s, err := r.ctl.OpenSession(r.t.Context(), &pb.OpenSessionRequest{Log: logID[:], Epoch: uint64(e), Client: r.clients})
 	if err != nil {
 		return nil, err
 	}

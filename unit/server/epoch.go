@@ -251,7 +251,8 @@ func (s *Server) saveSettled() error {
 	var more bool
 	if err := s.do(func(u *unit.Unit) {
 		watermark, bad = u.View().Watermark, u.Corrupt(0, flash.MaxNoted)
-		more = u.MoreCorrupt() || u.View().Corrupt > len(bad)
+		more, _ = u.Beyond()
+		more = more || u.View().Corrupt > len(bad)
 	}); err != nil {
 		return err
 	}

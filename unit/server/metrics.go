@@ -144,7 +144,7 @@ func (m *metrics) ended(err error) {
 		why = "revoked"
 	case errors.Is(err, errSlow):
 		why = "slow"
-	case errors.Is(err, errTokenLife):
+	case errors.Is(err, errTokenLife), errors.Is(err, errReplaced):
 		why = "not_connected"
 	case errors.Is(err, wire.ErrBadMessage):
 		why = "bad_message"

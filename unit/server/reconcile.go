@@ -177,8 +177,13 @@ func (r *reconciling) one(e unit.Entry, below layout.Address) error {
 	}
 	r.next = e.Address + 1
 	have, err := r.have.page(e.Address, below)
-	if err != nil {
+	if errors.Is(err, flash.ErrClosed) {
 		return err
+	}
+	if err != nil {
+		// As for a repair: nothing whole is there, and the disk may take another page for the one that it cannot read.
+		r.s.cfg.Logger.Warn("flash cannot read a page that is to be reconciled", "address", uint64(e.Address), "error", err)
+		have = make([]byte, g.PageSize)
 	}
 	n := len(r.pages) * g.PageSize
 	out := r.buffer[n : n+g.PageSize]

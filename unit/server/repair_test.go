@@ -390,3 +390,87 @@ func TestR16CorruptCopiesAreRememberedOverARestart(t *testing.T) {
 		t.Errorf("and after a clean one: %v, want %v", got, want)
 	}
 }
+
+// R16: that a life before found more CORRUPT copies than the meta names is known until a pass over everything found them again, and not only until
+// that one is due: the seal comes before.
+func TestR16MoreCorruptCopiesThanAreNamed(t *testing.T) {
+	r, _, _ := repairRig(t, 200)
+	const many = 10
+	for a := range layout.Address(many) {
+		r.spoil(a)
+	}
+	r.stop()
+	s, err := flash.Open(r.cfg.Dir, r.cfg.ID, flash.Options{}, r.cfg.Logger)
+	must(t, err)
+	must(t, s.UpdateMeta(func(m *flash.Meta) { m.Corrupt, m.MoreCorrupt = []layout.Address{0, 1}, true }))
+	must(t, s.Close())
+	r.cfg.ScrubRate = 1 << 30
+	r.start()
+	time.Sleep(50 * time.Millisecond) // the scrub looks whether a pass is due
+	if snap, err := r.seal(2, 1); err != nil || !snap.MoreCorrupt {
+		t.Errorf("sealed: %v, %v", snap, err)
+	}
+	must(t, r.reconcile(2, false))
+	must(t, r.activate(2))
+	eventually(t, "a pass", func() bool { s := r.state().Scrub; return s.Pass > 0 && !s.Running })
+	if snap, err := r.seal(3, 2); err != nil || snap.MoreCorrupt || len(snap.Corrupt) != many {
+		t.Errorf("sealed after the pass: %v, %v", snap, err)
+	}
+}
+
+// R17: what another member has at an address takes the place of a page that the disk cannot read. One bad block is no reason to leave the unit out.
+func TestR17ReconcileOverAPageThatCannotBeRead(t *testing.T) {
+	r, m, x := repairRig(t, 10)
+	x.mu.Lock()
+	x.unreadable[4] = true
+	x.mu.Unlock()
+	_, err := r.seal(2, 1)
+	must(t, err)
+	must(t, r.reconcile(2, false, m.entry(3), m.entry(4), m.entry(5)))
+	must(t, r.activate(2))
+	if got := r.corrupt(); len(got) != 0 {
+		t.Errorf("corrupt: %v", got)
+	}
+	next := r.session(2)
+	if reply, page := next.cold(1, 4); reply.State != wire.Durable {
+		t.Errorf("%+v", reply)
+	} else {
+		verify(t, page, 4)
+	}
+}
+
+// R16: a page that the disk cannot read may be the last entry that was acknowledged. A unit that finds one above all others after a crash says that it may
+// lack something: alone, as the tail, it would have the entry taken for one that never was.
+func TestR16UnreadablePageAboveTheLastEntry(t *testing.T) {
+	r, m, x := repairRig(t, 1)
+	time.Sleep(100 * time.Millisecond) // the first one is noted as settled; the next note comes a second later
+	const last = 9
+	for a := layout.Address(1); a <= last; a++ {
+		m.put(a)
+	}
+	x.mu.Lock()
+	x.unreadable[last] = true
+	x.mu.Unlock()
+	r.crash()
+	snap, err := r.seal(2, 1)
+	if must(t, err); !snap.MoreCorrupt && !slices.Contains(snap.Corrupt, last) {
+		t.Errorf("sealed: %v", snap)
+	}
+	must(t, r.reconcile(2, false, m.entry(last)))
+	must(t, r.activate(2))
+	if snap, err = r.seal(3, 2); err != nil || snap.MoreCorrupt || len(snap.Corrupt) != 0 || snap.End != last+1 {
+		t.Errorf("sealed when it had the entry again: %v, %v", snap, err)
+	}
+	r.stop() // before its directory goes
+}
+
+// An order for a scrub takes the place of one at a rate that was a mistake, at once.
+func TestScrubIsReplacedWhileItWaits(t *testing.T) {
+	r, _, _ := repairRig(t, 100)
+	_, err := r.ctl.Scrub(t.Context(), &pb.ScrubRequest{Rate: 1}) // 18 hours for each run of pages
+	must(t, err)
+	eventually(t, "progress", func() bool { return r.state().Scrub.Pages > 0 })
+	if s := r.scrub(1 << 30); s.Pages != 100 {
+		t.Errorf("%v", s)
+	}
+}

@@ -117,7 +117,11 @@ func (s *Server) untilScrub() time.Duration {
 		return scrubLook
 	}
 	more := false
-	_ = s.do(func(u *unit.Unit) { more = u.View().Corrupt < unit.MaxCorrupt/2 && u.ForgetMore() })
+	_ = s.do(func(u *unit.Unit) {
+		if more, _ = u.Beyond(); u.View().Corrupt >= unit.MaxCorrupt/2 {
+			more = false // there would be no room for them
+		}
+	})
 	m := s.store.Meta().Scrub
 	if more || m.Next > 0 || m.Ended == 0 {
 		return 0
@@ -129,6 +133,10 @@ func (s *Server) untilScrub() time.Duration {
 // runPass makes one pass: one that was asked for from the beginning, else from where the last one stopped.
 func (s *Server) runPass(ctx context.Context) {
 	x := &s.scrub
+	var times uint64
+	if s.do(func(u *unit.Unit) { _, times = u.Beyond() }) != nil {
+		return
+	}
 	v, ok := s.awaitOpen(ctx)
 	if !ok {
 		return
@@ -152,6 +160,9 @@ func (s *Server) runPass(ctx context.Context) {
 		return
 	}
 	s.noteScrub(0, true)
+	if from == v.TrimmedBelow {
+		_ = s.do(func(u *unit.Unit) { u.NoneBeyond(times) })
+	}
 	x.mu.Lock()
 	if p.number == number {
 		p.running, p.took, p.waiting = false, time.Since(p.began), ""
@@ -204,7 +215,13 @@ func (s *Server) walk(ctx context.Context, number uint64, rate int64) bool {
 		case p.next >= p.end:
 			return true
 		}
-		if due = latest(due, time.Now().Add(-scrubLag)); sleep.For(ctx, time.Until(due)) != nil || !s.giveWay(ctx) {
+		due = latest(due, time.Now().Add(-scrubLag))
+		if woken, ok := s.scrubPause(ctx, time.Until(due)); !ok {
+			return false
+		} else if woken {
+			continue
+		}
+		if !s.giveWay(ctx) {
 			return false
 		}
 		a := max(p.next, layout.Address(s.trimmed.Load()))
@@ -220,6 +237,20 @@ func (s *Server) walk(ctx context.Context, number uint64, rate int64) bool {
 			noted = time.Now()
 			s.noteScrub(s.passed().next, false)
 		}
+	}
+}
+
+// scrubPause waits for d, until another pass is asked for (or was: then it is woken for nothing), or until ctx ends: then it is not ok.
+func (s *Server) scrubPause(ctx context.Context, d time.Duration) (woken, ok bool) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return false, true
+	case <-s.scrub.kick:
+		return true, true
+	case <-ctx.Done():
+		return false, false
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
 	"corfu/layout"
 	"corfu/rdma"
 	"corfu/rdma/tcp"
@@ -146,4 +147,23 @@ func TestSessionsAreBoundedAndComeBack(t *testing.T) {
 		return err == nil
 	})
 	all[1].put(1)
+}
+
+// A client opens one session at a time: what it did not connect to is not kept for it, and what it did connect to is, as are others'.
+func TestSessionNotConnectedToIsReplaced(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	m.put(0)
+	q := &pb.OpenSessionRequest{Log: logID[:], Epoch: 1, Client: 1000}
+	other, err := r.ctl.OpenSession(t.Context(), &pb.OpenSessionRequest{Log: logID[:], Epoch: 1, Client: 1001})
+	must(t, err)
+	for range 3 * testGeometry.MaxSessions {
+		_, err := r.ctl.OpenSession(t.Context(), q)
+		must(t, err)
+	}
+	c, err := r.dev.Dial(timeout(t), other.Fabric, other.AppendToken, connOptions)
+	must(t, err)
+	must(t, c.Close())
+	m.put(1)
 }

@@ -82,6 +82,7 @@ func (v *service) OpenSession(ctx context.Context, q *pb.OpenSessionRequest) (*p
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
+	s.replace(ctx, layout.ClientID(q.Client), who.String())
 	x, err := s.newSession(layout.ClientID(q.Client), who.String(), control.Standing(ctx))
 	if err != nil {
 		return nil, toStatus(err)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -64,6 +65,7 @@ var (
 	errTokenLife = errors.New("the client did not connect in time")
 	errEnd       = errors.New("the unit ends all sessions")
 	errRevoked   = errors.New("the client's certificate is revoked")
+	errReplaced  = errors.New("the client opened another one before it connected to this one")
 )
 
 // newSession makes a session that waits for its connections, for an identity ("": nobody knows whose), and ends when that one's standing does. Server.ctl
@@ -104,6 +106,33 @@ func (s *Server) newSession(client layout.ClientID, whose string, standing *cert
 		return nil, err
 	}
 	return x, nil
+}
+
+// replace ends the sessions that a client opened and did not connect to: it opens one at a time, so that it has given those up. A client
+// that has no fabric, or no time, would have all of the unit's otherwise while they wait for it. It returns once they are taken down, or ctx ends.
+func (s *Server) replace(ctx context.Context, client layout.ClientID, whose string) {
+	var old []*session
+	s.mu.Lock()
+	for x := range s.sessions {
+		select {
+		case <-x.attached:
+		default:
+			if x.client == client && x.whose == whose {
+				old = append(old, x)
+			}
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range old {
+		x.fail(errReplaced)
+	}
+	for _, x := range old {
+		select {
+		case <-x.done:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // count notes another session of an identity. It fails with errTooMany.
