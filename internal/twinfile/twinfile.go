@@ -67,7 +67,7 @@ func (f *File) sync() error {
 		return nil
 	}
 	// The name of the directory itself must survive, too.
-	return errors.Join(SyncDir(f.Dir), SyncDir(filepath.Dir(f.Dir)))
+	return errors.Join(SyncDir(f.Dir), SyncDir(filepath.Dir(filepath.Clean(f.Dir))))
 }
 
 // SyncDir makes the names in a directory durable.

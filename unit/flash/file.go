@@ -56,7 +56,7 @@ func openFile(path string, flags int, nosync bool) (f *osFile, err error) {
 
 // allocate gives the file its size, with blocks behind it where the file system can: no write needs new ones.
 func (f *osFile) allocate(size int64) error {
-	err := fallocate(f.fd, 0, 0, size)
+	err := f.fallocate(0, 0, size)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		err = f.f.Truncate(size)
 	}
@@ -100,6 +100,16 @@ func (f *osFile) Write(bufs [][]byte, off int64, durable bool) error {
 		return f.sync()
 	}
 	return nil
+}
+
+// fallocate goes on after a signal (fallocate(2), EINTR), such as those with which Go's runtime stops its threads: or it would look as if the disk
+// were full.
+func (f *osFile) fallocate(mode uint32, off, n int64) error {
+	for {
+		if err := fallocate(f.fd, mode, off, n); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // System calls; tests put others in their place.
@@ -162,7 +172,7 @@ func (f *osFile) Read(b []byte, off int64) error {
 
 // Punch implements File.
 func (f *osFile) Punch(off, n int64) error {
-	if err := fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
+	if err := f.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n); err != nil {
 		return fmt.Errorf("flash: give back %d bytes of %s at %d: %w", n, f.f.Name(), off, err)
 	}
 	return nil

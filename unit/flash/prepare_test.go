@@ -227,3 +227,22 @@ func TestNoSpaceIsFull(t *testing.T) {
 		t.Fatal(limit, err)
 	}
 }
+
+// TestASignalIsNoFullDisk: fallocate may end with EINTR, on tmpfs for one, and is begun again.
+func TestASignalIsNoFullDisk(t *testing.T) {
+	signals := 2
+	fallocate = func(fd int, mode uint32, off, n int64) error {
+		if signals--; signals >= 0 {
+			return unix.EINTR
+		}
+		return unix.Fallocate(fd, mode, off, n)
+	}
+	defer func() { fallocate = unix.Fallocate }()
+	s := ready(t, Options{})
+	if limit, err := s.Reserve(0, 17); err != nil || limit != 32 {
+		t.Error(limit, err)
+	}
+	if signals >= 0 {
+		t.Error("no segment was made")
+	}
+}
