@@ -177,6 +177,7 @@ func TestSingleTrimsMakeRoom(t *testing.T) {
 	}
 	eventually(t, "room", func() bool { return s.Limit(0) == 64 })
 	must(t, s.Write([]Page{entryPage(48)}))
+	punched(t, s) // or more comes back between the two looks
 	if st := s.Stats(); st.Used > 3*segmentSize || st.Used != diskUsed(t, s.Dir()) {
 		t.Fatalf("%+v", st)
 	}
