@@ -161,6 +161,10 @@ func TestUsageErrors(t *testing.T) {
 	}{
 		{`unknown command "frob"`, []string{"frob"}},
 		{`unknown command "shwo"`, []string{"layout", "shwo"}},
+		{`unknown command "ad" for "corfu chain"`, []string{"chain", "ad", "5,6"}},
+		{`unknown command "shwo" for "corfu certs"`, []string{"certs", "shwo", "-o", "json"}},
+		{`unknown command "chekc" for "corfu config"`, []string{"config", "chekc", "x.yaml"}},
+		{`unknown command "tcsh" for "corfu completion"`, []string{"completion", "tcsh"}},
 		{"unknown flag: --bogus", []string{"tail", "--bogus"}},
 		{`unknown command "extra"`, []string{"tail", "extra"}},
 		{`output format "xml": must be text or json`, []string{"version", "-o", "xml"}},

@@ -32,7 +32,8 @@ type app struct {
 
 	roles map[string]settings // by role
 
-	started bool // a command's own code began: errors before it are about usage
+	started bool  // a command's own code began: errors before it are about usage
+	lost    error // help was all that cobra had for a command that does not exist
 }
 
 // run executes the command line and returns the exit status.
@@ -44,6 +45,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = a.lost
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -93,7 +97,22 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	a.addCompletions(root)
 	describeCommands(root)
+	a.noticeUnknown(root)
 	return root
+}
+
+// noticeUnknown makes an error of a command that does not exist below one that only groups others, such as corfu chain: cobra prints the
+// group's help, and is content.
+func (a *app) noticeUnknown(root *cobra.Command) {
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		asked := cmd.Flags().Lookup("help")
+		if rest := cmd.Flags().Args(); !cmd.Runnable() && len(rest) > 0 && (asked == nil || !asked.Changed) {
+			a.lost = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+			return
+		}
+		help(cmd, args)
+	})
 }
 
 func (a *app) checkFlags() error {
