@@ -237,7 +237,7 @@ func (c *layoutConfig) takeServers(flags []string) error {
 		id, addrs, _ := strings.Cut(s, "=")
 		control, raft, ok := strings.Cut(addrs, ",")
 		n, err := strconv.ParseUint(id, 10, 16)
-		if !ok || err != nil || n == 0 || control == "" || raft == "" {
+		if !ok || err != nil || n == 0 || control == "" || raft == "" || errors.Join(checkAddr("control", control), checkAddr("raft", raft)) != nil {
 			return usagef("--server %s: must be id=host:port,host:port, the id a number from 1, the addresses that of control and that of Raft", s)
 		}
 		c.Servers = append(c.Servers, serverConfig{uint16(n), control, raft})
@@ -314,7 +314,7 @@ func (b *bootstrapConfig) standing(spares, standbys []string) error {
 func parseMember(flag, s string) (memberConfig, error) {
 	id, control, ok := strings.Cut(s, "=")
 	n, err := strconv.ParseUint(id, 10, 32)
-	if !ok || err != nil || n == 0 || control == "" {
+	if !ok || err != nil || n == 0 || control == "" || checkAddr("control", control) != nil {
 		return memberConfig{}, usagef("%s %s: must be id=host:port, the id a number from 1", flag, s)
 	}
 	return memberConfig{uint32(n), control}, nil

@@ -98,6 +98,8 @@ func (a *app) rootCommand() *cobra.Command {
 	a.addCompletions(root)
 	describeCommands(root)
 	a.noticeUnknown(root)
+	nameArguments(root)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return negative(err) })
 	return root
 }
 
