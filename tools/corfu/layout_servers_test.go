@@ -117,8 +117,8 @@ func TestLayoutServerUsage(t *testing.T) {
 	base := []string{"layout", "--dir", filepath.Join(testDir(t), "layout"), "--http", "off"}
 	three := []string{"--server", "1=127.0.0.1:1,127.0.0.1:2", "--server", "2=127.0.0.1:3,127.0.0.1:4", "--server", "3=127.0.0.1:5,127.0.0.1:6"}
 	c.fails(exitUsage, []string{"--server 1=a:1", "id=host:port,host:port"}, append(base, "--server", "1=a:1")...)
-	c.fails(exitRuntime, []string{"2 layout servers: must be 1, 3, 5 or 7"}, append(base, three[:4]...)...)
-	c.fails(exitRuntime, []string{"layout server 4", "not among the servers"}, append(append(base, three...), "--id", "4")...)
+	c.fails(exitUsage, []string{"2 layout servers: must be 1, 3, 5 or 7"}, append(base, three[:4]...)...)
+	c.fails(exitUsage, []string{"layout server 4", "not among the servers"}, append(append(base, three...), "--id", "4")...)
 	c.fails(exitRuntime, []string{"raft", "10.0.0.1:1", "refused outside loopback"},
 		append(append(base, three...), "--control", "127.0.0.1:0", "--raft", "10.0.0.1:1")...)
 }

@@ -121,7 +121,7 @@ func (c *unitConfig) check() error {
 		bad = usagef("capacity %q: %w", c.Capacity, bad)
 	}
 	_, _, worse := c.scrub()
-	return errors.Join(bad, worse, c.daemonConfig.check(), c.Fabric.check())
+	return errors.Join(bad, worse, c.daemonConfig.check(), c.Fabric.check(), checkSessions("max_sessions_per_identity", c.PerIdentity))
 }
 
 // scrub gives rate and interval of the unit's own scrubs.
