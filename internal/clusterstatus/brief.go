@@ -2,13 +2,18 @@ package clusterstatus
 
 import "regexp"
 
-// noise is what gRPC and the dialer say around the cause; whom they dialed is said beside it.
-var noise = regexp.MustCompile(`connection error: desc = |"?transport: |Error while dialing: |dial tcp [^ ]+: (connect: )?|rpc error: code = \w+ desc = `)
+// quoted is what gRPC puts into quotes.
+var quoted = regexp.MustCompile(`connection error: desc = "([^"]*)"`)
 
-// quote ends what gRPC quotes.
-var quote = regexp.MustCompile(`(refused|reset by peer|timed out|unreachable|EOF|timeout)"`)
+// noise is what gRPC and the dialer say around the cause; whom they dialed is said beside it.
+var noise = regexp.MustCompile(`connection error: desc = |transport: |Error while dialing: |dial tcp [^ ]+: (connect: )?|rpc error: code = \w+ desc = `)
+
+// noPreface is how gRPC in clear fails at a port that wants TLS, and the other way round: the other side ends the connection.
+var noPreface = regexp.MustCompile(`error reading server preface: (EOF|read tcp [^ ]+: read: connection reset by peer|connection reset by peer)`)
 
 // Brief is an error's text without what libraries wrap around the cause.
 func Brief(text string) string {
-	return quote.ReplaceAllString(noise.ReplaceAllString(text, ""), "$1")
+	text = quoted.ReplaceAllString(text, "$1")
+	text = noPreface.ReplaceAllString(text, "it ends the connection: do both sides speak TLS (--tls-ca, --tls-cert, --tls-key)?")
+	return noise.ReplaceAllString(text, "")
 }

@@ -8,6 +8,9 @@ func TestBrief(t *testing.T) {
 		`connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:7780: connect: connection refused"`:                        "connection refused",
 		`unit 2 (u:2): connection error: desc = "transport: Error while dialing: dial tcp u:2: i/o timeout"; unit 3 (u:3): it answers as unit 4`: `unit 2 (u:2): i/o timeout; unit 3 (u:3): it answers as unit 4`,
 		`rpc error: code = Unavailable desc = not the leader`:                                                                                    "not the leader",
+		`layout server l:1: connection error: desc = "error reading server preface: EOF"; layout server l:2: gone`:                               `layout server l:1: it ends the connection: do both sides speak TLS (--tls-ca, --tls-cert, --tls-key)?; layout server l:2: gone`,
+		`connection error: desc = "error reading server preface: remote error: tls: bad certificate"`:                                            "error reading server preface: remote error: tls: bad certificate",
+		`connection error: desc = "transport: authentication handshake failed: x509: certificate is not valid for any"`:                          "authentication handshake failed: x509: certificate is not valid for any",
 		`a "word" in quotes`: `a "word" in quotes`,
 		"":                   "",
 	} {

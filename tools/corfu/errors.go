@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"corfu/client"
+	"corfu/internal/clusterstatus"
 	"corfu/layout"
 )
 
@@ -36,7 +37,7 @@ func oneLine(err error) string {
 		}
 	}
 	s := strings.ReplaceAll(strings.Join(parts, "; "), ":;", ":")
-	return goNoise.ReplaceAllString(s, "")
+	return goNoise.ReplaceAllString(clusterstatus.Brief(s), "")
 }
 
 // goNoise is what strconv says of a flag that is not a number: it has been said already.
