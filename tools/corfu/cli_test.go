@@ -172,6 +172,7 @@ func TestUsageErrors(t *testing.T) {
 		{"timeout 0s: must be above zero", []string{"tail", "--timeout", "0"}},
 		{`layout server "here": must be host:port`, []string{"tail", "--cluster", "here"}},
 		{"need --insecure", []string{"layout", "show", "--cluster", "192.0.2.1:7770"}},
+		{"need --insecure", []string{"append", "x", "--cluster", "127.0.0.1:1,192.0.2.1:7770"}},
 		{`position "x": must be a whole number`, []string{"read", "1", "x"}},
 		{`position "-1": must be a whole number`, []string{"read", "--", "-1"}},
 		{"-1: must be a whole number from 0 on", []string{"read", "-1"}},
