@@ -26,7 +26,7 @@ Reads of what is in a unit's memory are not counted: clients do them without the
 A page counts at each unit of its chain.`,
 	}
 	cmd.Flags().DurationVar(&every, "interval", 2*time.Second, "how often")
-	cmd.Flags().IntVarP(&times, "count", "n", 0, "show it so `many` times; 0: until it is ended")
+	cmd.Flags().IntVarP(&times, "count", "n", 0, "show it so many `times`; 0: until it is ended")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if every < 100*time.Millisecond || times < 0 {
 			return usagef("--interval %v --count %d: must be at least 100ms, and not negative", every, times)
