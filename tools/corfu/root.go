@@ -74,7 +74,7 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&a.config, "config", "", "read settings from this YAML `file` (default: $CORFU_CONFIG; clients then read "+clientFile+", root "+operatorFile+" if it is there)")
-	f.StringVar(&a.cluster, "cluster", "", "layout `servers`, host:port, comma-separated (default: $CORFU_LAYOUT, then a running corfu dev, then "+defaultLayout+")")
+	f.StringVar(&a.cluster, "cluster", "", "layout `servers`, host:port, comma-separated (default: $CORFU_LAYOUT_SERVERS, then a running corfu dev, then "+defaultLayout+")")
 	f.StringVar(&a.provider, "provider", "", "fabric `provider`: auto, verbs or tcp (default: what the cluster file says, then auto)")
 	f.StringVar(&a.device, "device", "", "RDMA `device` (default: the first usable one)")
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to wait for an answer of the cluster")
