@@ -12,7 +12,8 @@ func TestBrief(t *testing.T) {
 		`connection error: desc = "error reading server preface: remote error: tls: bad certificate"`:                                            "error reading server preface: remote error: tls: bad certificate",
 		`connection error: desc = "transport: authentication handshake failed: x509: certificate is not valid for any"`:                          "authentication handshake failed: x509: certificate is not valid for any",
 		`a "word" in quotes`: `a "word" in quotes`,
-		"":                   "",
+		"unit 1: reconcile: flash: u1: flash full\nflash: u1: flash full\nand more:\n two": "unit 1: reconcile: flash: u1: flash full; and more: two",
+		"": "",
 	} {
 		if got := Brief(text); got != want {
 			t.Errorf("%q became %q, want %q", text, got, want)
