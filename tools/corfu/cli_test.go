@@ -165,6 +165,8 @@ func TestUsageErrors(t *testing.T) {
 		{`unknown command "shwo" for "corfu certs"`, []string{"certs", "shwo", "-o", "json"}},
 		{`unknown command "chekc" for "corfu config"`, []string{"config", "chekc", "x.yaml"}},
 		{`unknown command "tcsh" for "corfu completion"`, []string{"completion", "tcsh"}},
+		{`unknown command "frob" for "corfu"`, []string{"help", "frob"}},
+		{`unknown command "ad" for "corfu chain"`, []string{"help", "chain", "ad"}},
 		{"unknown flag: --bogus", []string{"tail", "--bogus"}},
 		{`unknown command "extra"`, []string{"tail", "extra"}},
 		{`output format "xml": must be text or json`, []string{"version", "-o", "xml"}},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,8 +98,8 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	a.addCompletions(root)
 	describeCommands(root)
-	a.noticeUnknown(root)
 	nameArguments(root)
+	a.noticeUnknown(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return negative(err) })
 	return root
 }
@@ -115,6 +116,13 @@ func (a *app) noticeUnknown(root *cobra.Command) {
 		}
 		help(cmd, args)
 	})
+	root.InitDefaultHelpCmd()
+	find(root, "help").Args = func(_ *cobra.Command, path []string) error {
+		if cmd, rest, err := root.Find(path); err != nil || len(rest) > 0 {
+			return fmt.Errorf("unknown command %q for %q", strings.Join(rest, " "), cmd.CommandPath())
+		}
+		return nil
+	}
 }
 
 func (a *app) checkFlags() error {
