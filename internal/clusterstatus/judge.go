@@ -86,6 +86,9 @@ func (j judge) stuck() {
 	case len(names) == 0:
 		j.say(Down, j.mendRefusing(), "appends wait: %s", j.m.Waiting)
 		return
+	case j.m.Epoch == 0: // there is no layout that a spare could be added to
+		j.say(Down, strings.Join(start, ", and "), "the log has no active epoch yet: it waits for %s", strings.Join(names, " and "))
+		return
 	case units > 0:
 		start = append(start, addSpare)
 	}

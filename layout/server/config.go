@@ -98,8 +98,9 @@ func (c Config) stateTimeout() time.Duration { return min(c.CallTimeout, max(c.P
 // hangTimeout is how long a member may take to do what is little work, such as to open an epoch.
 func (c Config) hangTimeout() time.Duration { return min(c.CallTimeout, hangFactor*c.FailAfter) }
 
-// Validate reports every bad field.
+// Validate reports every bad field. What is not set counts as its default.
 func (c Config) Validate() error {
+	c = c.withDefaults()
 	var errs []error
 	if c.Dir == "" && c.Consensus == nil {
 		errs = append(errs, errors.New("no directory for the store"))
@@ -108,13 +109,13 @@ func (c Config) Validate() error {
 	if c.Election < minElection {
 		errs = append(errs, fmt.Errorf("election time-out is %v: must be at least %v", c.Election, minElection))
 	}
-	for name, d := range map[string]time.Duration{"poll interval": c.Poll, "time to failure": c.FailAfter, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout} {
+	for name, d := range map[string]time.Duration{"heartbeat": c.Poll, "time to failure": c.FailAfter, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout} {
 		if d < time.Millisecond {
 			errs = append(errs, fmt.Errorf("%s is %v: must be at least 1 ms", name, d))
 		}
 	}
 	if c.FailAfter < c.Poll {
-		errs = append(errs, fmt.Errorf("failed after %v without an answer: must be at least the poll interval, %v", c.FailAfter, c.Poll))
+		errs = append(errs, fmt.Errorf("failed after %v without an answer: must be at least the heartbeat, %v", c.FailAfter, c.Poll))
 	}
 	if c.MinReplicas < 0 || c.RebuildRate < 1 {
 		errs = append(errs, fmt.Errorf("min replicas %d, rebuild rate %d: must not be negative", c.MinReplicas, c.RebuildRate))

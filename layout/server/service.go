@@ -16,7 +16,7 @@ import (
 )
 
 // errNoEpoch: the log has no ACTIVE layout yet. Watch, or come back.
-var errNoEpoch = errors.New("no layout is active yet")
+var errNoEpoch = errors.New("no layout is active yet (corfu status says what it waits for)")
 
 // service answers the layout service's callers.
 type service struct {

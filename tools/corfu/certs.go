@@ -34,6 +34,15 @@ docs/security.md says which role may do what.`,
 	return cmd
 }
 
+// roleWords are the roles of certificates.
+func roleWords() []string {
+	var words []string
+	for _, r := range certs.Roles() {
+		words = append(words, string(r))
+	}
+	return words
+}
+
 func authorityFlag(f *pflag.FlagSet, dir *string) {
 	f.StringVar(dir, "dir", "ca", "`directory` of the authority: "+certs.AuthorityCert+" and "+certs.AuthorityKey)
 }
@@ -72,10 +81,6 @@ func (a *app) certsIssueCommand() *cobra.Command {
 	var hosts []string
 	var life time.Duration
 	var force bool
-	var names []string
-	for _, r := range certs.Roles() {
-		names = append(names, string(r))
-	}
 	cmd := &cobra.Command{
 		Use: "issue", Short: "Make a certificate for a process or an operator", Args: cobra.NoArgs,
 		Long: `Make a certificate and its key, NAME.crt and NAME.key, beside the authority's certificate. Those of
@@ -85,7 +90,7 @@ layout servers, sequencers and units name the hosts under which they are dialled
 	}
 	f := cmd.Flags()
 	authorityFlag(f, &dir)
-	f.StringVar(&role, "role", "", "what the process is: "+strings.Join(names, ", "))
+	f.StringVar(&role, "role", "", "the `role` of the process: "+strings.Join(roleWords(), ", "))
 	f.StringVar(&name, "name", "", "`name` of the process, another one for each")
 	f.StringArrayVar(&hosts, "host", nil, "`name or IP address` under which others dial it; once for each")
 	f.StringVar(&out, "out", "", "`directory` for the files (default: --dir)")
@@ -219,10 +224,13 @@ before it changes a machine.`,
 	f := cmd.Flags()
 	f.StringVar(&ca, "ca", "", "`file` of the authorities (default: "+certs.AuthorityCert+" beside FILE.crt)")
 	f.StringVar(&crl, "crl", "", "`file` of the revocation lists")
-	f.StringVar(&role, "role", "", "what the process is that it must be for")
+	f.StringVar(&role, "role", "", "the `role` that it must be of: "+strings.Join(roleWords(), ", "))
 	f.StringVar(&host, "host", "", "`name or IP address` under which others dial it")
 	cmd.RunE = a.body(func(_ context.Context, args []string) error {
 		path := args[0]
+		if _, err := certs.ReadCert(path); err != nil {
+			return err
+		}
 		if ca == "" {
 			ca = filepath.Join(filepath.Dir(path), certs.AuthorityCert)
 		}

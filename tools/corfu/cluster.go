@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"corfu/client"
 	"corfu/internal/control"
@@ -159,6 +161,11 @@ func (a *app) openLog(ctx context.Context, adjust ...func(*client.Options)) (*cl
 	for _, f := range adjust {
 		f(&o)
 	}
+	for _, addr := range c.LayoutServers {
+		if err := a.checkClear(addr, o.TLS != (client.TLS{})); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	l, err := client.Open(ctx, o)
@@ -166,6 +173,9 @@ func (a *app) openLog(ctx context.Context, adjust ...func(*client.Options)) (*cl
 		return l, nil
 	}
 	where := strings.Join(c.LayoutServers, ", ")
+	if grpcstatus.Code(err) == codes.FailedPrecondition { // a layout server answers
+		return nil, fmt.Errorf("the cluster at %s does not serve: %w", where, err)
+	}
 	if errors.Is(err, client.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		return nil, fmt.Errorf("no cluster answers at %s: is it up? corfu dev starts one, --cluster names another: %w", where, err)
 	}

@@ -152,18 +152,22 @@ func TestCompletionKnowsTheCluster(t *testing.T) {
 	want("text json", "tail", "-o", "")
 	want("layout seq unit client", "config", "check", "--role", "")
 	want("yaml", "config", "check", "")
+	want("client unit seq layout admin monitor", "certs", "issue", "--role", "")
+	want("local any off", "unit", "--pprof", "")
 	want("", "unit", "remove", "--cluster", "127.0.0.1:1", "")
 	startDev(c, "--chains", "1", "--replicas", "2")
-	var ids []string
-	for _, line := range c.complete("unit", "remove", "") {
-		id, addr, _ := strings.Cut(line, "\t")
-		ids = append(ids, id)
-		if !strings.HasPrefix(addr, "127.0.0.1:") {
-			t.Errorf("no address beside the number: %q", line)
+	for _, verb := range []string{"remove", "drain", "replace"} {
+		var ids []string
+		for _, line := range c.complete("unit", verb, "") {
+			id, addr, _ := strings.Cut(line, "\t")
+			ids = append(ids, id)
+			if !strings.HasPrefix(addr, "127.0.0.1:") {
+				t.Errorf("%s: no address beside the number: %q", verb, line)
+			}
 		}
-	}
-	if strings.Join(ids, " ") != "1 2" {
-		t.Errorf("units: %v", ids)
+		if strings.Join(ids, " ") != "1 2" {
+			t.Errorf("%s: units %v", verb, ids)
+		}
 	}
 	if got := c.complete("scrub", "--unit", ""); len(got) != 2 {
 		t.Errorf("scrub --unit: %q", got)

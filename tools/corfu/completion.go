@@ -27,7 +27,15 @@ func (a *app) addCompletions(root *cobra.Command) {
 		fixed(find(root, name), "durability", layout.Flash.String(), layout.Memory.String())
 	}
 	_ = find(root, "scrub").RegisterFlagCompletionFunc("unit", a.completeUnits)
-	find(root, "unit", "remove").ValidArgsFunction = a.completeUnits
+	for _, name := range []string{"remove", "drain", "replace"} {
+		find(root, "unit", name).ValidArgsFunction = a.completeUnits
+	}
+	for _, name := range []string{"issue", "check"} {
+		fixed(find(root, "certs", name), "role", roleWords()...)
+	}
+	for _, name := range []string{"layout", "seq", "unit"} {
+		fixed(find(root, name), "pprof", profilesLocal, profilesAny, profilesOff)
+	}
 	stores := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveDefault // files
 	}

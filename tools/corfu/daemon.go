@@ -68,10 +68,27 @@ func fabricFlags(f *pflag.FlagSet, c *fabricConfig) {
 
 // check finds what no daemon could start with.
 func (c *daemonConfig) check() error {
+	bad := errors.Join(checkAddr("control", c.Control), checkProfiles(c.Pprof))
 	if c.HTTP == httpOff {
-		return checkAddr("control", c.Control)
+		return bad
 	}
-	return errors.Join(checkAddr("control", c.Control), checkAddr("http", c.HTTP))
+	return errors.Join(bad, checkAddr("http", c.HTTP))
+}
+
+func checkProfiles(whom string) error {
+	switch whom {
+	case profilesLocal, profilesAny, profilesOff:
+		return nil
+	}
+	return usagef("pprof %q: must be local, any or off", whom)
+}
+
+// checkSessions of a daemon: 0 stands for the default.
+func checkSessions(key string, n int) error {
+	if n < 0 {
+		return usagef("%s %d: must not be negative", key, n)
+	}
+	return nil
 }
 
 func (c *fabricConfig) check() error {

@@ -42,6 +42,9 @@ by themselves. Without --dir everything is forgotten at the end.`,
 				return usagef("--%s %d: must be at least 1", name, n)
 			}
 		}
+		if n := d.layouts; n != 0 && (n > 7 || n%2 == 0) {
+			return usagef("--layout-servers %d: must be 1, 3, 5 or 7", n)
+		}
 		return a.dev(ctx, d)
 	})
 	return cmd
@@ -51,6 +54,14 @@ func (a *app) dev(ctx context.Context, d devFlags) (err error) {
 	durability, err := layout.ParseDurability(d.durability)
 	if err != nil {
 		return &usageError{err}
+	}
+	if err := checkAddr("--control", d.control); err != nil {
+		return err
+	}
+	if d.http != httpOff {
+		if err := checkAddr("--http", d.http); err != nil {
+			return err
+		}
 	}
 	kept := d.dir != ""
 	if !kept {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 
 	"corfu/client"
+	"corfu/internal/clusterstatus"
 	"corfu/layout"
 )
 
@@ -29,14 +29,7 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(fo
 
 // oneLine keeps the promise that an error is one line, whatever a library put into it.
 func oneLine(err error) string {
-	var parts []string
-	for _, line := range strings.Split(err.Error(), "\n") {
-		if line = strings.TrimSpace(line); line != "" {
-			parts = append(parts, line)
-		}
-	}
-	s := strings.ReplaceAll(strings.Join(parts, "; "), ":;", ":")
-	return goNoise.ReplaceAllString(s, "")
+	return goNoise.ReplaceAllString(clusterstatus.Brief(err.Error()), "")
 }
 
 // goNoise is what strconv says of a flag that is not a number: it has been said already.

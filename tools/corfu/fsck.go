@@ -57,8 +57,8 @@ commands is meant. Exit status 1 if replicas differ, or cannot be asked.`,
 	f := cmd.Flags()
 	f.StringVar(&a.cluster, "cluster", "", "compare the replicas of the running cluster; its layout `servers`, if they are not found by themselves")
 	f.Lookup("cluster").NoOptDefVal = foundCluster
-	f.StringVar(&rate, "rate", "64MiB", "with --cluster: how much of each unit's flash is read per second at most")
-	cmd.Flags().BoolVar(&repair, "repair", false, "note in the meta how far everything verifies, if that is further than it says, and write a device's second superblock again; nothing else")
+	f.StringVar(&rate, "rate", "64MiB", "with --cluster: how much of each unit's flash is read per second at most, a `size`")
+	cmd.Flags().BoolVar(&repair, "repair", false, "note in the meta how far everything verifies, if that is further than it says, and write a device's superblock again of which one copy is left; nothing else")
 	cmd.RunE = a.body(func(ctx context.Context, args []string) (err error) {
 		switch {
 		case cmd.Flags().Changed("cluster") && repair:
@@ -156,6 +156,7 @@ were never written are left out. It changes nothing.`,
 	f := cmd.Flags()
 	f.Uint64Var(&from, "from", 0, "first `address`")
 	f.Uint64Var(&to, "to", 1<<62, "first `address` not to print")
+	f.Lookup("to").DefValue = "the end"
 	f.IntVar(&head, "payload", 48, "how many `bytes` of each payload to print; -1: all")
 	cmd.RunE = a.body(func(_ context.Context, args []string) (err error) {
 		if to < from {

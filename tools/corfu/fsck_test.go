@@ -165,8 +165,8 @@ func TestFsckAndDumpWantAUnitsDirectory(t *testing.T) {
 	for _, name := range []string{"fsck", "dump"} {
 		c.fails(1, []string{dir, "not a unit's directory"}, name, dir)
 		c.fails(1, []string{"missing", "no such file"}, name, filepath.Join(dir, "missing"))
-		c.fails(2, []string{map[string]string{"fsck": "needs the STORE of a unit, or --cluster", "dump": "1 arg"}[name], "corfu " + name + " --help"}, name)
-		c.fails(2, []string{"1 arg", "corfu " + name + " --help"}, name, dir, dir)
+		c.fails(2, []string{map[string]string{"fsck": "needs the STORE of a unit, or --cluster", "dump": "STORE"}[name], "corfu " + name + " --help"}, name)
+		c.fails(2, []string{"STORE", "corfu " + name + " --help"}, name, dir, dir)
 	}
 	c.fails(2, []string{"the range ends at 3, before it begins at 5"}, "dump", "--from", "5", "--to", "3", dir)
 	c.fails(2, []string{`"x"`, "--from"}, "dump", "--from", "x", dir)

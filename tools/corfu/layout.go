@@ -165,11 +165,9 @@ of which all but the larger half may fail. Each is started with the same list, i
 			defer dev.Close()
 		}
 		return a.serve(ctx, "corfu layout", c.daemonConfig, tls, "", func(r *prometheus.Registry) (daemon, error) {
-			s, err := layoutserver.Start(ctx, layoutserver.Config{
-				ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election, Bootstrap: first,
-				Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
-				Device: dev, TLS: tls, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
-			})
+			cfg := c.server(rate)
+			cfg.Bootstrap, cfg.Device, cfg.TLS, cfg.Insecure, cfg.Registerer, cfg.Logger = first, dev, tls, c.Insecure || a.insecure, r, log
+			s, err := layoutserver.Start(ctx, cfg)
 			if err != nil {
 				return nil, err
 			}
@@ -195,9 +193,21 @@ func (c *layoutConfig) check() error {
 	if c.Dir == "" {
 		return needs("layout", "dir", "")
 	}
-	_, slow := c.Heal.rate()
+	rate, slow := c.Heal.rate()
 	_, shape := c.Bootstrap.layout()
-	return errors.Join(slow, shape, c.daemonConfig.check())
+	server := c.server(max(rate, 1)).Validate()
+	if server != nil {
+		server = &usageError{server}
+	}
+	return errors.Join(slow, shape, server, c.daemonConfig.check(), checkAddr("raft", c.Raft), c.Bootstrap.checkAddrs(), checkProvider(c.Fabric.Provider))
+}
+
+// server is what the settings alone say of the layout server.
+func (c *layoutConfig) server(rate int64) layoutserver.Config {
+	return layoutserver.Config{
+		ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election,
+		Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
+	}
 }
 
 // rate of rebuilding, in bytes a second.
@@ -237,7 +247,7 @@ func (c *layoutConfig) takeServers(flags []string) error {
 		id, addrs, _ := strings.Cut(s, "=")
 		control, raft, ok := strings.Cut(addrs, ",")
 		n, err := strconv.ParseUint(id, 10, 16)
-		if !ok || err != nil || n == 0 || control == "" || raft == "" {
+		if !ok || err != nil || n == 0 || control == "" || raft == "" || errors.Join(checkAddr("control", control), checkAddr("raft", raft)) != nil {
 			return usagef("--server %s: must be id=host:port,host:port, the id a number from 1, the addresses that of control and that of Raft", s)
 		}
 		c.Servers = append(c.Servers, serverConfig{uint16(n), control, raft})
@@ -314,7 +324,7 @@ func (b *bootstrapConfig) standing(spares, standbys []string) error {
 func parseMember(flag, s string) (memberConfig, error) {
 	id, control, ok := strings.Cut(s, "=")
 	n, err := strconv.ParseUint(id, 10, 32)
-	if !ok || err != nil || n == 0 || control == "" {
+	if !ok || err != nil || n == 0 || control == "" || checkAddr("control", control) != nil {
 		return memberConfig{}, usagef("%s %s: must be id=host:port, the id a number from 1", flag, s)
 	}
 	return memberConfig{uint32(n), control}, nil
@@ -357,6 +367,20 @@ func (b *bootstrapConfig) layout() (*layout.Layout, error) {
 		l.Segments[0].Chains = append(l.Segments[0].Chains, chain)
 	}
 	return l, b.check(*l)
+}
+
+// checkAddrs finds members that nobody could dial.
+func (b *bootstrapConfig) checkAddrs() error {
+	var errs []error
+	for _, x := range []struct {
+		kind string
+		list []memberConfig
+	}{{"sequencer", []memberConfig{b.Sequencer}}, {"unit", b.Units}, {"spare", b.Spares}, {"standby", b.Standbys}} {
+		for _, m := range x.list {
+			errs = append(errs, checkAddr(fmt.Sprintf("%s %d, control", x.kind, m.ID), m.Control))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // check validates the template as the layout that it will become.

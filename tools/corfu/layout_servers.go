@@ -9,6 +9,7 @@ import (
 
 	grpcstatus "google.golang.org/grpc/status"
 
+	"corfu/internal/clusterstatus"
 	"corfu/internal/wire/pb"
 )
 
@@ -87,7 +88,7 @@ func (a *app) printServers(servers []serverStatusJSON) error {
 	rows := [][]string{{"LAYOUT SERVER", "ROLE", "TERM", "COMMITTED", "EPOCH", "HEARD OF LEADER", "CONTROL"}}
 	for _, s := range servers {
 		if s.Error != "" {
-			rows = append(rows, []string{fmt.Sprint(s.ID), s.Role + " (" + s.Error + ")", "", "", "", "", s.Control})
+			rows = append(rows, []string{fmt.Sprint(s.ID), s.Role + " (" + clusterstatus.Brief(s.Error) + ")", "", "", "", "", s.Control})
 			continue
 		}
 		heard := "leads"

@@ -111,14 +111,32 @@ func TestThreeLayoutServersAsProcesses(t *testing.T) {
 	})
 }
 
+// TestClusterThatCannotBegin: a layout server whose members are not there yet answers, and says so to everybody.
+func TestClusterThatCannotBegin(t *testing.T) {
+	notInLab(t)
+	c := newCLI(t)
+	absent := freePorts(t, 2)
+	lay := c.start("layout", "--dir", filepath.Join(testDir(t), "layout"), "--control", "127.0.0.1:0", "--http", "off", "--unit", "1="+absent[0], "--seq", "1="+absent[1], "--chain", "1")
+	c.env = append(c.env, "CORFU_LAYOUT="+lay.word("control"))
+	c.fails(exitRuntime, []string{"the cluster at " + lay.word("control") + " does not serve: ", "no layout is active yet", "corfu status"}, "--timeout", "2s", "append", "x")
+	c.fails(exitRuntime, []string{"no layout is active yet", "corfu status"}, "layout", "show")
+	eventually(t, func() error {
+		got := c.run("", "status")
+		if want := "DOWN: the log has no active epoch yet: it waits for unit 1 and sequencer 1."; got.code != exitRuntime || !strings.Contains(got.stdout, want) {
+			return fmt.Errorf("%q is missing: %+v", want, got)
+		}
+		return nil
+	})
+}
+
 func TestLayoutServerUsage(t *testing.T) {
 	notInLab(t)
 	c := newCLI(t)
 	base := []string{"layout", "--dir", filepath.Join(testDir(t), "layout"), "--http", "off"}
 	three := []string{"--server", "1=127.0.0.1:1,127.0.0.1:2", "--server", "2=127.0.0.1:3,127.0.0.1:4", "--server", "3=127.0.0.1:5,127.0.0.1:6"}
 	c.fails(exitUsage, []string{"--server 1=a:1", "id=host:port,host:port"}, append(base, "--server", "1=a:1")...)
-	c.fails(exitRuntime, []string{"2 layout servers: must be 1, 3, 5 or 7"}, append(base, three[:4]...)...)
-	c.fails(exitRuntime, []string{"layout server 4", "not among the servers"}, append(append(base, three...), "--id", "4")...)
+	c.fails(exitUsage, []string{"2 layout servers: must be 1, 3, 5 or 7"}, append(base, three[:4]...)...)
+	c.fails(exitUsage, []string{"layout server 4", "not among the servers"}, append(append(base, three...), "--id", "4")...)
 	c.fails(exitRuntime, []string{"raft", "10.0.0.1:1", "refused outside loopback"},
 		append(append(base, three...), "--control", "127.0.0.1:0", "--raft", "10.0.0.1:1")...)
 }

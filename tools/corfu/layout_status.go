@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"corfu/internal/clusterstatus"
 	"corfu/internal/wire/pb"
 )
 
@@ -100,7 +101,7 @@ func (a *app) printStatus(m *pb.StatusReply, servers []serverStatusJSON) error {
 	for _, s := range m.GetMembers() {
 		state := s.GetState()
 		if s.GetError() != "" {
-			state += " (" + s.GetError() + ")"
+			state += " (" + clusterstatus.Brief(s.GetError()) + ")"
 		}
 		if s.GetRole() != "" {
 			state = s.GetRole() + ", " + state

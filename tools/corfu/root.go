@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,8 @@ type app struct {
 
 	roles map[string]settings // by role
 
-	started bool // a command's own code began: errors before it are about usage
+	started bool  // a command's own code began: errors before it are about usage
+	lost    error // help was all that cobra had for a command that does not exist
 }
 
 // run executes the command line and returns the exit status.
@@ -44,6 +46,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = a.lost
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -70,7 +75,7 @@ func (a *app) rootCommand() *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&a.config, "config", "", "read settings from this YAML `file` (default: $CORFU_CONFIG; clients then read "+clientFile+", root "+operatorFile+" if it is there)")
-	f.StringVar(&a.cluster, "cluster", "", "layout `servers`, host:port, comma-separated (default: $CORFU_LAYOUT, then a running corfu dev, then "+defaultLayout+")")
+	f.StringVar(&a.cluster, "cluster", "", "layout `servers`, host:port, comma-separated (default: $CORFU_LAYOUT_SERVERS, then a running corfu dev, then "+defaultLayout+")")
 	f.StringVar(&a.provider, "provider", "", "fabric `provider`: auto, verbs or tcp (default: what the cluster file says, then auto)")
 	f.StringVar(&a.device, "device", "", "RDMA `device` (default: the first usable one)")
 	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to wait for an answer of the cluster")
@@ -93,7 +98,31 @@ func (a *app) rootCommand() *cobra.Command {
 	)
 	a.addCompletions(root)
 	describeCommands(root)
+	nameArguments(root)
+	a.noticeUnknown(root)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return negative(err) })
 	return root
+}
+
+// noticeUnknown makes an error of a command that does not exist below one that only groups others, such as corfu chain: cobra prints the
+// group's help, and is content.
+func (a *app) noticeUnknown(root *cobra.Command) {
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		asked := cmd.Flags().Lookup("help")
+		if rest := cmd.Flags().Args(); !cmd.Runnable() && len(rest) > 0 && (asked == nil || !asked.Changed) {
+			a.lost = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+			return
+		}
+		help(cmd, args)
+	})
+	root.InitDefaultHelpCmd()
+	find(root, "help").Args = func(_ *cobra.Command, path []string) error {
+		if cmd, rest, err := root.Find(path); err != nil || len(rest) > 0 {
+			return fmt.Errorf("unknown command %q for %q", strings.Join(rest, " "), cmd.CommandPath())
+		}
+		return nil
+	}
 }
 
 func (a *app) checkFlags() error {

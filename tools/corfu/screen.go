@@ -23,7 +23,7 @@ const (
 )
 
 // show shows the status again and again: on a terminal in place, until q or Ctrl-C; elsewhere, and as JSON, one after the other. times:
-// how often; 0: until it is ended.
+// how often; 0: until it is ended. It fails if no cluster answered the last time.
 func (a *app) show(ctx context.Context, every time.Duration, times int, layout func(*pb.ClusterStatus) []line) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -52,7 +52,10 @@ func (a *app) show(ctx context.Context, every time.Duration, times int, layout f
 		if err == nil {
 			err = draw(m)
 		}
-		if err != nil || n == times {
+		switch {
+		case err == nil && n == times && len(m.Units) == 0: // it shows why: nobody told of any
+			return errUnhealthy
+		case err != nil || n == times:
 			return err
 		}
 		select {

@@ -37,7 +37,7 @@ Exit status 1 if a page stays corrupt.`,
 	}
 	f := cmd.Flags()
 	f.UintSliceVar(&units, "unit", nil, "`number` of a unit, once for each (default: all units)")
-	f.StringVar(&rate, "rate", "", "how much each unit reads per second at most, as in `200MiB` (default: as the unit is configured)")
+	f.StringVar(&rate, "rate", "", "how much each unit reads per second at most, a `size` such as 200MiB (default: as the unit is configured)")
 	f.BoolVar(&wait, "wait", true, "wait for the end, and for repairs; --wait=false only begins")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		bytes, err := parseSize(rate)

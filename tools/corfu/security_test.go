@@ -196,8 +196,13 @@ func TestClusterOfProcessesUnderMutualTLS(t *testing.T) {
 	client.want("0\n", "--provider", "tcp", "append", "hello")
 	client.want("hello\n", "--provider", "tcp", "read", "0")
 	client.fails(exitRuntime, []string{"role", "admin", "may not call"}, "layout", "reconfigure")
+	for _, args := range [][]string{{"status"}, {"status", "-o", "json"}, {"top", "-n", "1"}} { // and not that the cluster is down
+		client.fails(exitRuntime, []string{"the layout server refused", "may not call", "admin"}, args...)
+	}
 	mon.fails(exitRuntime, []string{"may not call"}, "--provider", "tcp", "append", "x")
-	c.fails(exitRuntime, []string{"no cluster answers"}, "--timeout", "2s", "layout", "show")
+	c.fails(exitRuntime, []string{"no cluster answers", "do both sides speak TLS"}, "--timeout", "2s", "layout", "show")
+	c.fails(exitRuntime, []string{"no cluster answers", "do both sides speak TLS"}, "--timeout", "2s", "--provider", "tcp", "append", "x")
+	c.fails(exitRuntime, []string{"no PEM certificate"}, "status", "--tls-ca", os.Args[0], "--tls-cert", os.Args[0], "--tls-key", os.Args[0])
 	as(set.Ended(certs.Admin, "former")).fails(exitRuntime, []string{"ended at"}, "layout", "show")
 	as(certstest.New(t, "corfu").Files(certs.Admin, "stranger")).fails(exitRuntime, []string{"unknown authority"}, "--timeout", "2s", "layout", "show")
 	op.ok("layout", "reconfigure")

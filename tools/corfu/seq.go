@@ -31,7 +31,7 @@ func (c *seqConfig) check() error {
 	case c.Dir == "":
 		return needs("seq", "dir", "")
 	}
-	return errors.Join(c.daemonConfig.check(), c.Fabric.check())
+	return errors.Join(c.daemonConfig.check(), c.Fabric.check(), checkSessions("max_sessions", c.MaxSessions), checkSessions("max_sessions_per_identity", c.PerIdentity))
 }
 
 func (a *app) seqCommand() *cobra.Command {

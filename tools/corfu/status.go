@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"corfu/internal/clusterstatus"
 	"corfu/internal/wire/pb"
@@ -62,17 +64,17 @@ healthy, and 1 if not. Rates are averages over about 5 seconds.`,
 // clusterStatus asks the leader of the layout servers, or says how each of them is, if none leads.
 func (a *app) clusterStatus(ctx context.Context) (*pb.ClusterStatus, error) {
 	var m *pb.ClusterStatus
-	err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) (err error) {
+	asked, err := a.askLeader(ctx, func(ctx context.Context, c pb.LayoutServiceClient) (err error) {
 		m, err = c.Cluster(ctx, &pb.ClusterStatusRequest{})
 		return err
 	})
-	var usage *usageError
-	if err == nil || errors.As(err, &usage) || ctx.Err() != nil {
-		return m, err
+	// Who refuses is up: that it is asked in vain says nothing of the cluster.
+	if code := grpcstatus.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded || ctx.Err() != nil {
+		return m, explainLayout(asked, err)
 	}
 	servers, _ := a.askServers(ctx)
 	if slices.ContainsFunc(servers, func(s serverStatusJSON) bool { return s.Role == "leader" }) {
-		return nil, err // it leads, and refused
+		return nil, explainLayout(asked, err) // it leads, and does not say
 	}
 	var list []*pb.LayoutServerStatus
 	for _, s := range servers {

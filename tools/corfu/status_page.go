@@ -55,10 +55,8 @@ func listenStatus(addr string, tls *certs.Source, trusted bool) (net.Listener, e
 //
 // A server that knows the whole cluster shows it, too: d.Status (statusweb).
 func serveStatus(addr, profiles string, tls *certs.Source, trusted bool, r *prometheus.Registry, health func() error, d any) (*status, error) {
-	switch profiles {
-	case profilesLocal, profilesAny, profilesOff:
-	default:
-		return nil, usagef("pprof %q: must be local, any or off", profiles)
+	if err := checkProfiles(profiles); err != nil {
+		return nil, err
 	}
 	if addr == httpOff {
 		return nil, nil

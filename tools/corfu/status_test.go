@@ -149,6 +149,9 @@ func TestNobodyLeads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if got := statusRun(t, "top", "-n", "1", "--cluster", "127.0.0.1:1", "--timeout", "1s"); got.code != 1 || got.stderr != "" || !strings.HasPrefix(got.stdout, "DOWN: no layout server answers") || strings.Count(got.stdout, "\n") != 1 {
+		t.Errorf("top of a cluster that does not answer: %+v", got)
+	}
 	eventually(t, func() error {
 		got := statusRun(t, "status", "--cluster", all, "--timeout", "2s")
 		for _, want := range []string{"DOWN: no layout server leads: 1 of 3 answer, 2 are needed.", "start layout server 1 at " + c.LayoutAddrs()[0],

@@ -23,10 +23,10 @@ again; q ends that. Rates are averages over about 5 seconds.
 
 WRITES/S are pages that units took in. COLD READS/S are pages that units read from flash.
 Reads of what is in a unit's memory are not counted: clients do them without the unit.
-A page counts at each unit of its chain.`,
+A page counts at each unit of its chain. With -n the exit status is 1 if no cluster answers.`,
 	}
 	cmd.Flags().DurationVar(&every, "interval", 2*time.Second, "how often")
-	cmd.Flags().IntVarP(&times, "count", "n", 0, "show it so `many` times; 0: until it is ended")
+	cmd.Flags().IntVarP(&times, "count", "n", 0, "show it so many `times`; 0: until it is ended")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
 		if every < 100*time.Millisecond || times < 0 {
 			return usagef("--interval %v --count %d: must be at least 100ms, and not negative", every, times)
@@ -62,6 +62,9 @@ func topLines(m *pb.ClusterStatus) []line {
 	for _, u := range units {
 		t.add(rowStyle(m, u.Role, u.State, u.Epoch, u.SilentMs), fmt.Sprint(u.Id), cmp.Or(chains[u.Id], u.Role), rate(u.PagesPerSecond), rate(u.ColdReadsPerSecond),
 			bytesRate(u.BytesPerSecond), clusterstatus.Grouped(u.WaitingPages), fmt.Sprint(u.Sessions), memberState(u.State, u.Error, u.SilentMs))
+	}
+	if len(units) == 0 {
+		return lines // nobody told of any
 	}
 	lines = append(append(lines, line{}), t.lines()...)
 	t = newTable("CLIENT", "UNITS", "WRITES/S", "COLD READS/S", "BYTES/S")

@@ -48,14 +48,14 @@ otherwise.`,
 	}
 	a.settingsOf("unit", cmd, &c)
 	daemonFlags(cmd.Flags(), &c.daemonConfig, "127.0.0.1:7780", "127.0.0.1:7880")
-	cmd.Flags().Lookup("dir").Usage = "the same as --store"
+	cmd.Flags().Lookup("dir").Usage = "the same `path` as --store"
 	cmd.Flags().StringVar(&c.Store, "store", "", "`path` of a directory, made if it is not there, or of a block device: everything durable")
 	cmd.Flags().BoolVar(&format, "format", false, "take a device that holds something else, which is lost; never one with a unit's store, whose ever")
 	fabricFlags(cmd.Flags(), &c.Fabric)
 	cmd.Flags().Uint32Var(&c.ID, "id", 0, "the unit's `number`, from 1; its store keeps it for ever")
-	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, as in `500GiB`; it takes no more pages then (default: what the disk gives)")
+	cmd.Flags().StringVar(&c.Capacity, "capacity", "", "how much the unit may keep, a `size` such as 500GiB; it takes no more pages then (default: what the disk gives)")
 	cmd.Flags().IntVar(&c.SegmentPages, "segment-pages", 0, "`pages` of one segment of a new store, 16 to 1048576: what it takes from the disk at a time (default 16384)")
-	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash; `0` switches that off")
+	cmd.Flags().StringVar(&c.ScrubRate, "scrub-rate", "8MiB", "how much the unit reads per second, beside its work, to verify what it has on flash, a `size`; 0 switches that off")
 	cmd.Flags().StringVar(&c.ScrubEvery, "scrub-every", "168h", "how long after the end of one verification the next begins, as a `duration`")
 	perIdentityFlag(cmd.Flags(), &c.PerIdentity)
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
@@ -121,7 +121,7 @@ func (c *unitConfig) check() error {
 		bad = usagef("capacity %q: %w", c.Capacity, bad)
 	}
 	_, _, worse := c.scrub()
-	return errors.Join(bad, worse, c.daemonConfig.check(), c.Fabric.check())
+	return errors.Join(bad, worse, c.daemonConfig.check(), c.Fabric.check(), checkSessions("max_sessions_per_identity", c.PerIdentity))
 }
 
 // scrub gives rate and interval of the unit's own scrubs.
