@@ -213,6 +213,8 @@ func (a *app) change(ctx context.Context, q *pb.ReconfigureRequest) error {
 	switch {
 	case a.json():
 		return a.printLayout(after)
+	case after.Epoch == before.Epoch && len(q.Remove) > 0: // a number that never was is most likely a slip
+		fmt.Fprintf(a.stdout, "nothing to do: no unit %v is listed (corfu layout show lists them): epoch %d\n", strings.Trim(fmt.Sprint(q.Remove), "[]"), after.Epoch)
 	case after.Epoch == before.Epoch:
 		fmt.Fprintf(a.stdout, "already so, or under way (corfu layout status): epoch %d\n", after.Epoch)
 	default:

@@ -54,7 +54,7 @@ func TestOperatorChangesTheMembers(t *testing.T) {
 		t.Errorf("unit 2 is there still:\n%s", text)
 	}
 	const already = "already so"
-	has(corfu(exitOK, "unit", "remove", "2"), already)
+	has(corfu(exitOK, "unit", "remove", "2"), "nothing to do: no unit 2 is listed")
 	has(corfu(exitOK, "unit", "add", "3="+c.Units[2].ControlAddr()), already)
 	has(corfu(exitRuntime, "unit", "add", "3=127.0.0.1:1"), "listed already, at "+c.Units[2].ControlAddr())
 	has(corfu(exitRuntime, "unit", "add", "9=127.0.0.1:1"), "unit 9 does not answer at 127.0.0.1:1")

@@ -102,6 +102,8 @@ func TestConfigCheck(t *testing.T) {
 		{"role: seq\ndir: /x\nmax_sessions: -1\n", []string{"max_sessions -1: must not be negative"}},
 		{"role: layout\ndir: /x\nheartbeat: 1s\nbootstrap: {sequencer: {id: 1, control: \"h:1\"}, units: [{id: 1, control: here}], chains: [[1]]}\n",
 			[]string{"failed after 500ms without an answer: must be at least the heartbeat, 1s", `unit 1, control "here": must be host:port`}},
+		{"role: layout\ndir: /x\nmin_replicas: 3\nbootstrap: {sequencer: {id: 1, control: \"h:1\"}, units: [{id: 1, control: \"h:2\"}, {id: 2, control: \"h:3\"}], chains: [[1, 2]]}\n",
+			[]string{"min_replicas 3: no chain has more than 2 units"}},
 		{"role: layout\ndir: /x\nid: 3\nservers: [{id: 1, control: \"h:1\", raft: \"h:2\"}, {id: 2, control: \"h:3\", raft: \"h:4\"}]\n",
 			[]string{"2 layout servers: must be 1, 3, 5 or 7", "layout server 3: it is not among the servers"}},
 		{"role: layout\ndir: /x\nfabric: {listen: \"h:1\"}\n", []string{`unknown key "listen"`}},

@@ -194,7 +194,10 @@ func (c *layoutConfig) check() error {
 		return needs("layout", "dir", "")
 	}
 	rate, slow := c.Heal.rate()
-	_, shape := c.Bootstrap.layout()
+	first, shape := c.Bootstrap.layout()
+	if least := c.Heal.MinReplicas; first != nil && shape == nil && least > first.Replicas() {
+		shape = usagef("min_replicas %d: no chain has more than %d units, so that none could ever lose one", least, first.Replicas())
+	}
 	server := c.server(max(rate, 1)).Validate()
 	if server != nil {
 		server = &usageError{server}

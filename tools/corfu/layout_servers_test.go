@@ -40,6 +40,7 @@ func TestThreeLayoutServersAsProcesses(t *testing.T) {
 	dir := testDir(t)
 	unit := c.start("unit", "--id", "1", "--provider", "tcp", "--dir", filepath.Join(dir, "unit"), "--control", "127.0.0.1:0", "--http", "off")
 	seq := c.start("seq", "--provider", "tcp", "--dir", filepath.Join(dir, "seq"), "--control", "127.0.0.1:0", "--http", "off")
+	c.fails(1, []string{filepath.Join(dir, "seq"), "in use by another process"}, "seq", "--provider", "tcp", "--dir", filepath.Join(dir, "seq"), "--control", "127.0.0.1:0", "--http", "off")
 	ports := freePorts(t, 6)
 	args := []string{"layout", "--http", "off", "--election-timeout", "500ms", "--unit", "1=" + unit.word("control"), "--seq", "1=" + seq.word("control"), "--chain", "1"}
 	for i := range 3 {

@@ -55,6 +55,12 @@ nothing until the layout service activates it.`,
 		if err != nil {
 			return err
 		}
+		// Two that keep their promises in one file would forget what the other one promised (rule R14).
+		release, err := lockDir(c.Dir)
+		if err != nil {
+			return err
+		}
+		defer release()
 		dev, reason, err := a.openFabric(c.Fabric, c.Insecure)
 		if err != nil {
 			return err
