@@ -188,6 +188,10 @@ are replaced. Daemons take them over without a restart, by themselves: from then
 			}
 			done = append(done, path)
 		}
+		if len(done) == 0 && !a.json() {
+			_, err := fmt.Fprintln(a.stdout, "nothing to renew")
+			return err
+		}
 		return a.printCerts(done)
 	})
 	return cmd

@@ -38,7 +38,7 @@ func TestAppendReadTailTrimFill(t *testing.T) {
 	c.fails(1, []string{"position 0 was trimmed"}, "read", "0")
 	c.want("trimmed 0\n", "trim", "0") // idempotent
 	c.want("two words\n\n", "read", "--from", "0", "--to", "3")
-	c.want("filled 1\n", "fill", "1") // an entry keeps its place
+	c.want("kept 1: it holds an entry\nkept 0: it was trimmed\n", "fill", "1", "0")
 	c.want("two words\n", "read", "1")
 	c.want("trimmed below 2\n", "trim", "--prefix", "2")
 	c.fails(1, []string{"position 1 was trimmed"}, "read", "1")
@@ -104,7 +104,7 @@ func TestJSONOutput(t *testing.T) {
 	c.want("{\"position\":0}\n{\"position\":1}\n", "append", "-o", "json", "text", "\xff\xfe")
 	c.want("{\"position\":0,\"payload\":\"text\"}\n{\"position\":1,\"payload_base64\":\""+base64.StdEncoding.EncodeToString([]byte("\xff\xfe"))+"\"}\n", "read", "-o", "json", "0", "1")
 	c.want("{\"tail\":2}\n", "tail", "-o", "json")
-	c.want("{\"position\":1,\"done\":\"filled\"}\n", "fill", "-o", "json", "1")
+	c.want("{\"position\":1,\"done\":\"kept\"}\n", "fill", "-o", "json", "1")
 	c.want("{\"position\":1,\"done\":\"trimmed\"}\n", "trim", "-o", "json", "1")
 	for _, args := range [][]string{{"layout", "show"}, {"layout", "status"}, {"version"}} {
 		var m map[string]any
@@ -205,6 +205,7 @@ func TestUsageErrors(t *testing.T) {
 		{"which is not listed", []string{"layout", "--dir", "x", "--seq", "1=h:1", "--unit", "1=h:2", "--chain", "1,2"}},
 		{`durability "ram"`, []string{"dev", "--durability", "ram"}},
 		{"must be at least 1", []string{"dev", "--chains", "0"}},
+		{"--payload -2: must be a number of bytes", []string{"dump", "/x", "--payload", "-2"}},
 		{`--layout-servers 2: must be 1, 3, 5 or 7`, []string{"dev", "--layout-servers", "2"}},
 		{`--control "here": must be host:port`, []string{"dev", "--control", "here"}},
 		{`--http "here": must be host:port`, []string{"dev", "--http", "here"}},

@@ -54,6 +54,8 @@ Exit status 1 if a check failed; warnings cost speed or margin only.`,
 		switch {
 		case d.trials < 1:
 			return usagef("--trials %d: must be at least 1", d.trials)
+		case d.token != "" && d.peer == "":
+			return usagef("--token is that of a peer: say --peer, too")
 		case d.peer != "" && !d.live:
 			return usagef("--peer is for live tests: take --live=false away")
 		}
@@ -265,6 +267,9 @@ itself after a while.`,
 		}
 		if limit <= 0 {
 			return usagef("--for %v: must be above zero", limit)
+		}
+		if len(token) > doctor.MaxToken {
+			return usagef("--token: a token has at most %d bytes", doctor.MaxToken)
 		}
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()

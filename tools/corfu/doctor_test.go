@@ -77,5 +77,6 @@ func TestDoctorFailsWithWhatToDo(t *testing.T) {
 	c.fails(2, []string{"take --live=false away"}, "doctor", "--peer", "h:1", "--live=false")
 	c.fails(2, []string{`--peer "h": must be host:port`}, "doctor", "--peer", "h")
 	c.fails(2, []string{"need --insecure"}, "doctor", "serve", "--provider", "tcp", "--listen", "192.0.2.1:0")
-	c.fails(1, []string{"at most 46 bytes"}, "doctor", "serve", "--provider", "tcp", "--token", strings.Repeat("x", 47))
+	c.fails(2, []string{"at most 46 bytes"}, "doctor", "serve", "--provider", "tcp", "--token", strings.Repeat("x", 47))
+	c.fails(2, []string{"--token", "--peer"}, "doctor", "--token", "x")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -25,15 +26,40 @@ Positions that nobody was given yet are refused.`,
 				return err
 			}
 			return a.withLog(ctx, func(l *client.Log) error {
-				return a.eachBelowTail(ctx, l, ps, "is not a hole", l.Fill, "filled")
+				return a.eachBelowTail(ctx, l, ps, "is not a hole", func(ctx context.Context, p layout.Position) (effect, error) { return fill(ctx, l, p) })
 			})
 		}),
 	}
 }
 
+// fill fills p, and tells what is there then.
+func fill(ctx context.Context, l *client.Log, p layout.Position) (effect, error) {
+	if err := l.Fill(ctx, p); err != nil {
+		return effect{}, err
+	}
+	switch _, err := l.Read(ctx, p); {
+	case errors.Is(err, client.ErrTrimmed):
+		return effect{"kept", ": it was trimmed"}, nil
+	case err == nil, errors.Is(err, client.ErrFragment):
+		return effect{"kept", ": it holds an entry"}, nil
+	}
+	return effect{"filled", ""}, nil
+}
+
+// effect is what became of a position.
+type effect struct {
+	done string // in one word
+	more string // of the text
+}
+
+// all is the same for every position.
+func all(do func(context.Context, layout.Position) error, done string) func(context.Context, layout.Position) (effect, error) {
+	return func(ctx context.Context, p layout.Position) (effect, error) { return effect{done: done}, do(ctx, p) }
+}
+
 // eachBelowTail does one thing to each position, and to none if one of them lies above the log's end: wrong says what
 // that makes of it.
-func (a *app) eachBelowTail(ctx context.Context, l *client.Log, ps []layout.Position, wrong string, do func(context.Context, layout.Position) error, done string) error {
+func (a *app) eachBelowTail(ctx context.Context, l *client.Log, ps []layout.Position, wrong string, do func(context.Context, layout.Position) (effect, error)) error {
 	tail, err := a.tail(ctx, l)
 	if err != nil {
 		return err
@@ -44,7 +70,7 @@ func (a *app) eachBelowTail(ctx context.Context, l *client.Log, ps []layout.Posi
 		}
 	}
 	for _, p := range ps {
-		if err := a.each(ctx, p, do, done); err != nil {
+		if err := a.each(ctx, p, do); err != nil {
 			return err
 		}
 	}
@@ -52,18 +78,19 @@ func (a *app) eachBelowTail(ctx context.Context, l *client.Log, ps []layout.Posi
 }
 
 // each does one thing to one position and says so.
-func (a *app) each(ctx context.Context, p layout.Position, do func(context.Context, layout.Position) error, done string) error {
+func (a *app) each(ctx context.Context, p layout.Position, do func(context.Context, layout.Position) (effect, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	if err := do(ctx, p); err != nil {
+	o, err := do(ctx, p)
+	if err != nil {
 		return explain(p, err)
 	}
 	if a.json() {
 		return a.printJSON(struct {
 			Position layout.Position `json:"position"`
 			Done     string          `json:"done"`
-		}{p, done})
+		}{p, o.done})
 	}
-	_, err := fmt.Fprintf(a.stdout, "%s %d\n", done, uint64(p))
+	_, err = fmt.Fprintf(a.stdout, "%s %d%s\n", o.done, uint64(p), o.more)
 	return err
 }

@@ -162,6 +162,9 @@ were never written are left out. It changes nothing.`,
 		if to < from {
 			return usagef("the range ends at %d, before it begins at %d", to, from)
 		}
+		if head < -1 {
+			return usagef("--payload %d: must be a number of bytes, or -1 for all", head)
+		}
 		in, err := flash.OpenInspector(args[0])
 		if err != nil {
 			return err

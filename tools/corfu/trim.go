@@ -32,7 +32,7 @@ An entry larger than a page goes as a whole, whichever of its positions is given
 			return err
 		}
 		return a.withLog(ctx, func(l *client.Log) error {
-			return a.eachBelowTail(ctx, l, ps, "cannot be trimmed", l.Trim, "trimmed")
+			return a.eachBelowTail(ctx, l, ps, "cannot be trimmed", all(l.Trim, "trimmed"))
 		})
 	})
 	return cmd
@@ -51,6 +51,6 @@ func (a *app) trimPrefix(ctx context.Context, prefix string) error {
 		if p > tail {
 			return fmt.Errorf("cannot trim below %d: the log ends at %d", p, tail)
 		}
-		return a.each(ctx, p, l.TrimPrefix, "trimmed below")
+		return a.each(ctx, p, all(l.TrimPrefix, "trimmed below"))
 	})
 }

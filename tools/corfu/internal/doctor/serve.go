@@ -34,8 +34,8 @@ type Server struct {
 
 // NewServer listens at addr ("host:port" of the fabric; port 0 takes a free one) for testers that know the token.
 func NewServer(dev rdma.Device, addr, token string, facts Facts, log *slog.Logger) (*Server, error) {
-	if len(token) > maxToken {
-		return nil, fmt.Errorf("a token has at most %d bytes", maxToken)
+	if len(token) > MaxToken {
+		return nil, fmt.Errorf("a token has at most %d bytes", MaxToken)
 	}
 	l, err := dev.Listen(addr)
 	if err != nil {

@@ -15,10 +15,11 @@ import (
 //
 //	"corfu-dr" | 1 byte, what for | token
 const (
-	magic       = "corfu-dr"
-	forTalk     = 't'
-	forTrial    = 'd'
-	maxToken    = rdma.MaxPrivate - len(magic) - 1
+	magic    = "corfu-dr"
+	forTalk  = 't'
+	forTrial = 'd'
+	// MaxToken is how many bytes a token has at most: it travels in a connection's private data.
+	MaxToken    = rdma.MaxPrivate - len(magic) - 1
 	messageSize = 4096
 )
 
