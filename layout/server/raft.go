@@ -51,6 +51,9 @@ func openRaft(cfg Config, f raft.FSM) (*raftLog, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		return nil, err
 	}
+	if err := settle(filepath.Join(cfg.Dir, "raft.db")); err != nil {
+		return nil, err
+	}
 	// Without the time-out a second process in the same directory would wait for ever.
 	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(cfg.Dir, "raft.db"),
 		BoltOptions: &bbolt.Options{Timeout: time.Second}})
@@ -63,6 +66,19 @@ func openRaft(cfg Config, f raft.FSM) (*raftLog, error) {
 	}
 	s.watch(cfg.Logger)
 	return s, nil
+}
+
+// settle syncs the log that is there. One that was killed between a write and its sync leaves a vote or entries in a cache: they count as stored
+// for who reads them, and must not be gone after a power cut.
+func settle(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // start opens the transport, bootstraps a new store, and starts Raft.

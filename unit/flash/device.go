@@ -92,6 +92,11 @@ func openDevice(path string, how access) (volume, error) {
 		return nil, err
 	}
 	v := &device{f: f, path: path}
+	if !how.readonly {
+		if err := f.settle(); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
 	v.super, v.copies, err = loadSuper(f, size)
 	switch {
 	case err == nil && v.super.bytes > size:

@@ -57,6 +57,9 @@ func openDirectory(dir string, how access) (*directory, error) {
 	for _, name := range left {
 		err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 	}
+	if err == nil {
+		err = v.sync() // of a meta that was given its name by a process that was killed then, too: what it says holds from now on
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("flash: %w", err), v.close())
 	}
@@ -150,6 +153,9 @@ func (v *directory) open(n uint64, size int64) (File, error) {
 		if err = f.allocate(size); noSpace(err) {
 			err = nil
 		}
+	}
+	if err == nil {
+		err = f.settle()
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -112,11 +112,26 @@ func (f *osFile) fallocate(mode uint32, off, n int64) error {
 	}
 }
 
+// settle sees to it that what can be read of a file that was there before is on the disk, before anybody takes it for durable (rule R3). A process
+// that was killed between a write and its sync leaves pages in the page cache, or in the drive's. And pages that could not be written stand in the
+// page cache as if they had been (fsync(2), NOTES): what remains there is dropped (posix_fadvise(2), POSIX_FADV_DONTNEED).
+func (f *osFile) settle() error {
+	err := f.Sync()
+	if !f.direct && !f.nosync {
+		err = errors.Join(err, fadvise(f.fd, 0, 0, unix.FADV_DONTNEED))
+	}
+	if err != nil {
+		return fmt.Errorf("flash: %s: %w", f.f.Name(), err)
+	}
+	return nil
+}
+
 // System calls; tests put others in their place.
 var (
 	pwritev2  = unix.Pwritev2
 	fdatasync = unix.Fdatasync
 	fallocate = unix.Fallocate
+	fadvise   = unix.Fadvise
 )
 
 // maxIOV is IOV_MAX of Linux, the longest list that one call takes.
