@@ -131,6 +131,7 @@ type View struct {
 	Waiting int  // addresses ingested and not on flash
 	Queued  int  // of them, those that are not on their way to flash
 	Urgent  bool // clients wait for them: appends under flash durability, trims, ends of sessions
+	Held    bool // the page at the watermark is one of them: nothing above it is settled before flash takes it
 
 	Corrupt int // addresses whose copy here is known to be CORRUPT; MaxCorrupt: there may be more
 
@@ -160,6 +161,10 @@ func (u *Unit) View() View {
 	}
 	if !u.outdated {
 		v.Base, v.Watermark, v.End = u.base, min(u.watermark, u.end), u.end
+		if u.mem != nil && u.inWindow(u.watermark) {
+			at := u.cell(u.watermark).stage
+			v.Held = at == waiting || at == writing
+		}
 	}
 	return v
 }

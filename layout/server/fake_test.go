@@ -96,6 +96,7 @@ type fakeUnit struct {
 	names      int      // of its CORRUPT copies so many; 0: all
 	largest    int      // message received, in bytes
 	wipes      int
+	stuck      time.Duration  // that its flash takes no page
 	vitals     *pb.UnitVitals // that each State raises; nil: none
 }
 
@@ -158,7 +159,7 @@ func (u *fakeUnit) State(_ context.Context, q *pb.UnitStateRequest) (*pb.UnitSta
 		u.vitals.Clients[0].Pages++
 		vitals = proto.Clone(u.vitals).(*pb.UnitVitals)
 	}
-	return &pb.UnitStateReply{Vitals: vitals, Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
+	return &pb.UnitStateReply{StuckMs: uint64(u.stuck.Milliseconds()), Stuck: "input/output error", Vitals: vitals, Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
 		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark}, nil
 }
 

@@ -90,6 +90,9 @@ func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
 		// member that refuses would never count as failed there.
 		x.refusal = refusal{}
 	}
+	if answered {
+		m.flash(x, r)
+	}
 	x.pulse.beat(answered, restarted, took, m.cfg.stateTimeout()+m.cfg.Poll, m.members.patience(x, m.cfg))
 	if !answered && !x.pulse.failed && x.pulse.heard {
 		return x.report

@@ -106,6 +106,17 @@ func (s *scene) judge() judgement {
 // crew are members without which the log should go on: they are silent, refuse, or fall again and again.
 type crew struct{ down, refusing, proving []*member }
 
+// forEpoch are those that refuse, and on whose account an epoch is made: without them, or, if they must stay, since they may do it now. Of one
+// that does not write to flash an epoch with it would ask just that.
+func (c crew) forEpoch(stay bool) (list []*member) {
+	for _, m := range c.refusing {
+		if !stay || m.refusal.task != taskFlush {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
 func refusals(list []*member) string {
 	var all []string
 	for _, m := range list {
@@ -131,8 +142,8 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 	if len(j.activate) > 0 {
 		return
 	}
-	if len(c.refusing) > 0 {
-		silent = append(silent, refusals(c.refusing))
+	if refusing := c.forEpoch(j.hindered != ""); len(refusing) > 0 {
+		silent = append(silent, refusals(refusing))
 	}
 	switch {
 	case len(silent)+len(broken) > 0:

@@ -36,6 +36,8 @@ type report struct {
 	corrupt    int              // copies there that are known to be CORRUPT,
 	bad        []layout.Address // and which; ascending
 	watermark  layout.Address
+	stuck      time.Duration // for how long its flash has not taken a page that waits,
+	stuckWhy   string        // and what it answers; "": nothing
 
 	// For those who look on.
 	sessions int
@@ -217,6 +219,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 	}
 	return report{bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
+		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck,
 		sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
 }
 

@@ -118,7 +118,7 @@ func (m *metrics) chains() {
 	m.rebuildRatio.Set(1)
 	m.spares = m.Gauge("spares_ready", "Spare units that answer; at the leader only.")
 	m.standbys = m.Gauge("standbys_ready", "Standby sequencers that answer; at the leader only.")
-	m.refusing = m.Gauge("members_refusing", "Members that answer, and not to be sealed, reconciled or activated: the log goes on without them, or waits; at the leader only.")
+	m.refusing = m.Gauge("members_refusing", "Members that answer, and cannot be sealed, reconciled or activated, or whose flash takes nothing: the log goes on without them, or waits; at the leader only.")
 	m.suspects = m.Gauge("members_failed", "Members without which the log goes on, or waits; at the leader only.")
 }
 

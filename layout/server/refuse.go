@@ -14,7 +14,8 @@ import (
 )
 
 // A member may answer every heartbeat and still be of no use: its disk takes no promise, or none of the pages that it lacks. No epoch can be made
-// with it, and so it counts as failed after as long as one that is silent: what it answers instead makes no difference to those who wait.
+// with it, and so it counts as failed after as long as one that is silent: what it answers instead makes no difference to those who wait. One whose
+// disk takes none of the pages that clients publish counts as failed after stuckAfter.
 
 const (
 	// restMin and restMax are for how long a spare is let alone that refused, twice as long each time: what it refuses would cost the log an
@@ -31,7 +32,14 @@ const (
 	taskList      task = "list its entries" // as a source (rule R17)
 	taskReconcile task = "be reconciled"
 	taskActivate  task = "be activated"
+	taskFlush     task = "write to flash" // what clients published
 )
+
+// stuckMin is how long flash may leave a page waiting at least: disks have pauses, and who is left out has to be copied to anew.
+const stuckMin = 5 * time.Second
+
+// stuckAfter is after how long a unit whose flash takes nothing counts as one that refuses.
+func (c Config) stuckAfter() time.Duration { return max(stuckMin, graceFactor*c.FailAfter) }
 
 // refusal is what a member answered in place of doing its task: the last error, and for how long it was so. The zero value: it does
 // what is asked. The manager owns it.
@@ -150,6 +158,25 @@ func (m *manager) blame(r *reconfiguration, active bool) {
 	}
 	for _, b := range r.blamed {
 		m.note(b)
+	}
+}
+
+// flash notes that a unit's flash does not take what clients published there. It answers its heartbeats, and all appends of its chains wait.
+// Once it was left out it rests, as any that refused.
+func (m *manager) flash(x *member, r report) {
+	switch {
+	case r.stuck >= m.cfg.stuckAfter():
+		why := r.stuckWhy
+		if why == "" {
+			why = "a write does not end"
+		}
+		if x.refusal.task != taskFlush {
+			x.refusal = refusal{}
+			m.note(blame{x, taskFlush, time.Now().Add(-r.stuck), errors.New(why)})
+		}
+		x.refusal.last = time.Now()
+	case x.refusal.task == taskFlush && !x.standby:
+		x.refusal = refusal{}
 	}
 }
 

@@ -235,3 +235,56 @@ func TestSpareThatHangsInItsSealIsLeftOut(t *testing.T) {
 	}
 	c.says("unit 5", "cannot be sealed", "start it again")
 }
+
+func (u *fakeUnit) setStuck(d time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.stuck = d
+}
+
+// TestUnitWhoseFlashTakesNothingIsLeftOut, and the spare takes its place. It is not tried again as long as it is so, and soon after that.
+func TestUnitWhoseFlashTakesNothingIsLeftOut(t *testing.T) {
+	c := withSpare(t)
+	c.cfg.FailAfter = patient
+	l := c.start().open(1)
+	c.put(l, 0, wire.Durable, 100, 1, 2)
+	c.units[1].setStuck(c.cfg.stuckAfter() - time.Millisecond)
+	time.Sleep(200 * time.Millisecond)
+	if got, _ := c.server.store.fsm.active.get(); got.Epoch != l.Epoch {
+		t.Errorf("epoch %d: a disk may pause", got.Epoch)
+	}
+	c.units[1].setStuck(c.cfg.stuckAfter())
+	c.active("the spare took over", func(l *layout.Layout) bool {
+		return l.IsMember(5) && !l.IsMember(1) && len(l.Behind()) == 0
+	})
+	c.says("unit 1", "cannot write to flash: input/output error", "start it again")
+	c.units[5] = c.spare
+	if h := c.held(5); !reflect.DeepEqual(h, map[uint64]string{0: "entry 100"}) {
+		t.Errorf("the spare holds %v", h)
+	}
+	c.units[1].setStuck(0)
+	c.units[1].restart()
+	c.spare.die()
+	c.active("unit 1 is back", func(l *layout.Layout) bool { return l.IsMember(1) && !l.IsMember(5) })
+}
+
+// TestUnitWhoseFlashTakesNothingAndThatMustStayIsWaitedFor: no epoch is made for its sake, which would stop the other chains and ask its flash just
+// the same.
+func TestUnitWhoseFlashTakesNothingAndThatMustStayIsWaitedFor(t *testing.T) {
+	c := withSpare(t)
+	c.template.Spares, c.cfg.MinReplicas, c.cfg.FailAfter = nil, 2, patient
+	l := c.start().open(1)
+	c.units[1].setStuck(c.cfg.stuckAfter())
+	c.trouble("unit 1", "cannot write to flash", "min_replicas is 2")
+	time.Sleep(5 * backoffMin)
+	if got, _ := c.server.store.fsm.active.get(); got.Epoch != l.Epoch {
+		t.Errorf("epoch %d, it was %d", got.Epoch, l.Epoch)
+	}
+	c.units[1].setStuck(0)
+	await(t, "nothing is the matter", func() error {
+		if m := c.status(); m.Waiting != "" {
+			return fmt.Errorf("%s", m.Waiting)
+		}
+		return nil
+	})
+}

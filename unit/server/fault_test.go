@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,6 +43,43 @@ func newFaultyRig(t *testing.T) (r *rig, broken *atomic.Bool, gate *atomic.Point
 	r.start()
 	r.open(1, true)
 	return r, broken, gate
+}
+
+// The state says for how long flash does not take the page at the watermark, whether it refuses it or does not answer, and that it took it in the end.
+func TestStateTellsThatFlashIsStuck(t *testing.T) {
+	for _, hangs := range []bool{false, true} {
+		t.Run(fmt.Sprint("hangs ", hangs), func(t *testing.T) {
+			r, broken, gate := newFaultyRig(t)
+			m := r.session(1)
+			m.put(0)
+			free := make(chan struct{})
+			if hangs {
+				gate.Store(&free)
+			} else {
+				broken.Store(true)
+			}
+			_, _, err := m.write(1, wire.MakeAttempt(9, 2), true)
+			must(t, err)
+			eventually(t, "stuck", func() bool { return r.state().StuckMs >= 30 })
+			if why := r.state().Stuck; strings.Contains(why, "flash is broken") == hangs {
+				t.Errorf("it says %q", why)
+			}
+			broken.Store(false)
+			gate.Store(nil)
+			close(free)
+			eventually(t, "not stuck", func() bool { return r.state().StuckMs == 0 && r.state().Watermark == 2 })
+			if _, _, err := m.write(3, wire.MakeAttempt(9, 3), true); err != nil { // behind a hole: that is no fault of the disk
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+			for range 2 {
+				if x := r.state(); x.StuckMs != 0 {
+					t.Errorf("a hole is called stuck for %d ms", x.StuckMs)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
 }
 
 // R3, R15: while flash takes no pages nothing is acknowledged, and a seal fails rather than leave out what was published.

@@ -72,6 +72,26 @@ type loopState struct {
 	notedAt   time.Time
 	asked     uint64     // segment of flash up to which room was asked for
 	published unit.Stats // as the metrics have them
+	stall     stall
+}
+
+// stall is since when flash does not take the page at the watermark.
+type stall struct {
+	at    layout.Address
+	since time.Time // zero: no page waits there
+}
+
+// look tells for how long, as far as anybody looked. A page that flash refuses is not told by the flushes: others succeed beside it.
+func (x *stall) look(v unit.View, now time.Time) time.Duration {
+	switch {
+	case v.Phase != unit.Open || !v.Held:
+		*x = stall{}
+	case x.since.IsZero() || x.at != v.Watermark:
+		*x = stall{v.Watermark, now}
+	default:
+		return now.Sub(x.since)
+	}
+	return 0
 }
 
 // hand is one of two goroutines: one has the helm and runs the loop, the other relieves it if a write of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -229,15 +230,22 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 	var x unit.View
 	var st unit.Stats
 	var trims layout.Epoch
-	if err := v.s.do(func(u *unit.Unit) { x, st, trims = u.View(), u.Stats(), u.TrimsSince() }); err != nil {
+	var stuck time.Duration
+	if err := v.s.do(func(u *unit.Unit) {
+		x, st, trims = u.View(), u.Stats(), u.TrimsSince()
+		stuck = v.s.loopState.stall.look(x, time.Now())
+	}); err != nil {
 		return nil, toStatus(err)
 	}
-	r := &pb.UnitStateReply{Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
+	r := &pb.UnitStateReply{StuckMs: uint64(stuck.Milliseconds()), Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
 		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow), IntactEpoch: uint64(x.Intact),
 		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus(),
 		TrimsSince: uint64(trims), Copied: v.s.copiedRanges()}
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
+	}
+	if err := v.s.flushError.Load(); err != nil && stuck > 0 {
+		r.Stuck = (*err).Error()
 	}
 	if q.Vitals > 0 {
 		r.Vitals = v.s.vitals(st, x, int(q.Vitals))

@@ -2050,6 +2050,8 @@ type UnitStateReply struct {
 	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
 	TrimsSince    uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`    // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
 	Copied        []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                               // ranges that are being copied to it, and that it does not serve
+	StuckMs       uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`             // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
+	Stuck         string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                 // what the flash answers to that; "": nothing
 	Vitals        *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                               // if asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2188,6 +2190,20 @@ func (x *UnitStateReply) GetCopied() []*CopiedRange {
 		return x.Copied
 	}
 	return nil
+}
+
+func (x *UnitStateReply) GetStuckMs() uint64 {
+	if x != nil {
+		return x.StuckMs
+	}
+	return 0
+}
+
+func (x *UnitStateReply) GetStuck() string {
+	if x != nil {
+		return x.Stuck
+	}
+	return ""
 }
 
 func (x *UnitStateReply) GetVitals() *UnitVitals {
@@ -3053,7 +3069,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
 	"\rActivateReply\"*\n" +
 	"\x10UnitStateRequest\x12\x16\n" +
-	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xf1\x03\n" +
+	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xa2\x04\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -3073,7 +3089,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\fintact_epoch\x18\r \x01(\x04R\vintactEpoch\x12\x1f\n" +
 	"\vtrims_since\x18\x0e \x01(\x04R\n" +
 	"trimsSince\x12-\n" +
-	"\x06copied\x18\x0f \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\x12,\n" +
+	"\x06copied\x18\x0f \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\x12\x19\n" +
+	"\bstuck_ms\x18\x10 \x01(\x04R\astuckMs\x12\x14\n" +
+	"\x05stuck\x18\x11 \x01(\tR\x05stuck\x12,\n" +
 	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\"6\n" +
 	"\x0eCorruptRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
