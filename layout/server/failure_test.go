@@ -368,6 +368,7 @@ func TestWatchSendsEveryLaterLayout(t *testing.T) {
 // TestR17LargeCopyIsBoundedAndInOrder lets one unit lack more than any message or listing holds.
 func TestR17LargeCopyIsBoundedAndInOrder(t *testing.T) {
 	c := newCluster(t)
+	c.cfg.FailAfter = patient // the copy keeps the processors busy
 	l := c.start().open(1)
 	const n = listedAtATime + 500
 	u := c.units[1]

@@ -22,7 +22,7 @@ import (
 // withSpare is a cluster with unit 5 as a spare and sequencer 2 standing by, whose chains may get shorter.
 func withSpare(t *testing.T) *cluster {
 	c := newCluster(t)
-	c.cfg.MinReplicas, c.cfg.FailAfter = 1, 100*time.Millisecond
+	c.cfg.MinReplicas, c.cfg.FailAfter = 1, 300*time.Millisecond
 	c.spare = startUnit(t, 5)
 	c.standby = startSequencer(t, 2)
 	c.template.Spares = []layout.Unit{{ID: 5, Control: c.spare.addr}}
@@ -273,6 +273,7 @@ func TestFullSpareHoldsUpNoOther(t *testing.T) {
 	for _, drain := range []bool{true, false} {
 		t.Run(fmt.Sprint("drain ", drain), func(t *testing.T) {
 			c := withSpare(t)
+			c.cfg.FailAfter = patient
 			six := startUnit(t, 6)
 			c.template.Spares = append(c.template.Spares, layout.Unit{ID: 6, Control: six.addr})
 			l := c.start().open(1)
