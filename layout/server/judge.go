@@ -108,9 +108,9 @@ type crew struct{ down, refusing, proving []*member }
 
 // forEpoch are those that refuse, and on whose account an epoch is made: without them, or, if they must stay, since they may do it now. Of one
 // that does not write to flash an epoch with it would ask just that.
-func (c crew) forEpoch(stay bool) (list []*member) {
-	for _, m := range c.refusing {
-		if !stay || m.refusal.task != taskFlush {
+func forEpoch(refusing, stay []*member) (list []*member) {
+	for _, m := range refusing {
+		if m.refusal.task != taskFlush || !slices.Contains(stay, m) {
 			list = append(list, m)
 		}
 	}
@@ -130,7 +130,7 @@ const reasonAsked = "asked for"
 
 // mend says how to go on from an active epoch.
 func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
-	change, err := s.without(j, c)
+	change, stay, err := s.without(j, c)
 	if err != nil {
 		j.wait = fmt.Sprintf("%s; %v", strings.Join(silent, "; "), err)
 		if len(silent) == 0 {
@@ -142,7 +142,7 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 	if len(j.activate) > 0 {
 		return
 	}
-	if refusing := c.forEpoch(j.hindered != ""); len(refusing) > 0 {
+	if refusing := forEpoch(c.refusing, stay); len(refusing) > 0 {
 		silent = append(silent, refusals(refusing))
 	}
 	switch {
@@ -167,27 +167,57 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 	}
 }
 
-// without is the change that leaves out as many of the crew as can be. That who refuses stays it notes in j.
-func (s *scene) without(j *judgement, c crew) (layout.Change, error) {
+// without is the change that leaves out as many of the crew as can be. Those that refuse and stay it gives, and notes in j.
+func (s *scene) without(j *judgement, c crew) (layout.Change, []*member, error) {
 	gone := slices.Concat(c.down, c.refusing)
 	change, err := s.change(slices.Concat(gone, c.proving))
 	if err != nil && len(c.proving) > 0 {
 		change, err = s.change(gone)
 	}
 	if err == nil || len(c.refusing) == 0 {
-		return change, err
+		return change, nil, err
 	}
-	why := fmt.Sprintf("%s; it cannot be left out: %v", refusals(c.refusing), err)
 	if change, err = s.change(c.down); err != nil {
-		return change, err
+		return change, nil, err
 	}
-	j.hindered = why
-	for _, m := range c.refusing {
+	var stay []*member
+	var why []string
+	gone = c.down
+	for _, list := range s.together(c.refusing) {
+		next, err := s.change(slices.Concat(gone, list))
+		if err == nil {
+			gone, change = slices.Concat(gone, list), next
+			continue
+		}
+		stay = append(stay, list...)
+		why = append(why, fmt.Sprintf("%s; it cannot be left out: %v", refusals(list), err))
+	}
+	j.hindered = strings.Join(why, "; ")
+	for _, m := range stay {
 		if m.report.state == stateSealed && m.report.promise == s.active.Epoch && m.refusal.task == taskActivate {
 			j.activate = append(j.activate, m)
 		}
 	}
-	return change, nil
+	return change, stay, nil
+}
+
+// together are members in groups that are left out as a whole or not at all: where one of a chain that refuses must stay, nothing is won by going on
+// without another one.
+func (s *scene) together(list []*member) (groups [][]*member) {
+	chains := s.shape.Segments[len(s.shape.Segments)-1].Chains
+	of := func(m *member) int {
+		return slices.IndexFunc(chains, func(c layout.Chain) bool { return m.unit != 0 && contains(c.Units, m.unit) })
+	}
+	for _, m := range list {
+		chain := of(m)
+		i := slices.IndexFunc(groups, func(g []*member) bool { return chain >= 0 && of(g[0]) == chain })
+		if i < 0 {
+			groups = append(groups, []*member{m})
+			continue
+		}
+		groups[i] = append(groups[i], m)
+	}
+	return groups
 }
 
 // drained are the units that leave since they were to, and can.

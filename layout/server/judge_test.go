@@ -73,12 +73,14 @@ func TestJudgeMends(t *testing.T) {
 		name              string
 		down, closed      []layout.UnitID
 		silent            []layout.UnitID // for a moment
+		stuck             []layout.UnitID // their flash takes nothing
 		min               int
 		seqDown, noSpares bool
 		noStandby         bool
 		falls             map[layout.UnitID]int
 		want              layout.Change
 		wait, reconfigure string
+		hindered          string
 		unsure            string
 	}{
 		{name: "all is well", want: layout.Change{Replicas: 2}},
@@ -94,6 +96,10 @@ func TestJudgeMends(t *testing.T) {
 		{name: "the head is dead, the tail restarted: the tail is enough (rule R16)", down: []layout.UnitID{1}, closed: []layout.UnitID{2}, reconfigure: "unit 1",
 			want: layout.Change{Lost: []layout.UnitID{1}, Join: []layout.UnitID{5}, Replicas: 2}},
 		{name: "the tail is dead, the head restarted: rule R16", down: []layout.UnitID{2}, closed: []layout.UnitID{1}, wait: "rule R16"},
+		{name: "one whose flash is stuck", stuck: []layout.UnitID{2}, reconfigure: "unit 2", want: layout.Change{Lost: []layout.UnitID{2}, Join: []layout.UnitID{5}, Replicas: 2}},
+		{name: "all of a chain, and one of another, which alone is left out", stuck: []layout.UnitID{1, 2, 3}, reconfigure: "unit 3", hindered: "the only unit of a chain",
+			want: layout.Change{Lost: []layout.UnitID{3}, Join: []layout.UnitID{5}, Replicas: 2}},
+		{name: "all of a chain", stuck: []layout.UnitID{1, 2}, hindered: "the only unit of a chain", want: layout.Change{Replicas: 2}},
 		{name: "one restarted", closed: []layout.UnitID{1}, reconfigure: "unit 1 is closed", want: layout.Change{Replicas: 2}},
 		{name: "one restarted again and again", closed: []layout.UnitID{1}, falls: map[layout.UnitID]int{1: 3}, reconfigure: "unit 1 is closed",
 			want: layout.Change{Lost: []layout.UnitID{1}, Join: []layout.UnitID{5}, Replicas: 2}},
@@ -125,6 +131,9 @@ func TestJudgeMends(t *testing.T) {
 				if contains(c.silent, id) {
 					m.pulse.missed = 1
 				}
+				if contains(c.stuck, id) {
+					m.refusal = refusal{count: 2, task: taskFlush, err: "no answer"}
+				}
 				ms.list = append(ms.list, m)
 			}
 			seq := &member{name: "sequencer 1", seq: 1, pulse: pulse{heard: true, failed: c.seqDown}, report: report{state: stateOpen, promise: 5}}
@@ -133,9 +142,9 @@ func TestJudgeMends(t *testing.T) {
 				standby.report.state = stateUnreachable
 			}
 			ms.list = append(ms.list, seq, standby)
-			s := &scene{cfg: Config{MinReplicas: c.min, FailAfter: 500 * time.Millisecond}, active: l, shape: l.Next(5, 0), replicas: 2, members: ms}
+			s := &scene{cfg: Config{MinReplicas: c.min, FailAfter: 500 * time.Millisecond}, active: l, shape: l.Next(5, 0), replicas: 2, members: ms, now: time.Now()}
 			j := s.judge()
-			if (c.wait == "") != (j.wait == "") || !strings.Contains(j.wait, c.wait) || (c.reconfigure == "") != (j.reconfigure == "") ||
+			if (c.hindered == "") != (j.hindered == "") || !strings.Contains(j.hindered, c.hindered) || (c.wait == "") != (j.wait == "") || !strings.Contains(j.wait, c.wait) || (c.reconfigure == "") != (j.reconfigure == "") ||
 				!strings.Contains(j.reconfigure, c.reconfigure) || j.unsure != c.unsure || (j.wait == "" && j.unsure == "" && !reflect.DeepEqual(j.change, c.want)) {
 				t.Errorf("%+v", j)
 			}
