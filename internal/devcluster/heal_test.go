@@ -226,6 +226,9 @@ func TestR17KilledUnitIsReplaced(t *testing.T) {
 			}
 			awaitLayout(t, log, "the older positions are copied", rebuilt)
 			l.more(300)
+			for p := range joined.Start { // a hole that was left there is filled while both have it
+				l.readAt(ctx, p)
+			}
 			if err := c.KillUnit(3 - dead); err != nil {
 				t.Fatal(err)
 			}

@@ -40,7 +40,7 @@ func crowded(p *Plan) {
 // scribbling leads to a busy disk, so that pages wait while their clients write to their slots again.
 func scribbling(p *Plan) {
 	crowded(p)
-	p.Shape.Durability, p.Weird.Disk, p.Weird.Scribble = layout.Flash, 5*time.Millisecond, true
+	p.Shape.Durability, p.Weird.Disk, p.Weird.Scribble = layout.Flash, 20*time.Millisecond, true
 	p.Clients, p.Workers, p.Ops = 3, 2, 20
 }
 
