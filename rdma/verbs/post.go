@@ -72,7 +72,11 @@ func (c *conn) Wait(ctx context.Context, b *rdma.Batch) error {
 		return sleep(ctx, b)
 	}
 	call.Slot, call.Gen, call.SpinNS, call.Arm = uint32(b.Slot&0xffff), uint32(b.Slot>>16), int64(c.opts.Spin), 1
-	c.cross(call, c.qp.Wait)
+	if !c.cross(call, c.qp.Wait) { // likewise; what the call holds is its last user's answer
+		err := sleep(ctx, b)
+		c.leave(call)
+		return err
+	}
 	return c.await(ctx, b, call)
 }
 
