@@ -189,7 +189,7 @@ typedef struct cf_addr {
 typedef struct cf_event {
 	int32_t type, status;
 	void *id, *listen;
-	uint8_t responder, initiator, plen, pad;
+	uint8_t responder, initiator, retry, rnr_retry, plen, pad[3];
 	uint8_t priv[196];
 } cf_event;
 

@@ -163,6 +163,8 @@ type Event struct {
 	ID        *ID // ConnectRequest: the new connection's id, on the listener's channel
 	Responder uint8
 	Initiator uint8
+	Retry     uint8 // ConnectRequest: what the peer asks of this side's queue pair, which Accept cannot change
+	RNRRetry  uint8
 	Private   []byte
 }
 
