@@ -8,6 +8,9 @@ const (
 	MaxRecv   = 64 // messages of one RecvCall
 )
 
+// OpWriteImm is an Op of WR beside the rdma.Kinds: a WRITE with immediate data. It is for tests, which are hostile peers with it.
+const OpWriteImm = 6
+
 // WR is one work request. Op is an rdma.Kind.
 type WR struct {
 	Local, Remote uint64 // addresses
