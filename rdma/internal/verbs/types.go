@@ -111,6 +111,7 @@ const (
 // DeviceInfo is what a device says of itself.
 type DeviceInfo struct {
 	Name      string
+	Err       error  // why it says nothing: then only its name is known
 	NodeGUID  uint64 // big-endian, as the verb gives it
 	Firmware  string
 	AtomicCap int // AtomicNone, AtomicHCA, AtomicGlobal
