@@ -3,6 +3,7 @@ package verbs
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,5 +39,35 @@ func TestWaitAtTheEnd(t *testing.T) {
 	}
 	if c.inflight != 0 || c.calls.n != 0 || c.users.n != 0 || len(b.Done()) != 0 {
 		t.Errorf("%d batches in flight, %d in C, %d users, %d tokens; want none", c.inflight, c.calls.n, c.users.n, len(b.Done()))
+	}
+}
+
+// TestPeerThatIsGone: a peer that vanished without a word, as with its machine, is found out on a connection on which nothing
+// is posted, too. A queue pair in the error state answers nothing, as one that is not there. While it is there nothing happens.
+func TestPeerThatIsGone(t *testing.T) {
+	d := lab(t)
+	for name, here := range map[string]int{"the one that dialled": 0, "the one that accepted": 1} {
+		c, s := pair(t, d, rdma.ConnOptions{SendDepth: 1})
+		near, far := []rdma.Conn{c, s}[here], []rdma.Conn{c, s}[1-here]
+		select {
+		case <-near.Broken():
+			t.Fatalf("%s, and the peer is there: %v", name, near.Err())
+		case <-far.Broken():
+			t.Fatalf("the peer of %s: %v", name, far.Err())
+		case <-time.After(2*probeEvery + time.Second):
+		}
+		gone := far.(*conn)
+		<-gone.shut(&gone.calls) // nor does it look for us
+		if err := gone.qp.Error(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-near.Broken():
+			if !strings.Contains(near.Err().Error(), ib.StatusRetryExc.String()) {
+				t.Errorf("%s: %v, want it to be found out", name, near.Err())
+			}
+		case <-time.After(2*probeEvery + 10*time.Second):
+			t.Errorf("%s does not notice that its peer is gone", name)
+		}
 	}
 }
