@@ -142,7 +142,8 @@ type Conn interface {
 	// message can come any more; messages that arrived before are delivered first.
 	Receive(fn func(msg []byte)) error
 
-	// Broken is closed once the connection is broken or closed.
+	// Broken is closed once the connection is broken or closed. A peer that went without a word, as one whose machine lost its power,
+	// is found out within half a minute, also where nothing is posted.
 	Broken() <-chan struct{}
 
 	// Err is why the connection broke, or nil.

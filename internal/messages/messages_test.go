@@ -345,6 +345,30 @@ func TestReadersDoNotKeepSealersOut(t *testing.T) {
 	m.open(t, Reader)
 }
 
+// TestReadersOfOneIdentityAreBounded: one client does not keep the others out, and what it gives back it can have again.
+func TestReadersOfOneIdentityAreBounded(t *testing.T) {
+	set := certstest.New(t, "corfu")
+	m := startMemberWith(t, time.Hour, set.Source(certs.Unit, "unit-1"), set.Source(certs.Client, "client-1"))
+	ctx := testContext(t)
+	c := m.open(t, Reader)
+	for i := 1; i < maxReadersOfOne; i++ {
+		if _, err := m.conn.OpenReader(ctx, &pb.OpenMessagesRequest{}); err != nil {
+			t.Fatalf("reader %d: %v", i, err)
+		}
+	}
+	if _, err := m.conn.OpenReader(ctx, &pb.OpenMessagesRequest{}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, err := m.OpenReader(ctx, nil); err != nil {
+		t.Errorf("another one: %v", err)
+	}
+	c.Close()
+	for deadline := time.Now().Add(30 * time.Second); m.Count(Reader) > maxReadersOfOne && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	m.open(t, Reader)
+}
+
 func TestAskerLearnsThatTheMemberIsGone(t *testing.T) {
 	m := startMember(t, time.Minute)
 	c := m.open(t, Reader)

@@ -22,6 +22,8 @@ import (
 const (
 	maxReaders = 4096
 	maxSealers = 64
+
+	maxReadersOfOne = maxReaders / 2 // of one identity, so that one client does not keep all others out. In clear nobody has one
 )
 
 // Handler is the member behind a Server. Its methods may be called by several goroutines at once.
@@ -49,7 +51,8 @@ type Server struct {
 	mu     sync.Mutex
 	closed bool
 	tokens tickets.Office[Pass]
-	inUse  [kinds]int // connections, and tokens that are not used yet
+	inUse  [kinds]int     // connections, and tokens that are not used yet
+	ofWhom map[string]int // readers among them, by identity
 	conns  map[rdma.Conn]struct{}
 }
 
@@ -66,12 +69,13 @@ const (
 // Pass is what a token was redeemed for.
 type Pass struct {
 	kind     Kind
+	whose    string          // identity, as TLS had it; "": in clear
 	standing *certs.Standing // of whom it was given to
 }
 
 // NewServer makes the end of a member that is dialled at fabric. life is how long a token is good for.
 func NewServer(h Handler, dev rdma.Device, fabric string, life time.Duration, log *slog.Logger) *Server {
-	s := &Server{handler: h, fabric: fabric, provider: dev.Info().Provider, life: life, log: log, conns: map[rdma.Conn]struct{}{}}
+	s := &Server{handler: h, fabric: fabric, provider: dev.Info().Provider, life: life, log: log, conns: map[rdma.Conn]struct{}{}, ofWhom: map[string]int{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -81,15 +85,20 @@ func (s *Server) OpenReader(ctx context.Context, _ *pb.OpenMessagesRequest) (*pb
 	if s.handler.Layout == nil {
 		return nil, status.Error(codes.Unimplemented, "this member knows no layout: ask a unit")
 	}
-	return s.issue(Reader, maxReaders, control.Standing(ctx))
+	return s.issue(ctx, Reader, maxReaders)
 }
 
 // OpenSealer implements pb.MessageServiceServer.
 func (s *Server) OpenSealer(ctx context.Context, _ *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
-	return s.issue(Sealer, maxSealers, control.Standing(ctx))
+	return s.issue(ctx, Sealer, maxSealers)
 }
 
-func (s *Server) issue(k Kind, limit int, standing *certs.Standing) (*pb.MessageConnection, error) {
+func (s *Server) issue(ctx context.Context, k Kind, limit int) (*pb.MessageConnection, error) {
+	who, err := control.Caller(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	p := Pass{k, who.String(), control.Standing(ctx)}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,9 +106,23 @@ func (s *Server) issue(k Kind, limit int, standing *certs.Standing) (*pb.Message
 	if s.closed || s.inUse[k] >= limit {
 		return nil, status.Errorf(codes.ResourceExhausted, "all %d message connections are in use", limit)
 	}
-	s.inUse[k]++
-	t := s.tokens.Issue(Pass{k, standing}, now.Add(s.life))
+	if s.ofWhom[p.whose] >= maxReadersOfOne && k == Reader {
+		return nil, status.Errorf(codes.ResourceExhausted, "%s has %d message connections", p.whose, maxReadersOfOne)
+	}
+	s.charge(p, 1)
+	t := s.tokens.Issue(p, now.Add(s.life))
 	return &pb.MessageConnection{Fabric: s.fabric, Provider: s.provider, Token: t[:]}, nil
+}
+
+// charge notes n more connections or tokens of whom p was given to. mu is held.
+func (s *Server) charge(p Pass, n int) {
+	s.inUse[p.kind] += n
+	if p.kind != Reader || p.whose == "" {
+		return
+	}
+	if s.ofWhom[p.whose] += n; s.ofWhom[p.whose] <= 0 {
+		delete(s.ofWhom, p.whose)
+	}
 }
 
 // Redeem takes the token of a connection request: it is good once. Not ok: it is none of this server's.
@@ -114,7 +137,7 @@ func (s *Server) Redeem(private []byte) (p Pass, ok bool) {
 
 // expire forgets tokens that nobody used. mu is held.
 func (s *Server) expire(now time.Time) {
-	s.tokens.Expire(now, func(p Pass) { s.inUse[p.kind]-- })
+	s.tokens.Expire(now, func(p Pass) { s.charge(p, -1) })
 }
 
 // serverConn: a reader has one GetLayout outstanding, a sealer a seal or two.
@@ -136,7 +159,7 @@ func (s *Server) Accept(req rdma.Request, p Pass) {
 	}
 	s.mu.Lock()
 	if err != nil || s.closed {
-		s.inUse[k]--
+		s.charge(p, -1)
 		s.mu.Unlock()
 		if err == nil {
 			_ = conn.Close()
@@ -154,7 +177,7 @@ func (s *Server) Accept(req rdma.Request, p Pass) {
 		_ = conn.Close()
 		s.mu.Lock()
 		delete(s.conns, conn)
-		s.inUse[k]--
+		s.charge(p, -1)
 		s.mu.Unlock()
 	}()
 }

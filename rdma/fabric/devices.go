@@ -74,6 +74,8 @@ func Devices() ([]DeviceInfo, error) {
 		d := DeviceInfo{Name: name, Driver: driver(name), Firmware: firmware[name]}
 		i := slices.IndexFunc(known, func(k ib.DeviceInfo) bool { return k.Name == name })
 		switch {
+		case i >= 0 && known[i].Err != nil:
+			d.Problem = known[i].Err.Error()
 		case i >= 0:
 			d.fill(known[i], links)
 		case problem != nil:
@@ -81,7 +83,7 @@ func Devices() ([]DeviceInfo, error) {
 		default:
 			d.Problem = "libibverbs does not list it: is the module ib_uverbs loaded, and the driver's provider installed?"
 		}
-		if i < 0 {
+		if i < 0 || known[i].Err != nil {
 			d.Ports = sysfsPorts(name)
 		}
 		out = append(out, d)

@@ -38,8 +38,9 @@ type conn struct {
 	slots    []slot
 	free     []uint32 // slots
 	words    words
-	credits  int // free work requests of the send queue
-	inflight int // batches
+	credits  int    // free work requests of the send queue
+	inflight int    // batches
+	begun    uint64 // batches so far
 	idle     []*ib.Call
 	waiters  []*waiter // posts that wait for room, in order
 	err      error     // why it broke
@@ -153,9 +154,10 @@ func (c *conn) start() *conn {
 	_ = c.qp.SetRNRTimer(rnrTimer)
 	_, peer := c.id.Addrs()
 	c.remote = peer.String()
-	c.gors.Add(2)
+	c.gors.Add(3)
 	go c.reap()
 	go c.watch()
+	go c.probe()
 	return c
 }
 

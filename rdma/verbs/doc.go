@@ -20,6 +20,8 @@
 // is destroyed. So no batch completes while the device may still touch its memory.
 // A queue pair is never reset: on an active one that corrupts Linux 6.1.
 //
+// A peer that vanishes is noticed by what is posted to it, and where nothing is, by a WRITE of no bytes every few seconds.
+//
 // # Lock order
 //
 // conn.mu is a leaf: nothing is called under it that blocks.

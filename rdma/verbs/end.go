@@ -45,6 +45,40 @@ func (c *conn) watch() {
 	}
 }
 
+// probeEvery is how long a connection may post nothing before the peer is asked for a sign of life, at least; at most twice that.
+const probeEvery = 5 * time.Second
+
+// probe finds out that the peer is gone where nothing is posted that could: a queue pair that only answers sends nothing by itself, and a
+// machine that lost its power says no goodbye. What it posts is a WRITE of no bytes, which a responder acknowledges without
+// looking at its key (IBTA vol. 1, C9-88).
+func (c *conn) probe() {
+	defer c.gors.Done()
+	b := rdma.NewBatch(1)
+	b.Write(rdma.Local{Mem: c.mem}, rdma.Remote{})
+	t := time.NewTicker(probeEvery)
+	defer t.Stop()
+	for seen := uint64(0); ; {
+		select {
+		case <-c.broken:
+			return
+		case <-t.C:
+		}
+		c.mu.Lock()
+		begun, idle := c.begun, c.inflight == 0
+		c.mu.Unlock()
+		if begun != seen || !idle {
+			seen = begun
+			continue
+		}
+		call, err := c.admit(context.Background(), b)
+		if err != nil {
+			return // broken, or closed
+		}
+		seen = begun + 1
+		_ = c.do(context.Background(), b, call, 0) // an error breaks the connection
+	}
+}
+
 // takeDown ends what is in flight. It runs once, in a goroutine of its own: the
 // calls below go to the kernel and may take long.
 func (c *conn) takeDown() {

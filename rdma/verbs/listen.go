@@ -13,6 +13,9 @@ import (
 // backlog is how many requests wait for Accept; more are rejected.
 const backlog = 128
 
+// maxRetry is how often a peer may ask this side to send again.
+const maxRetry = 6
+
 type listener struct {
 	d     *Device
 	ec    *ib.EventChannel
@@ -150,6 +153,11 @@ func newRequest(d *Device, ev ib.Event) (*request, error) {
 	r.ec = ec
 	_, peer := r.id.Addrs()
 	r.remote = peer.String()
+	// Its counts go for this side's queue pair, too (rdma_get_cm_event(3); cm_req_handler in the kernel's core/cm.c). 7 is for ever: on
+	// InfiniBand for a receiver that is not ready, on some devices (sw/rxe/rxe_comp.c) for one that is gone as well.
+	if ev.Retry > maxRetry || ev.RNRRetry > maxRetry {
+		return nil, errors.Join(errors.New("verbs: retries without end"), r.Reject("retries without end"))
+	}
 	private, ok := unpackPrivate(ev.Private)
 	if !ok {
 		return nil, errors.Join(errors.New("verbs: malformed private data"), r.Reject("malformed private data"))

@@ -65,6 +65,9 @@ func Usable(d ib.DeviceInfo) (addr netip.Addr, problem string) { return usable(d
 
 // usable gives the address to use a device by, or what is wrong with it.
 func usable(d ib.DeviceInfo, want netip.Addr) (netip.Addr, string) {
+	if d.Err != nil {
+		return netip.Addr{}, d.Err.Error()
+	}
 	if d.AtomicCap == ib.AtomicNone {
 		return netip.Addr{}, "no atomic operations"
 	}

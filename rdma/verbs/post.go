@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 
 	"corfu/rdma"
 	ib "corfu/rdma/internal/verbs"
@@ -41,7 +42,12 @@ func (c *conn) Do(ctx context.Context, b *rdma.Batch) error {
 	if err != nil {
 		return err
 	}
-	call.SpinNS, call.Arm = int64(c.opts.Spin), 1
+	return c.do(ctx, b, call, c.opts.Spin)
+}
+
+// do is Do, once b is begun.
+func (c *conn) do(ctx context.Context, b *rdma.Batch, call *ib.Call, spin time.Duration) error {
+	call.SpinNS, call.Arm = int64(spin), 1
 	c.qp.Post(call)
 	if call.Done != 0 {
 		return c.settleOwn(call, b)
@@ -72,7 +78,11 @@ func (c *conn) Wait(ctx context.Context, b *rdma.Batch) error {
 		return sleep(ctx, b)
 	}
 	call.Slot, call.Gen, call.SpinNS, call.Arm = uint32(b.Slot&0xffff), uint32(b.Slot>>16), int64(c.opts.Spin), 1
-	c.cross(call, c.qp.Wait)
+	if !c.cross(call, c.qp.Wait) { // likewise; what the call holds is its last user's answer
+		err := sleep(ctx, b)
+		c.leave(call)
+		return err
+	}
 	return c.await(ctx, b, call)
 }
 
@@ -144,6 +154,11 @@ func (c *conn) begin(ctx context.Context, b *rdma.Batch) (*ib.Call, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	return c.admit(ctx, b)
+}
+
+// admit is begin, for a list that can be posted.
+func (c *conn) admit(ctx context.Context, b *rdma.Batch) (*ib.Call, error) {
 	c.mu.Lock()
 	if c.err != nil || !c.users.enter() {
 		c.mu.Unlock()
@@ -172,6 +187,7 @@ func (c *conn) begin(ctx context.Context, b *rdma.Batch) (*ib.Call, error) {
 	s := &c.slots[i]
 	s.b, s.n = b, n
 	c.inflight++
+	c.begun++
 	b.Slot = int(s.gen)<<16 | int(i)
 	b.Begin()
 	call.Slot, call.Gen = i, s.gen

@@ -13,6 +13,7 @@
 #define CF_INLINE 64  // bytes of an inline message: rdma.MaxInline
 #define CF_WOKEN 64   // batches that one call hands back to be completed
 #define CF_RBATCH 64  // messages that one call receives
+#define CF_NO_MESSAGE (1 << 16 | 1) // StatusNoMessage
 
 // ---- load.c
 
@@ -91,11 +92,13 @@ typedef struct cf_table {
 	uint64_t stray;  // completions that belonged to nobody
 } cf_table;
 
+#define CF_WRITE_IMM 6 // WRITE with immediate data. Nobody sends that but tests, as a hostile peer
+
 // cf_wr is one operation as Go hands it over.
 typedef struct cf_wr {
 	uint64_t local, remote, compare, swap;
 	uint32_t length, lkey, rkey;
-	uint16_t op; // rdma.Kind
+	uint16_t op; // rdma.Kind, or CF_WRITE_IMM
 	uint16_t inl;
 } cf_wr;
 
@@ -189,7 +192,7 @@ typedef struct cf_addr {
 typedef struct cf_event {
 	int32_t type, status;
 	void *id, *listen;
-	uint8_t responder, initiator, plen, pad;
+	uint8_t responder, initiator, retry, rnr_retry, plen, pad[3];
 	uint8_t priv[196];
 } cf_event;
 

@@ -80,6 +80,8 @@ int cf_cm_get(void *ch, cf_event *out)
 	out->listen = e->listen_id;
 	out->responder = e->param.conn.responder_resources;
 	out->initiator = e->param.conn.initiator_depth;
+	out->retry = e->param.conn.retry_count;
+	out->rnr_retry = e->param.conn.rnr_retry_count;
 	if (e->param.conn.private_data && e->param.conn.private_data_len) {
 		out->plen = e->param.conn.private_data_len;
 		if (out->plen > sizeof(out->priv))

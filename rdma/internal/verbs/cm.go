@@ -80,6 +80,7 @@ func (ch *EventChannel) Next(ctx context.Context) (Event, error) {
 	e := Event{
 		Type: EventType(ch.ev._type), Status: int(ch.ev.status),
 		Responder: uint8(ch.ev.responder), Initiator: uint8(ch.ev.initiator),
+		Retry: uint8(ch.ev.retry), RNRRetry: uint8(ch.ev.rnr_retry),
 		Private: C.GoBytes(unsafe.Pointer(&ch.ev.priv[0]), C.int(ch.ev.plen)),
 	}
 	if e.Type == ConnectRequest {

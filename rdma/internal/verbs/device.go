@@ -13,8 +13,8 @@ import (
 	"unsafe"
 )
 
-// Devices asks every RDMA device that the user may open for its attributes,
-// ports and GIDs. A machine without any gives an empty list.
+// Devices asks every RDMA device for its attributes, ports and GIDs; one that does not answer has its Err, so that it
+// does not stand in the way of the others. A machine without any gives an empty list.
 func Devices() ([]DeviceInfo, error) {
 	if err := Load(); err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func Devices() ([]DeviceInfo, error) {
 	for i := range int(n) {
 		d, err := queryListed(list, i)
 		if err != nil {
-			return nil, err
+			d = DeviceInfo{Name: C.GoString(C.cf_device_name(list, C.int(i))), Err: err}
 		}
 		out = append(out, d)
 	}

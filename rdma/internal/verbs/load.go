@@ -36,4 +36,6 @@ var (
 	_ [unsafe.Sizeof(RecvCall{})]byte = [C.sizeof_cf_rcall]byte{}
 	_ [MaxBatch]byte                  = [C.CF_BATCH]byte{}
 	_ [MaxInline]byte                 = [C.CF_INLINE]byte{}
+	_ [OpWriteImm]byte                = [C.CF_WRITE_IMM]byte{}
+	_ [StatusNoMessage]byte           = [C.CF_NO_MESSAGE]byte{}
 )

@@ -254,6 +254,11 @@ static int build(cf_qp *q, const cf_call *c, struct ibv_send_wr *wr, struct ibv_
 		case 5:
 			w->opcode = IBV_WR_SEND;
 			break;
+		case CF_WRITE_IMM:
+			w->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+			w->imm_data = 0;
+			set_rdma(w, r);
+			break;
 		default:
 			return EINVAL;
 		}

@@ -30,28 +30,37 @@ void cf_recv_post(cf_qp *q, cf_rcall *r)
 	r->err = r->n ? cf_rc(ibv_post_recv(q->qp, wr, &bad)) : 0;
 }
 
-static uint32_t take(struct ibv_cq *cq, cf_rcall *r)
+// status is that of a completion. A WRITE with immediate data takes a receive buffer, too, but puts nothing there, and says how
+// much it wrote elsewhere: no message, and its length says nothing of the buffer.
+static uint32_t status(const cf_qp *q, const struct ibv_wc *wc)
+{
+	if (wc->status == IBV_WC_SUCCESS && (wc->opcode != IBV_WC_RECV || wc->byte_len > q->o.rsize))
+		return CF_NO_MESSAGE;
+	return wc->status;
+}
+
+static uint32_t take(cf_qp *q, cf_rcall *r)
 {
 	struct ibv_wc wc[CF_RBATCH];
-	int n = ibv_poll_cq(cq, CF_RBATCH, wc);
+	int n = ibv_poll_cq(q->rcq, CF_RBATCH, wc);
 
 	if (n < 0) {
 		r->err = EIO;
 		return 0;
 	}
 	for (int i = 0; i < n; i++)
-		r->msg[i] = (cf_msg){ .index = wc[i].wr_id, .len = wc[i].byte_len, .status = wc[i].status, .vendor = wc[i].vendor_err };
+		r->msg[i] = (cf_msg){ .index = wc[i].wr_id, .len = wc[i].byte_len, .status = status(q, &wc[i]), .vendor = wc[i].vendor_err };
 	return n;
 }
 
 void cf_recv_poll(cf_qp *q, cf_rcall *r)
 {
 	r->err = 0;
-	r->n = take(q->rcq, r);
+	r->n = take(q, r);
 	if (r->n || r->err || !r->arm)
 		return;
 	// Ask for an event, then look once more: what came in between raises none.
 	if ((r->err = cf_rc(ibv_req_notify_cq(q->rcq, 0))) == 0)
-		r->n = take(q->rcq, r);
+		r->n = take(q, r);
 }
 #endif

@@ -16,7 +16,8 @@ const (
 	StatusRetryExc     Status = 12
 	StatusRNRRetryExc  Status = 13
 	StatusGeneral      Status = 21
-	StatusNotCompleted Status = 1 << 16 // ours: the queue pair was destroyed before a completion came
+	StatusNotCompleted Status = 1 << 16   // ours: the queue pair was destroyed before a completion came
+	StatusNoMessage    Status = 1<<16 | 1 // ours: a receive buffer was taken by something that is no message
 )
 
 var statusNames = [...]string{
@@ -33,8 +34,11 @@ func (s Status) String() string {
 	if int(s) < len(statusNames) {
 		return statusNames[s]
 	}
-	if s == StatusNotCompleted {
+	switch s {
+	case StatusNotCompleted:
 		return "no completion before the queue pair was destroyed"
+	case StatusNoMessage:
+		return "the peer took a receive buffer for what is no message"
 	}
 	return fmt.Sprintf("ibv_wc_status(%d)", uint32(s))
 }

@@ -8,6 +8,9 @@ const (
 	MaxRecv   = 64 // messages of one RecvCall
 )
 
+// OpWriteImm is an Op of WR beside the rdma.Kinds: a WRITE with immediate data. It is for tests, which are hostile peers with it.
+const OpWriteImm = 6
+
 // WR is one work request. Op is an rdma.Kind.
 type WR struct {
 	Local, Remote uint64 // addresses
@@ -108,6 +111,7 @@ const (
 // DeviceInfo is what a device says of itself.
 type DeviceInfo struct {
 	Name      string
+	Err       error  // why it says nothing: then only its name is known
 	NodeGUID  uint64 // big-endian, as the verb gives it
 	Firmware  string
 	AtomicCap int // AtomicNone, AtomicHCA, AtomicGlobal
@@ -163,6 +167,8 @@ type Event struct {
 	ID        *ID // ConnectRequest: the new connection's id, on the listener's channel
 	Responder uint8
 	Initiator uint8
+	Retry     uint8 // ConnectRequest: what the peer asks of this side's queue pair, which Accept cannot change
+	RNRRetry  uint8
 	Private   []byte
 }
 
