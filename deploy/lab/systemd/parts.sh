@@ -49,6 +49,24 @@ dry() {
 	same_machine before after-dry
 }
 
+# disk_full: what does not fit is not put in place of what was there, and is not said to be done.
+disk_full() {
+	mkdir -p /tmp/small
+	mount -t tmpfs -o size=1m tmpfs /tmp/small
+	echo before >/tmp/small/file
+	(
+		# shellcheck source=/dev/null
+		. "$checkout/deploy/appliance/lib.sh"
+		# shellcheck disable=SC2034 # it is the library's
+		NOTES=/tmp/small/notes
+		! (change "write a file" copy_noted "$checkout/bin/corfu" /tmp/small/file 755) || wrong "a full disk goes unnoticed"
+	)
+	[ "$(cat /tmp/small/file)" = before ] || wrong "a file was replaced by a part of another"
+	[ ! -e /tmp/small/file.corfu-new ] || wrong "a part of a file is left"
+	umount /tmp/small
+	rmdir /tmp/small
+}
+
 # refused LINE OPTION...: the installer says so, in this one line, and has done nothing.
 refused() {
 	local line=$1
