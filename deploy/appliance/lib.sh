@@ -4,7 +4,8 @@
 # Sourced; the caller has set -euo pipefail.
 
 shopt -s lastpipe # what the last part of a pipe finds out counts
-MODE=${MODE:-apply}
+MODE=apply # whatever a variable of root's says
+umask 022  # the same
 DIFFERS=0                            # with check: how many steps found work
 ROOT_CONF=/etc/corfu
 STATE=/var/lib/corfu

@@ -134,8 +134,10 @@ trusted() {
 
 serial_of() { corfu -o json certs show "$1" | grep serial; }
 
+# setup: with whatever root's environment has.
 setup() {
-	"$checkout/deploy/install.sh" "${options[@]}"
+	(umask 077 && MODE=production "$checkout/deploy/install.sh" "${options[@]}")
+	[ "$(stat -c %a /usr/lib/corfu)" = 755 ] || wrong "root's umask decides who may read what is installed"
 }
 
 # A second run finds all as it should be.
@@ -278,5 +280,5 @@ package_alone() {
 	mkdir -p /etc/corfu/tls
 	cp /run/lab/certs/*.crt /run/lab/certs/*.key /etc/corfu/tls/
 	printf '%s\n' "${options[@]}" | sed '/^--certs$/,+1d' >/etc/corfu/appliance.conf
-	dpkg -i /run/lab/two.deb
+	(umask 077 && MODE=production dpkg -i /run/lab/two.deb)
 }
