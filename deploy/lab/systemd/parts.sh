@@ -189,6 +189,18 @@ healthy() {
 	done
 }
 
+# crash: a daemon that panics is started again. SIGQUIT ends a Go program as a panic does.
+crash() {
+	local name
+	for name in $(daemons); do
+		systemctl kill --kill-who=main -s QUIT "$name"
+		until [ "$(systemctl show -P NRestarts "$name")" -gt 0 ]; do
+			[ "$(systemctl show -P ActiveState "$name")" != failed ] || wrong "$name crashed, and stays down"
+			sleep 0.2
+		done
+	done
+}
+
 # doctor: this machine, its device, and the running daemon by its configuration; whatever fails there fails here.
 doctor() {
 	corfu doctor --config /etc/corfu/unit-1.yaml --service corfu-unit@1 | tee /tmp/doctor
