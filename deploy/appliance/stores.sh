@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Where units keep everything: a directory of their own, or a block device that the user corfu may open.
 
+# By name after 60-persistent-storage.rules, which finds out what these rules go by.
+UDEV_RULES=/etc/udev/rules.d/65-corfu.rules
+
 # store_of NUMBER INDEX: the path in the unit's configuration; of a device a name that stays the same when others are plugged in.
 store_of() {
 	local path
@@ -50,7 +53,7 @@ install_stores() {
 		esac
 	done
 	[ -n "$rules" ] || return 0
-	printf '# Written by corfu-setup: the stores of units are theirs.\n%s' "$rules" | ensure_file /etc/udev/rules.d/60-corfu.rules 644 root:root
+	printf '# Written by corfu-setup: the stores of units are theirs.\n%s' "$rules" | ensure_file "$UDEV_RULES" 644 root:root
 	if [ -n "$CHANGED" ]; then
 		change "give the stores to corfu (udev)" reload_udev
 	fi
