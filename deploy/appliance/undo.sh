@@ -71,7 +71,7 @@ purge() {
 	users=$(notes_of users)
 	groups=$(notes_of groups)
 	notes_of stores | while IFS= read -r name; do
-		note "$name keeps what it holds (wipefs -a makes it blank)"
+		note "$name keeps what it holds (blkdiscard -z makes it blank)"
 	done
 	for name in "$ROOT_CONF" "$STATE"; do
 		[ ! -e "$name" ] || change "remove $name and all that is in it" rm -rf "$name"
