@@ -154,6 +154,7 @@ check_options() {
 	done
 	units=${UNITS//[^,]/} n=${STORES//[^,]/}
 	[ -z "$STORES" ] || [ "${#units}" = "${#n}" ] || usage_error "--store must name as many places as there are units: $UNITS"
+	[[ $STORES =~ ^[0-9a-zA-Z/._:@+=#,-]*$ ]] || usage_error "--store $STORES: paths of letters, digits and ._:@+=#- alone"
 	! serves || [ -n "$ADDR" ] || usage_error "--addr is needed: the address that other machines reach this one at"
 	[[ $ADDR =~ ^[0-9a-fA-F.:]*$ ]] || usage_error "--addr $ADDR: must be an IP address"
 	check_cluster

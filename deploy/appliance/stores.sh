@@ -36,7 +36,7 @@ install_stores() {
 		path=$(store_of "$n" "$i")
 		i=$((i + 1))
 		case $path in
-		"$STATE/"*) ;; # systemd makes it, and lets the service write there
+		"$STATE/unit-$n") ;; # systemd makes it, and lets the service write there
 		/dev/*)
 			[ -b "$path" ] || die "unit $n: $path is no block device"
 			refuse_in_use "$n" "$path"
@@ -47,6 +47,7 @@ install_stores() {
 		/home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*) die "unit $n: $path is out of a service's reach, or cleaned up: use a path such as /srv/corfu" ;;
 		/*)
 			ensure_dir "$path" 750 corfu:corfu
+			[ "$MODE" != apply ] || take_note stores "$path"
 			drop_in "$n" "ReadWritePaths=$path"
 			;;
 		*) usage_error "--store $path: must be an absolute path" ;;

@@ -71,7 +71,8 @@ purge() {
 	users=$(notes_of users)
 	groups=$(notes_of groups)
 	notes_of stores | while IFS= read -r name; do
-		note "$name keeps what it holds (blkdiscard -z makes it blank)"
+		[ -d "$name" ] || note "$name keeps what it holds (blkdiscard -z makes it blank)"
+		[[ ! -d $name || $name == "$STATE"/* ]] || note "$name keeps what it holds (rm -r takes it away)"
 	done
 	for name in "$ROOT_CONF" "$STATE"; do
 		[ ! -e "$name" ] || change "remove $name and all that is in it" rm -rf "$name"

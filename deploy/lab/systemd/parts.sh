@@ -43,6 +43,7 @@ before() {
 # Neither looking nor trying changes anything.
 dry() {
 	"$checkout/deploy/install.sh" --dry-run "${options[@]}" >/tmp/dry
+	refused '--store /srv/a,/srv/b c: paths of' --store '/srv/a,/srv/b c'
 	! grep -q '^do ' /tmp/dry || wrong "a dry run did something"
 	! "$checkout/deploy/install.sh" --check "${options[@]}" >/tmp/check 2>&1 || wrong "--check finds nothing to do"
 	machine after-dry
