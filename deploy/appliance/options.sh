@@ -171,7 +171,7 @@ whole_cluster() {
 	[ "${#SERVERS[@]}${#MEMBERS[@]}${#CHAINS[@]}$SEQ" = 000 ] || return 0
 	SEQ=1=$ADDR
 	for n in ${UNITS//,/ }; do
-		MEMBERS+=("$n=$ADDR:$((UNIT_PORT + i))")
+		MEMBERS+=("$n=$(with_port "$ADDR" $((UNIT_PORT + i)))")
 		chain+=${chain:+,}$n
 		i=$((i + 1))
 	done
