@@ -273,6 +273,21 @@ purge_script() {
 	rm -f "$keep/entries" "$keep/positions"
 }
 
+# purge_mounted: units often have a file system of their own; removing takes its contents, and not itself.
+purge_mounted() {
+	mkdir -p /var/lib/corfu/unit-2
+	mount -t tmpfs tmpfs /var/lib/corfu/unit-2
+	setup
+	dpkg -i /run/lab/one.deb
+	dpkg --purge corfu
+	! getent passwd corfu || wrong "the user is still there"
+	[ -z "$(find /var/lib/corfu ! -type d)" ] || wrong "data are still there"
+	umount /var/lib/corfu/unit-2
+	rmdir /var/lib/corfu/unit-2 /var/lib/corfu
+	machine after-mounted
+	same_machine before after-mounted
+}
+
 # The package takes over from the script, and goes on with its configuration and data.
 package_1() { dpkg -i /run/lab/one.deb && corfu version | grep -w 1.0.1; }
 
