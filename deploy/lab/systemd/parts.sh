@@ -152,6 +152,14 @@ again() {
 	sed -i '/^# mine/d' /etc/corfu/unit-1.yaml
 }
 
+# elsewhere: a daemon that tells its health where a Prometheus of another machine reaches it is no reason for the next run to fail.
+elsewhere() {
+	sed -i.bak 's/^http: .*/http: 10.77.0.1:7880/' /etc/corfu/unit-1.yaml
+	"$checkout/deploy/install.sh" "${options[@]}" | grep 'corfu-unit@1.service is up (its health is told at 10.77.0.1:7880)'
+	mv /etc/corfu/unit-1.yaml.bak /etc/corfu/unit-1.yaml
+	"$checkout/deploy/install.sh" "${options[@]}" | grep 'corfu-unit@1.service is healthy'
+}
+
 # The cluster runs, over verbs in the VM, as corfu, with what the services were promised.
 running() {
 	local pid name
