@@ -191,6 +191,11 @@ install_config() {
 
 # remember_options: an upgrade of the package, and corfu-setup --again, do the same again.
 remember_options() {
+	local i
+	# /dev/nvme0n1 may be another drive after the next boot.
+	for i in "${!SAVED[@]}"; do
+		[ "${SAVED[i]}" != --store ] || SAVED[i + 1]=$(stable_stores "${SAVED[i + 1]}")
+	done
 	{
 		echo "# Written by corfu-setup: the options that this machine was set up with, one word a line."
 		printf '%s\n' "${SAVED[@]}"

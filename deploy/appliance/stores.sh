@@ -29,6 +29,16 @@ stable_name() {
 	echo "$1"
 }
 
+# stable_stores LIST: the places of --store, by the names of their drives that outlive a boot.
+stable_stores() {
+	local path list=
+	while IFS= read -r path; do
+		[ ! -b "$path" ] || path=$(stable_name "$path")
+		list+=,$path
+	done < <(tr , '\n' <<<"$1")
+	echo "${list#,}"
+}
+
 install_stores() {
 	local n i=0 path rules=
 	has_role unit || return 0
