@@ -244,8 +244,18 @@ enable_service() {
 start_services() {
 	local service
 	for service in $(services); do
-		start_service "$service"
+		without_drive "$service" || start_service "$service"
 	done
+}
+
+# without_drive SERVICE: its unit's drive is not there, of which install_stores has told.
+without_drive() {
+	local n i=0
+	for n in ${UNITS//,/ }; do
+		[ "$1" != "corfu-unit@$n.service" ] || ! gone "$(store_of "$n" "$i")" || return 0
+		i=$((i + 1))
+	done
+	return 1
 }
 
 # start_service: start it, or restart it if its software or configuration is younger than it.
@@ -295,6 +305,7 @@ verify_services() {
 	[ "$MODE" = apply ] || return 0
 	end=$((SECONDS + PATIENCE))
 	for service in $(services); do
+		! without_drive "$service" || continue
 		port=$(http_port "$service")
 		at=$(http_of "$service")
 		if [ "$at" != "127.0.0.1:$port" ]; then

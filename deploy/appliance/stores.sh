@@ -39,6 +39,9 @@ stable_stores() {
 	echo "${list#,}"
 }
 
+# gone PATH: it is the name of a drive, and of none that is there.
+gone() { [[ $1 == /dev/* && ! -b $1 ]]; }
+
 install_stores() {
 	local n i=0 path rules=
 	has_role unit || return 0
@@ -48,7 +51,13 @@ install_stores() {
 		case $path in
 		"$STATE/unit-$n") ;; # systemd makes it, and lets the service write there
 		/dev/*)
-			[ -b "$path" ] || die "unit $n: $path is no block device"
+			if gone "$path"; then
+				# A drive that failed must not keep the rest of the machine from being upgraded.
+				noted stores "$path" || die "unit $n: $path is no block device"
+				note "unit $n: $path is not there; what is set up for it stays"
+				rules+=$(sed -n "/^# unit $n\$/,+1p" "$UDEV_RULES" 2>/dev/null || true)$'\n'
+				continue
+			fi
 			refuse_in_use "$n" "$path"
 			[ "$MODE" != apply ] || take_note stores "$path"
 			rules+=$(udev_rule "$n" "$path")$'\n'
