@@ -270,10 +270,11 @@ start_service() {
 		return
 		;;
 	esac
-	since=$(date -d "$(systemctl show -P ActiveEnterTimestamp "$1")" +%s)
+	# Of its process, to the microsecond: what is replaced in the second of a start is newer than it.
+	since=$(date -d "$(systemctl show --timestamp=us+utc -P ExecMainStartTimestamp "$1")" +%s%N)
 	for file in /usr/bin/corfu $(service_files "$1"); do
 		# The time of its arrival here: what dpkg unpacks is older.
-		if [ -e "$file" ] && [ "$(stat -c %Z "$file")" -gt "$since" ]; then
+		if [ -e "$file" ] && [ "$(stat -c %.9Z "$file" | tr -d .)" -gt "$since" ]; then
 			change "restart $1 ($file is newer)" start_or_explain restart "$1"
 			return
 		fi
