@@ -143,7 +143,7 @@ deb: go-present ## build/corfu_VERSION_amd64.deb, looked at by lintian
 
 unit-security: ## what systemd-analyze says of the services' hardening; worse than 2.0 fails
 	@deploy/apt-missing systemd
-	@for unit in deploy/appliance/systemd/*.service; do \
+	@set -o pipefail; for unit in deploy/appliance/systemd/*.service; do \
 		systemd-analyze security --offline=true --threshold=20 --no-pager "$$unit" | tail -n 1 || exit 1; done
 
 fmt: go-present ## format the Go code

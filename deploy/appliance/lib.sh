@@ -4,7 +4,8 @@
 # Sourced; the caller has set -euo pipefail.
 
 shopt -s lastpipe # what the last part of a pipe finds out counts
-MODE=${MODE:-apply}
+MODE=apply # whatever a variable of root's says
+umask 022  # the same
 DIFFERS=0                            # with check: how many steps found work
 ROOT_CONF=/etc/corfu
 STATE=/var/lib/corfu
@@ -48,20 +49,22 @@ systemd_runs() { [ -d /run/systemd/system ]; }
 noted() { [ -e "$NOTES/$1" ] && grep -qxF -- "$2" "$NOTES/$1"; }
 
 take_note() {
-	noted "$1" "$2" && return
-	mkdir -p "$NOTES"
-	printf '%s\n' "$2" >>"$NOTES/$1"
+	noted "$1" "$2" || { mkdir -p "$NOTES" && printf '%s\n' "$2" >>"$NOTES/$1" && sync "$NOTES/$1"; }
 }
 
 notes_of() { cat "$NOTES/$1" 2>/dev/null || true; }
 
-# put_file PATH MODE OWNER:GROUP: the file with the bytes of stdin, by rename, so that nobody reads half of it.
+# What change runs is told by its status alone whether it came to its end: set -e does not hold in there, so each step asks for the one
+# before. Notes come before what they are about: what stops in between leaves nothing that undo does not know.
+
+# put_file PATH MODE OWNER:GROUP: the file with the bytes of stdin, by rename, so that nobody reads half of it, and no power cut leaves
+# a name without its bytes.
 put_file() {
-	mkdir -p "$(dirname "$1")"
-	(umask 077 && cat >"$1.corfu-new")
-	chmod "$2" "$1.corfu-new"
-	chown "$3" "$1.corfu-new"
-	mv "$1.corfu-new" "$1"
+	if ! { mkdir -p "$(dirname "$1")" && (umask 077 && cat >"$1.corfu-new") && chmod "$2" "$1.corfu-new" && chown "$3" "$1.corfu-new" &&
+		sync "$1.corfu-new" && mv "$1.corfu-new" "$1"; }; then
+		rm -f "$1.corfu-new"
+		return 1
+	fi
 }
 
 # file_is PATH MODE OWNER:GROUP TEXT
@@ -84,8 +87,7 @@ ensure_file() {
 }
 
 write_noted() {
-	put_file "$1" "$2" "$3" <<<"$4"
-	take_note files "$1"
+	take_note files "$1" && put_file "$1" "$2" "$3" <<<"$4"
 }
 
 # ensure_config PATH MODE OWNER:GROUP: as ensure_file, but what the operator changed since it was written stays.
@@ -107,12 +109,10 @@ ensure_config() {
 }
 
 write_config() {
-	put_file "$1" "$2" "$3" <<<"$4"
-	if [ -e "$NOTES/configs" ]; then
-		grep -vF -- "  $1" "$NOTES/configs" >"$NOTES/configs.new" || true
-		mv "$NOTES/configs.new" "$NOTES/configs"
-	fi
-	take_note configs "$(sha256sum "$1" | cut -d ' ' -f 1)  $1"
+	local line
+	line="$(sha256sum <<<"$4" | cut -d ' ' -f 1)  $1"
+	take_note configs "$line" && put_file "$1" "$2" "$3" <<<"$4" &&
+		{ grep -vF -- "  $1" "$NOTES/configs" || true; echo "$line"; } | put_file "$NOTES/configs" 644 root:root
 }
 
 # ensure_copy FROM PATH MODE: a file of the software, root's.
@@ -125,8 +125,7 @@ ensure_copy() {
 }
 
 copy_noted() {
-	put_file "$2" "$3" root:root <"$1"
-	take_note files "$2"
+	take_note files "$2" && put_file "$2" "$3" root:root <"$1"
 }
 
 ensure_link() { # TO PATH
@@ -138,8 +137,7 @@ ensure_link() { # TO PATH
 }
 
 link_noted() {
-	ln -sfn "$1" "$2"
-	take_note files "$2"
+	take_note files "$2" && ln -sfn "$1" "$2"
 }
 
 ensure_dir() { # PATH MODE OWNER:GROUP
@@ -160,8 +158,7 @@ ensure_group() {
 }
 
 add_group() {
-	groupadd --system "$1"
-	take_note groups "$1"
+	groupadd --system "$1" && take_note groups "$1"
 }
 
 ensure_user() {
@@ -173,8 +170,8 @@ ensure_user() {
 }
 
 add_user() {
-	useradd --system --gid "$1" --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin --comment 'corfu daemons' "$1"
-	take_note users "$1"
+	useradd --system --gid "$1" --home-dir "$STATE" --no-create-home --shell /usr/sbin/nologin --comment 'corfu daemons' "$1" &&
+		take_note users "$1"
 }
 
 # ensure_module NAME: loaded now; /etc/modules-load.d is for the boots to come.
@@ -200,8 +197,7 @@ ensure_sysctl() {
 }
 
 set_sysctl() {
-	grep -qs "^$1=" "$NOTES/sysctls" || take_note sysctls "$1=$3"
-	sysctl -q -w "$1=$2"
+	{ grep -qs "^$1=" "$NOTES/sysctls" || take_note sysctls "$1=$3"; } && sysctl -q -w "$1=$2"
 }
 
 # health PORT: what the daemon at this HTTP port of loopback says: "ok", or why not; empty if nobody answers.

@@ -154,6 +154,7 @@ check_options() {
 	done
 	units=${UNITS//[^,]/} n=${STORES//[^,]/}
 	[ -z "$STORES" ] || [ "${#units}" = "${#n}" ] || usage_error "--store must name as many places as there are units: $UNITS"
+	[[ $STORES =~ ^[0-9a-zA-Z/._:@+=#,-]*$ ]] || usage_error "--store $STORES: paths of letters, digits and ._:@+=#- alone"
 	! serves || [ -n "$ADDR" ] || usage_error "--addr is needed: the address that other machines reach this one at"
 	[[ $ADDR =~ ^[0-9a-fA-F.:]*$ ]] || usage_error "--addr $ADDR: must be an IP address"
 	check_cluster
@@ -170,7 +171,7 @@ whole_cluster() {
 	[ "${#SERVERS[@]}${#MEMBERS[@]}${#CHAINS[@]}$SEQ" = 000 ] || return 0
 	SEQ=1=$ADDR
 	for n in ${UNITS//,/ }; do
-		MEMBERS+=("$n=$ADDR:$((UNIT_PORT + i))")
+		MEMBERS+=("$n=$(with_port "$ADDR" $((UNIT_PORT + i)))")
 		chain+=${chain:+,}$n
 		i=$((i + 1))
 	done

@@ -191,6 +191,11 @@ install_config() {
 
 # remember_options: an upgrade of the package, and corfu-setup --again, do the same again.
 remember_options() {
+	local i
+	# /dev/nvme0n1 may be another drive after the next boot.
+	for i in "${!SAVED[@]}"; do
+		[ "${SAVED[i]}" != --store ] || SAVED[i + 1]=$(stable_stores "${SAVED[i + 1]}")
+	done
 	{
 		echo "# Written by corfu-setup: the options that this machine was set up with, one word a line."
 		printf '%s\n' "${SAVED[@]}"
@@ -239,8 +244,18 @@ enable_service() {
 start_services() {
 	local service
 	for service in $(services); do
-		start_service "$service"
+		without_drive "$service" || start_service "$service"
 	done
+}
+
+# without_drive SERVICE: its unit's drive is not there, of which install_stores has told.
+without_drive() {
+	local n i=0
+	for n in ${UNITS//,/ }; do
+		[ "$1" != "corfu-unit@$n.service" ] || ! gone "$(store_of "$n" "$i")" || return 0
+		i=$((i + 1))
+	done
+	return 1
 }
 
 # start_service: start it, or restart it if its software or configuration is younger than it.
@@ -255,10 +270,11 @@ start_service() {
 		return
 		;;
 	esac
-	since=$(date -d "$(systemctl show -P ActiveEnterTimestamp "$1")" +%s)
+	# Of its process, to the microsecond: what is replaced in the second of a start is newer than it.
+	since=$(date -d "$(systemctl show --timestamp=us+utc -P ExecMainStartTimestamp "$1")" +%s%N)
 	for file in /usr/bin/corfu $(service_files "$1"); do
 		# The time of its arrival here: what dpkg unpacks is older.
-		if [ -e "$file" ] && [ "$(stat -c %Z "$file")" -gt "$since" ]; then
+		if [ -e "$file" ] && [ "$(stat -c %.9Z "$file" | tr -d .)" -gt "$since" ]; then
 			change "restart $1 ($file is newer)" start_or_explain restart "$1"
 			return
 		fi
@@ -286,11 +302,17 @@ start_or_explain() {
 # verify_services: each must be up, and its health is said. Only where the whole cluster is here can it be asked to be good: elsewhere
 # the other machines may not be there yet, and a spare waits.
 verify_services() {
-	local service port said end
+	local service port at said end
 	[ "$MODE" = apply ] || return 0
 	end=$((SECONDS + PATIENCE))
 	for service in $(services); do
+		! without_drive "$service" || continue
 		port=$(http_port "$service")
+		at=$(http_of "$service")
+		if [ "$at" != "127.0.0.1:$port" ]; then
+			ok "$service is up (its health is told at ${at:-no port})"
+			continue
+		fi
 		while said=$(health "$port") && [ "$said" != ok ] && [ $SECONDS -lt $end ] && whole_here; do
 			sleep 0.5
 		done
@@ -311,6 +333,13 @@ verify_services() {
 }
 
 whole_here() { [ ${#SERVERS[@]} -eq 0 ] && has_role layout && has_role seq && has_role unit; }
+
+# http_of SERVICE: where its configuration says that it tells its health: an operator may have put that where a Prometheus elsewhere reaches it.
+http_of() {
+	local file=${1%.service}
+	file=$ROOT_CONF/${file#corfu-}.yaml
+	sed -En 's/^http:[[:space:]]*"?([^"[:space:]]*).*/\1/p' "${file/@/-}"
+}
 
 http_port() {
 	local n i=0

@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Where units keep everything: a directory of their own, or a block device that the user corfu may open.
 
+# By name after 60-persistent-storage.rules, which finds out what these rules go by.
+UDEV_RULES=/etc/udev/rules.d/65-corfu.rules
+
 # store_of NUMBER INDEX: the path in the unit's configuration; of a device a name that stays the same when others are plugged in.
 store_of() {
 	local path
@@ -26,6 +29,19 @@ stable_name() {
 	echo "$1"
 }
 
+# stable_stores LIST: the places of --store, by the names of their drives that outlive a boot.
+stable_stores() {
+	local path list=
+	while IFS= read -r path; do
+		[ ! -b "$path" ] || path=$(stable_name "$path")
+		list+=,$path
+	done < <(tr , '\n' <<<"$1")
+	echo "${list#,}"
+}
+
+# gone PATH: it is the name of a drive, and of none that is there.
+gone() { [[ $1 == /dev/* && ! -b $1 ]]; }
+
 install_stores() {
 	local n i=0 path rules=
 	has_role unit || return 0
@@ -33,9 +49,15 @@ install_stores() {
 		path=$(store_of "$n" "$i")
 		i=$((i + 1))
 		case $path in
-		"$STATE/"*) ;; # systemd makes it, and lets the service write there
+		"$STATE/unit-$n") ;; # systemd makes it, and lets the service write there
 		/dev/*)
-			[ -b "$path" ] || die "unit $n: $path is no block device"
+			if gone "$path"; then
+				# A drive that failed must not keep the rest of the machine from being upgraded.
+				noted stores "$path" || die "unit $n: $path is no block device"
+				note "unit $n: $path is not there; what is set up for it stays"
+				rules+=$(sed -n "/^# unit $n\$/,+1p" "$UDEV_RULES" 2>/dev/null || true)$'\n'
+				continue
+			fi
 			refuse_in_use "$n" "$path"
 			[ "$MODE" != apply ] || take_note stores "$path"
 			rules+=$(udev_rule "$n" "$path")$'\n'
@@ -44,13 +66,14 @@ install_stores() {
 		/home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*) die "unit $n: $path is out of a service's reach, or cleaned up: use a path such as /srv/corfu" ;;
 		/*)
 			ensure_dir "$path" 750 corfu:corfu
+			[ "$MODE" != apply ] || take_note stores "$path"
 			drop_in "$n" "ReadWritePaths=$path"
 			;;
 		*) usage_error "--store $path: must be an absolute path" ;;
 		esac
 	done
 	[ -n "$rules" ] || return 0
-	printf '# Written by corfu-setup: the stores of units are theirs.\n%s' "$rules" | ensure_file /etc/udev/rules.d/60-corfu.rules 644 root:root
+	printf '# Written by corfu-setup: the stores of units are theirs.\n%s' "$rules" | ensure_file "$UDEV_RULES" 644 root:root
 	if [ -n "$CHANGED" ]; then
 		change "give the stores to corfu (udev)" reload_udev
 	fi

@@ -65,16 +65,20 @@ remove_generated() {
 
 forget() { [ "$MODE" != apply ] || rm -f "$NOTES/$1"; }
 
+# remove_all DIR: a file system that is mounted there, or below, is made empty and stays mounted.
+remove_all() { rm -rf "$1" || [ -z "$(find "$1" ! -type d -print -quit)" ]; }
+
 # purge: configuration, certificates, data, accounts. Block devices keep what they hold.
 purge() {
 	local name users groups
 	users=$(notes_of users)
 	groups=$(notes_of groups)
 	notes_of stores | while IFS= read -r name; do
-		note "$name keeps what it holds (wipefs -a makes it blank)"
+		[ -d "$name" ] || note "$name keeps what it holds (blkdiscard -z makes it blank)"
+		[[ ! -d $name || $name == "$STATE"/* ]] || note "$name keeps what it holds (rm -r takes it away)"
 	done
 	for name in "$ROOT_CONF" "$STATE"; do
-		[ ! -e "$name" ] || change "remove $name and all that is in it" rm -rf "$name"
+		[ ! -e "$name" ] || change "remove $name and all that is in it" remove_all "$name"
 	done
 	for name in $users; do
 		! getent passwd "$name" >/dev/null || change "remove user $name" userdel "$name"

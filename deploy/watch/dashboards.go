@@ -29,7 +29,7 @@ var overview = Dashboard{UID: "corfu-overview", Title: "corfu: cluster overview"
 			{Title: "Have members failed?", Help: "How many, of which the layout leader hears nothing. One that was left out for good counts until it is removed.", Kind: Number, Unit: "short", Width: 4,
 				Queries: one(`max(corfu_layout_members_failed)`), Steps: good(1, "red")},
 			{Title: "Was a safety rule broken?", Help: "Two entries at one position, tampering, or copies that nobody can restore. Anything but 0: read docs/operations.md before you touch anything.", Kind: Number, Unit: "short", Width: 4,
-				Queries: one(`sum(corfu_layout_alarms_total) + sum(corfu_unit_tampering_total) + sum(corfu_seq_alarms_total) + max(corfu_layout_lost_copies)`), Steps: good(1, "red")},
+				Queries: one(`sum({__name__=~"corfu_layout_alarms_total|corfu_unit_tampering_total|corfu_seq_alarms_total|corfu_layout_lost_copies"})`), Steps: good(1, "red")},
 		}},
 		{"What is it doing?", []Panel{
 			{Title: "How many positions are taken, and how many pages written, a second?", Help: "A page that is not written after its position was taken is a hole, which somebody fills. Pages count once for each replica.", Kind: Lines, Unit: "ops", Width: 12,

@@ -43,10 +43,29 @@ before() {
 # Neither looking nor trying changes anything.
 dry() {
 	"$checkout/deploy/install.sh" --dry-run "${options[@]}" >/tmp/dry
+	refused '--store /srv/a,/srv/b c: paths of' --store '/srv/a,/srv/b c'
 	! grep -q '^do ' /tmp/dry || wrong "a dry run did something"
 	! "$checkout/deploy/install.sh" --check "${options[@]}" >/tmp/check 2>&1 || wrong "--check finds nothing to do"
 	machine after-dry
 	same_machine before after-dry
+}
+
+# disk_full: what does not fit is not put in place of what was there, and is not said to be done.
+disk_full() {
+	mkdir -p /tmp/small
+	mount -t tmpfs -o size=1m tmpfs /tmp/small
+	echo before >/tmp/small/file
+	(
+		# shellcheck source=/dev/null
+		. "$checkout/deploy/appliance/lib.sh"
+		# shellcheck disable=SC2034 # it is the library's
+		NOTES=/tmp/small/notes
+		! (change "write a file" copy_noted "$checkout/bin/corfu" /tmp/small/file 755) || wrong "a full disk goes unnoticed"
+	)
+	[ "$(cat /tmp/small/file)" = before ] || wrong "a file was replaced by a part of another"
+	[ ! -e /tmp/small/file.corfu-new ] || wrong "a part of a file is left"
+	umount /tmp/small
+	rmdir /tmp/small
 }
 
 # refused LINE OPTION...: the installer says so, in this one line, and has done nothing.
@@ -116,8 +135,10 @@ trusted() {
 
 serial_of() { corfu -o json certs show "$1" | grep serial; }
 
+# setup: with whatever root's environment has.
 setup() {
-	"$checkout/deploy/install.sh" "${options[@]}"
+	(umask 077 && MODE=production "$checkout/deploy/install.sh" "${options[@]}")
+	[ "$(stat -c %a /usr/lib/corfu)" = 755 ] || wrong "root's umask decides who may read what is installed"
 }
 
 # A second run finds all as it should be.
@@ -129,6 +150,14 @@ again() {
 	echo '# mine' >>/etc/corfu/unit-1.yaml
 	"$checkout/deploy/install.sh" "${options[@]}" | grep 'unit-1.yaml was changed by hand and stays'
 	sed -i '/^# mine/d' /etc/corfu/unit-1.yaml
+}
+
+# elsewhere: a daemon that tells its health where a Prometheus of another machine reaches it is no reason for the next run to fail.
+elsewhere() {
+	sed -i.bak 's/^http: .*/http: 10.77.0.1:7880/' /etc/corfu/unit-1.yaml
+	"$checkout/deploy/install.sh" "${options[@]}" | grep 'corfu-unit@1.service is up (its health is told at 10.77.0.1:7880)'
+	mv /etc/corfu/unit-1.yaml.bak /etc/corfu/unit-1.yaml
+	"$checkout/deploy/install.sh" "${options[@]}" | grep 'corfu-unit@1.service is healthy'
 }
 
 # The cluster runs, over verbs in the VM, as corfu, with what the services were promised.
@@ -165,6 +194,18 @@ healthy() {
 		until [ "$(health $port)" = ok ]; do
 			[ $SECONDS -lt $end ] || wrong "the daemon at port $port: $(health $port)"
 			sleep 0.3
+		done
+	done
+}
+
+# crash: a daemon that panics is started again. SIGQUIT ends a Go program as a panic does.
+crash() {
+	local name
+	for name in $(daemons); do
+		systemctl kill --kill-who=main -s QUIT "$name"
+		until [ "$(systemctl show -P NRestarts "$name")" -gt 0 ]; do
+			[ "$(systemctl show -P ActiveState "$name")" != failed ] || wrong "$name crashed, and stays down"
+			sleep 0.2
 		done
 	done
 }
@@ -240,6 +281,21 @@ purge_script() {
 	rm -f "$keep/entries" "$keep/positions"
 }
 
+# purge_mounted: units often have a file system of their own; removing takes its contents, and not itself.
+purge_mounted() {
+	mkdir -p /var/lib/corfu/unit-2
+	mount -t tmpfs tmpfs /var/lib/corfu/unit-2
+	setup
+	dpkg -i /run/lab/one.deb
+	dpkg --purge corfu
+	! getent passwd corfu || wrong "the user is still there"
+	[ -z "$(find /var/lib/corfu ! -type d)" ] || wrong "data are still there"
+	umount /var/lib/corfu/unit-2
+	rmdir /var/lib/corfu/unit-2 /var/lib/corfu
+	machine after-mounted
+	same_machine before after-mounted
+}
+
 # The package takes over from the script, and goes on with its configuration and data.
 package_1() { dpkg -i /run/lab/one.deb && corfu version | grep -w 1.0.1; }
 
@@ -260,5 +316,5 @@ package_alone() {
 	mkdir -p /etc/corfu/tls
 	cp /run/lab/certs/*.crt /run/lab/certs/*.key /etc/corfu/tls/
 	printf '%s\n' "${options[@]}" | sed '/^--certs$/,+1d' >/etc/corfu/appliance.conf
-	dpkg -i /run/lab/two.deb
+	(umask 077 && MODE=production dpkg -i /run/lab/two.deb)
 }
