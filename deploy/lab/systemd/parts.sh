@@ -235,7 +235,7 @@ idle() {
 		echo "$name: $took % of a processor, idle"
 	done
 	echo "idle: all daemons together $all % of a processor"
-	[[ " ${options[*]} " == *" --soft-roce "* || $all -lt 20 ]] || wrong "idle daemons are busy"
+	[[ " ${options[*]} " == *" --soft-roce "* || $all -lt 80 ]] || wrong "idle daemons are busy" # one that spins takes 100; 5 to 30 are usual, by how dear timers are here
 }
 
 daemons() { echo corfu-layout corfu-seq corfu-unit@1 corfu-unit@2; }
