@@ -246,8 +246,10 @@ func (h *History) HalfTrimmed() map[layout.Position]bool {
 		}
 	}
 	for _, x := range h.Prefixes {
-		for p := range x.Below {
-			m[p] = m[p] || x.Returned == Never
+		if x.Returned == Never {
+			for p := range x.Below {
+				m[p] = true
+			}
 		}
 	}
 	return m

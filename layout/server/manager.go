@@ -219,31 +219,16 @@ func (m *manager) agrees(founding *layout.Layout) bool {
 
 // activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
 func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*member) {
-	var mu sync.Mutex
-	open := func(wanted bool) {
-		// Each has all of the time: one that hangs must not be the end of those behind it, nor their fault.
-		bounded, cancel := context.WithTimeout(ctx, m.cfg.hangTimeout())
-		defer cancel()
-		each(list, func(x *member) {
-			if (x.unit == 0) != wanted {
-				return
-			}
-			began := time.Now()
-			err := x.activate(bounded, active)
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				x.refusal = refusal{}
-				return
-			}
-			m.log.Warn("a member missed the activation and refuses it now", "err", err)
-			if ownFault(err) {
-				m.note(blame{x, taskActivate, began, err})
-			}
-		})
-	}
-	open(false)
-	open(true)
+	openAll(ctx, list, active, m.cfg.hangTimeout(), func(x *member, began time.Time, err error) {
+		if err == nil {
+			x.refusal = refusal{}
+			return
+		}
+		m.log.Warn("a member missed the activation and refuses it now", "err", err)
+		if ownFault(err) {
+			m.note(blame{x, taskActivate, began, err})
+		}
+	})
 }
 
 // progress shows what the manager waits for.

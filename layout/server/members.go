@@ -271,3 +271,24 @@ func (m *member) activate(ctx context.Context, l *layout.Layout) error {
 	}
 	return nil
 }
+
+// openAll opens l's epoch, whose verdict is ACTIVE (rule R18), at all of the list: units before the sequencer, so that the first token finds
+// units that serve it. Each has all of patience: one that hangs must not be the end of those behind it, nor their fault. done is told what
+// became of each, of one at a time.
+func openAll(ctx context.Context, list []*member, l *layout.Layout, patience time.Duration, done func(m *member, began time.Time, err error)) {
+	var mu sync.Mutex
+	for _, sequencer := range []bool{false, true} {
+		bounded, cancel := context.WithTimeout(ctx, patience)
+		each(list, func(m *member) {
+			if (m.unit == 0) != sequencer {
+				return
+			}
+			began := time.Now()
+			err := m.activate(bounded, l)
+			mu.Lock()
+			defer mu.Unlock()
+			done(m, began, err)
+		})
+		cancel()
+	}
+}

@@ -247,29 +247,14 @@ func (r *reconfiguration) decide(ctx context.Context) error {
 	return err
 }
 
-// activate opens the epoch everywhere, now that it is ACTIVE (rule R18): units before the sequencer, so that the first token
-// finds units that serve it.
+// activate opens the epoch everywhere, now that it is ACTIVE. One that hangs is left to the manager.
 func (r *reconfiguration) activate(ctx context.Context) error {
-	var mu sync.Mutex
 	var errs []error
-	open := func(wanted bool) {
-		// One that hangs is left to the manager: the others wait for the sequencer, which has its own time.
-		bounded, cancel := context.WithTimeout(ctx, r.cfg.hangTimeout())
-		defer cancel()
-		each(r.parts, func(m *member) {
-			if (m.unit == 0) != wanted {
-				return
-			}
-			began := time.Now()
-			if err := r.accuse(ctx, m, taskActivate, began, m.activate(bounded, r.layout)); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
-		})
-	}
-	open(false)
-	open(true)
+	openAll(ctx, r.parts, r.layout, r.cfg.hangTimeout(), func(m *member, began time.Time, err error) {
+		if err := r.accuse(ctx, m, taskActivate, began, err); err != nil {
+			errs = append(errs, err)
+		}
+	})
 	return errors.Join(errs...)
 }
 

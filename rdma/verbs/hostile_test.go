@@ -16,14 +16,8 @@ func postRaw(t *testing.T, c *conn, b *rdma.Batch, op uint16) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call.WR[0].Op, call.SpinNS, call.Arm = op, 0, 0
-	c.qp.Post(call)
-	err = c.posted(call)
-	c.mu.Lock()
-	c.calls.leave()
-	c.putCall(call)
-	c.mu.Unlock()
-	if err != nil {
+	call.WR[0].Op = op
+	if err := c.post(call); err != nil {
 		t.Fatal(err)
 	}
 }

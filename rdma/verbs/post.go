@@ -25,9 +25,14 @@ func (c *conn) Post(ctx context.Context, b *rdma.Batch) error {
 	if err != nil {
 		return err
 	}
+	return c.post(call)
+}
+
+// post is Post, once its batch is begun.
+func (c *conn) post(call *ib.Call) error {
 	call.SpinNS, call.Arm = 0, 0 // it reaps nothing, so that there is nothing to settle
 	c.qp.Post(call)
-	err = c.posted(call)
+	err := c.posted(call)
 	c.mu.Lock()
 	c.calls.leave()
 	c.putCall(call)
