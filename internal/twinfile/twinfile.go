@@ -66,12 +66,16 @@ func (f *File) sync() error {
 	if f.NoSync {
 		return nil
 	}
-	// The name of the directory itself must survive, too.
-	return errors.Join(SyncDir(f.Dir), SyncDir(filepath.Dir(filepath.Clean(f.Dir))))
+	return SyncNames(f.Dir)
 }
 
-// SyncDir makes the names in a directory durable.
-func SyncDir(dir string) error {
+// SyncNames makes the names in a directory durable, and its own.
+func SyncNames(dir string) error {
+	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -80,7 +80,7 @@ func zeroBlocks(f *osFile, off, n int64) error {
 	for end := off + n; off < end; off += zeroPiece {
 		piece := min(zeroPiece, end-off)
 		if zeros == nil {
-			if blockRange(f, unix.BLKZEROOUT, off, piece) == nil || fallocate(f.fd, unix.FALLOC_FL_ZERO_RANGE, off, piece) == nil {
+			if blockRange(f, unix.BLKZEROOUT, off, piece) == nil || f.fallocate(unix.FALLOC_FL_ZERO_RANGE, off, piece) == nil {
 				continue
 			}
 			zeros = alignedBytes(int(min(zeroPiece, n)))

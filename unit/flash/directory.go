@@ -104,8 +104,7 @@ func (v *directory) sync() error {
 	if v.how.nosync {
 		return nil
 	}
-	// The name of the directory itself must survive, too.
-	if err := errors.Join(twinfile.SyncDir(v.dir), twinfile.SyncDir(filepath.Dir(filepath.Clean(v.dir)))); err != nil {
+	if err := twinfile.SyncNames(v.dir); err != nil {
 		return fmt.Errorf("flash: %w", err)
 	}
 	return nil
