@@ -240,7 +240,7 @@ func startPrometheus(t *testing.T, c *cluster, l *load) *prom {
 		for _, p := range list {
 			addrs = append(addrs, p.HTTP)
 		}
-		b, _ := json.Marshal([]map[string]any{{"targets": addrs}})
+		b, _ := json.Marshal([]map[string]any{{"targets": addrs, "labels": map[string]string{"cluster": clusterName}}})
 		write(filepath.Join(dir, "targets", role+".yml"), string(b))
 	}
 	targets("layout", c.layout)

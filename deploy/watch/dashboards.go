@@ -1,7 +1,26 @@
 package watch
 
-// Dashboards are all that there are, in the order in which a new operator should look at them.
-func Dashboards() []Dashboard { return []Dashboard{overview, unit, clients, fabric, timeline} }
+import "slices"
+
+// Dashboards returns all that there are, in the order in which a new operator should look at them. Every query asks for the chosen cluster.
+func Dashboards() []Dashboard {
+	all := []Dashboard{overview, unit, clients, fabric, timeline}
+	for i := range all {
+		all[i].Rows = slices.Clone(all[i].Rows)
+		for j, row := range all[i].Rows {
+			panels := slices.Clone(row.Panels)
+			for k, panel := range panels {
+				queries := slices.Clone(panel.Queries)
+				for l := range queries {
+					queries[l].Expr = inCluster(queries[l].Expr)
+				}
+				panels[k].Queries = queries
+			}
+			all[i].Rows[j].Panels = panels
+		}
+	}
+	return all
+}
 
 // good makes steps: green, and another colour from a value on.
 func good(from float64, color string) []Step { return []Step{{0, "green"}, {from, color}} }

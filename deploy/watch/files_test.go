@@ -190,7 +190,11 @@ func alerts(t *testing.T) (list []alert) {
 	var file struct{ Groups []struct{ Rules []alert } }
 	readYAML(t, filepath.Join(prometheusDir, "rules/alerts.yml"), &file)
 	for _, g := range file.Groups {
-		list = append(list, g.Rules...)
+		for _, r := range g.Rules {
+			if r.Alert != "" { // the others record what alerts ask for
+				list = append(list, r)
+			}
+		}
 	}
 	if len(list) < 20 {
 		t.Fatalf("%d alerts", len(list))
@@ -300,11 +304,71 @@ func TestAlertsByPromtool(t *testing.T) {
 		t.Skip("needs -live: make test-watch")
 	}
 	t.Parallel()
-	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "alerts.test.yml"}} {
+	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "alerts.test.yml", "clusters.test.yml"}} {
 		cmd := exec.Command("promtool", args...)
 		cmd.Dir = prometheusDir
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// Rules keep clusters apart: whatever sums series up, or joins them, does so for each cluster, and none depends on what a job is called,
+// but for targets that have never answered.
+func TestRulesKeepClustersApart(t *testing.T) {
+	var file struct {
+		Groups []struct {
+			Rules []struct{ Record, Alert, Expr string }
+		}
+	}
+	grouped := regexp.MustCompile(`\b(sum|max|min|avg|count|group|topk|bottomk|quantile) ?(by \(([^)]*)\))? ?\(`)
+	joined := regexp.MustCompile(`\b(on|ignoring|without) ?\(([^)]*)\)`)
+	n := 0
+	for _, name := range []string{"alerts.yml", "recording.yml"} {
+		readYAML(t, filepath.Join(prometheusDir, "rules", name), &file)
+		for _, g := range file.Groups {
+			for _, r := range g.Rules {
+				for _, m := range grouped.FindAllStringSubmatch(r.Expr, -1) {
+					if n++; !slices.Contains(strings.Split(m[3], ", "), "cluster") {
+						t.Errorf("%s%s: %q mixes clusters", r.Record, r.Alert, m[0])
+					}
+				}
+				for _, m := range joined.FindAllStringSubmatch(r.Expr, -1) {
+					if n++; (m[1] == "on") != slices.Contains(strings.Split(m[2], ", "), "cluster") {
+						t.Errorf("%s%s: %q joins series of different clusters", r.Record, r.Alert, m[0])
+					}
+				}
+				if strings.Contains(r.Expr, `job="`) {
+					t.Errorf("%s%s depends on the name of a job: %s", r.Record, r.Alert, r.Expr)
+				}
+			}
+		}
+	}
+	if n < 30 {
+		t.Fatalf("only %d groupings were found", n)
+	}
+}
+
+// Every selector of a panel asks for the chosen cluster alone.
+func TestPanelsShowOneCluster(t *testing.T) {
+	for _, x := range [][2]string{
+		{`sum(corfu_a)`, `sum(corfu_a{cluster="$cluster"})`},
+		{`rate(corfu_a{b=~"corfu_b|{"}[5m]) / corfu_c > 0`, `rate(corfu_a{cluster="$cluster",b=~"corfu_b|{"}[5m]) / corfu_c{cluster="$cluster"} > 0`},
+		{`sum({__name__=~"corfu_a|corfu_b"})`, `sum({cluster="$cluster",__name__=~"corfu_a|corfu_b"})`},
+	} {
+		if got := inCluster(x[0]); got != x[1] {
+			t.Errorf("inCluster(%s) is %s, want %s", x[0], got, x[1])
+		}
+	}
+	for _, d := range Dashboards() {
+		for _, r := range d.Rows {
+			for _, p := range r.Panels {
+				for _, q := range p.Queries {
+					if !strings.Contains(q.Expr, `cluster="$cluster"`) {
+						t.Errorf("%s, %q: %s shows all clusters", d.UID, p.Title, q.Expr)
+					}
+				}
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"encoding/json"
+	"regexp"
 	"strconv"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
@@ -81,8 +82,9 @@ func (d Dashboard) JSON() ([]byte, error) {
 	//lint:ignore SA1019 its successor, schema v2, is for Grafana 12 and later alone
 	b := dashboard.NewDashboardBuilder(d.Title).Uid(d.UID).Description(d.Help).Tags([]string{"corfu"}).Version(1).
 		Refresh("10s").Time("now-30m", "now").Tooltip(dashboard.DashboardCursorSyncCrosshair).
-		Link(dashboard.NewDashboardLinkBuilder("corfu").Type(dashboard.DashboardLinkTypeDashboards).Tags([]string{"corfu"}).KeepTime(true)).
-		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Type("prometheus").Label("Prometheus"))
+		Link(dashboard.NewDashboardLinkBuilder("corfu").Type(dashboard.DashboardLinkTypeDashboards).Tags([]string{"corfu"}).KeepTime(true).IncludeVars(true)).
+		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Type("prometheus").Label("Prometheus")).
+		WithVariable(choiceOfCluster())
 	if d.ByUnit {
 		b.WithVariable(choiceOfUnits())
 	}
@@ -104,8 +106,36 @@ func (d Dashboard) JSON() ([]byte, error) {
 	return append(text, '\n'), err
 }
 
+// choiceOfCluster returns the variable that names the cluster whose series all panels show. Where targets have no label of that name,
+// Grafana chooses the empty string, which selects the series without the label.
+func choiceOfCluster() *dashboard.QueryVariableBuilder {
+	const query = `label_values({__name__=~"corfu_layout_epoch|corfu_client_epoch"}, cluster)`
+	return dashboard.NewQueryVariableBuilder("cluster").Label("Cluster").Datasource(ask).Definition(query).
+		Query(dashboard.StringOrMap{Map: map[string]any{"query": query, "refId": "cluster"}}).
+		Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortAlphabeticalAsc)
+}
+
+// selectors matches strings, which stay as they are, and what selects series: a metric's name, or a set of names.
+var selectors = regexp.MustCompile(`"[^"]*"|\bcorfu_\w+\{?|\{__name__`)
+
+// inCluster returns expr with every selector of a corfu metric confined to the chosen cluster.
+func inCluster(expr string) string {
+	const label = `cluster="$cluster"`
+	return selectors.ReplaceAllStringFunc(expr, func(s string) string {
+		switch {
+		case s[0] == '"':
+			return s
+		case s[0] == '{':
+			return `{` + label + `,__name__`
+		case s[len(s)-1] == '{':
+			return s + label + `,`
+		}
+		return s + `{` + label + `}`
+	})
+}
+
 func choiceOfUnits() *dashboard.QueryVariableBuilder {
-	const query = "label_values(corfu_unit_state, unit)"
+	const query = `label_values(corfu_unit_state{cluster="$cluster"}, unit)`
 	all := dashboard.VariableOption{Text: dashboard.StringOrArrayOfString{String: cog.ToPtr("All")}, Value: dashboard.StringOrArrayOfString{String: cog.ToPtr("$__all")}}
 	return dashboard.NewQueryVariableBuilder("unit").Label("Unit").Datasource(ask).Definition(query).
 		Query(dashboard.StringOrMap{Map: map[string]any{"query": query, "refId": "unit"}}).

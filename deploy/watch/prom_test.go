@@ -58,9 +58,12 @@ func (p *prom) get(path string, q url.Values, into any) error {
 	return json.Unmarshal(b, &struct{ Data any }{into})
 }
 
+// clusterName is the label of the live cluster's targets.
+const clusterName = "live"
+
 // substituted is a query with Grafana's variables filled in.
 func substituted(expr string) string {
-	return strings.NewReplacer("$__rate_interval", rateOver().String(), "$unit", ".*").Replace(expr)
+	return strings.NewReplacer("$__rate_interval", rateOver().String(), "$unit", ".*", "$cluster", clusterName).Replace(expr)
 }
 
 // over asks for the values of a query in a span, without what is no number.
