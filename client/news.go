@@ -53,7 +53,7 @@ func (n *news) complete(ctx context.Context) {
 			continue
 		}
 		bounded, cancel := context.WithTimeout(ctx, newsTimeout)
-		c, err := messages.Open(bounded, cc, n.l.dev, messages.Reader)
+		c, err := messages.Open(bounded, cc, n.l.dev, messages.Reader, n.l.client())
 		cancel()
 		if err != nil {
 			n.l.log.Debug("no message connection", "unit", u.ID, "cause", err)
@@ -73,12 +73,25 @@ func (n *news) sweep(lay *layout.Layout) (alive int) {
 	for id, c := range n.conns {
 		if _, member := lay.Unit(id); member && c.Alive() {
 			alive++
+			n.ping(c)
 			continue
 		}
 		c.Close()
 		delete(n.conns, id)
 	}
 	return alive
+}
+
+// ping asks for a sign of life in the background: one that does not come ends the connection, and one that comes shows the unit that the
+// fabric carries to it, whatever other clients report.
+func (n *news) ping(c *messages.Conn) {
+	n.l.background(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, newsTimeout)
+		defer cancel()
+		if err := c.Ping(ctx); err != nil && ctx.Err() != nil {
+			c.Close()
+		}
+	})
 }
 
 func (n *news) has(id layout.UnitID) bool {

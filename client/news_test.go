@@ -18,7 +18,7 @@ func TestInformantsAreUnitsOfTheLayout(t *testing.T) {
 	n := news{l: l, conns: map[layout.UnitID]*messages.Conn{}}
 	defer n.close()
 	for gone := layout.UnitID(100); gone < 100+informants; gone++ { // as good as units that a layout before named
-		if n.conns[gone], err = messages.Open(r.ctx, cc, l.dev, messages.Reader); err != nil {
+		if n.conns[gone], err = messages.Open(r.ctx, cc, l.dev, messages.Reader, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

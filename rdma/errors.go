@@ -1,8 +1,10 @@
 package rdma
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // What can go wrong. Test with errors.Is; operations fail with an *OpError that wraps one of these.
@@ -51,3 +53,41 @@ type RejectError struct{ Reason string }
 func (e *RejectError) Error() string { return fmt.Sprintf("rdma: %v: %s", ErrRejected, e.Reason) }
 
 func (e *RejectError) Unwrap() error { return ErrRejected }
+
+// ProviderError says that a member of the cluster speaks another fabric than this process. No connection between the two is possible.
+type ProviderError struct{ Theirs, Ours string }
+
+func (e *ProviderError) Error() string {
+	return fmt.Sprintf("it speaks fabric %s, and this process %s", e.Theirs, e.Ours)
+}
+
+// DialError says that no connection to a member came about, and by which address it was tried.
+type DialError struct {
+	Addr     string
+	Provider string
+	Took     time.Duration
+	Err      error
+}
+
+func (e *DialError) Error() string {
+	if errors.Is(e.Err, context.DeadlineExceeded) {
+		return fmt.Sprintf("no answer over the fabric (%s) from %s within %v", e.Provider, e.Addr, e.Took.Round(time.Millisecond))
+	}
+	return e.Err.Error() // the providers' errors of Dial name the address
+}
+
+// Unwrap returns the cause.
+func (e *DialError) Unwrap() error { return e.Err }
+
+// Dial dials a member that told its provider and its address. It fails with a *ProviderError or a *DialError.
+func Dial(ctx context.Context, d Device, provider, addr string, private []byte, o ConnOptions) (Conn, error) {
+	if ours := d.Info().Provider; provider != ours {
+		return nil, &ProviderError{Theirs: provider, Ours: ours}
+	}
+	began := time.Now()
+	c, err := d.Dial(ctx, addr, private, o)
+	if err != nil {
+		return nil, &DialError{Addr: addr, Provider: provider, Took: time.Since(began), Err: err}
+	}
+	return c, nil
+}

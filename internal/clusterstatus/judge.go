@@ -35,6 +35,7 @@ func Judge(m *pb.ClusterStatus) {
 	j.sequencers()
 	j.spares()
 	j.layoutServers()
+	j.reach()
 	slices.SortStableFunc(m.Problems, func(a, b *pb.Problem) int { return rank(a.Severity) - rank(b.Severity) })
 	m.Verdict = Healthy
 	if len(m.Problems) > 0 {
@@ -108,11 +109,13 @@ func (j judge) mendRefusing() string {
 	var list []string
 	for _, u := range j.m.Units {
 		if u.Role == roleServes && refuses(u.State, u.Error) {
-			list = append(list, mendUnit(u))
+			list = append(list, mendMember(u))
 		}
 	}
 	for _, s := range j.m.Sequencers {
-		if s.Role == roleServes && refuses(s.State, s.Error) {
+		if s.Role == roleServes && refuses(s.State, s.Error) && s.FabricError != "" {
+			list = append(list, mendFabric(fmt.Sprintf("sequencer %d", s.Id), s.Fabric)+", or add a standby")
+		} else if s.Role == roleServes && refuses(s.State, s.Error) {
 			list = append(list, fmt.Sprintf("mend sequencer %d at %s and start it again, or add a standby", s.Id, s.Control))
 		}
 	}
@@ -262,7 +265,7 @@ func (j judge) sequencers() {
 func (j judge) spares() {
 	for _, u := range j.m.Units {
 		if u.Role != roleServes && refuses(u.State, u.Error) {
-			j.say(Degraded, mendUnit(u), "unit %d is left out: %s", u.Id, u.Error)
+			j.say(Degraded, mendMember(u), "unit %d is left out: %s", u.Id, u.Error)
 		}
 		if u.Role != roleServes && u.State == stateUnreachable && j.m.DeficitOpen == 0 {
 			j.say(Degraded, fmt.Sprintf("start it at %s again, or forget it (corfu unit remove %d)", u.Control, u.Id), "spare %d does not answer", u.Id)

@@ -47,6 +47,8 @@ var rules = map[string]rule{
 	pb.LayoutService_Status_FullMethodName:      {layouts, watch},
 	pb.LayoutService_Cluster_FullMethodName:     {layouts, watch},
 
+	pb.LayoutService_ReportUnreachable_FullMethodName: {layouts, users},
+
 	pb.LayoutServerService_State_FullMethodName: {layouts, watch},
 
 	pb.UnitService_OpenSession_FullMethodName: {units, users},
@@ -57,6 +59,7 @@ var rules = map[string]rule{
 	pb.UnitService_Activate_FullMethodName:    {units, leaders},
 	pb.UnitService_State_FullMethodName:       {units, watch},
 	pb.UnitService_Corrupt_FullMethodName:     {units, watch},
+	pb.UnitService_Durable_FullMethodName:     {units, users},
 	pb.UnitService_Fetch_FullMethodName:       {units, leaders},
 	pb.UnitService_Repair_FullMethodName:      {units, leaders},
 	pb.UnitService_Scrub_FullMethodName:       {units, admins},

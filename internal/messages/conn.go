@@ -17,6 +17,7 @@ import (
 // Conn is an asker's end of a message connection. Its methods may be called by several goroutines.
 type Conn struct {
 	conn rdma.Conn
+	addr string        // that was dialled
 	over chan struct{} // closed once nothing more is received
 
 	mu      sync.Mutex
@@ -26,34 +27,29 @@ type Conn struct {
 	asking chan struct{} // held by the one who asks for a layout: the receive buffers are for the parts of one answer
 }
 
-var (
-	errProvider = errors.New("the member speaks another fabric")
-	errNonsense = errors.New("the answer makes no sense")
-)
+var errNonsense = errors.New("the answer makes no sense")
 
 // maxLayout bounds a layout that is taken, in bytes: 64 chains in a hundred segments are a tenth of it.
 const maxLayout = 4 << 20
 
 var askerConn = rdma.ConnOptions{SendDepth: 16, RecvDepth: 4 * wire.PartsAtOnce, MaxMessage: rdma.MaxInline, Spin: -1}
 
-// Open asks a member for a connection of a kind over its control plane, and makes it.
-func Open(ctx context.Context, cc grpc.ClientConnInterface, dev rdma.Device, k Kind) (*Conn, error) {
+// Open asks a member for a connection of a kind over its control plane, and makes it. client is the id of the client that asks; 0: it is none. It fails with what
+// the control plane says, or as rdma.Dial does.
+func Open(ctx context.Context, cc grpc.ClientConnInterface, dev rdma.Device, k Kind, client layout.ClientID) (*Conn, error) {
 	ask := pb.NewMessageServiceClient(cc).OpenReader
 	if k == Sealer {
 		ask = pb.NewMessageServiceClient(cc).OpenSealer
 	}
-	m, err := ask(ctx, &pb.OpenMessagesRequest{})
+	m, err := ask(ctx, &pb.OpenMessagesRequest{Client: uint32(client)})
 	if err != nil {
 		return nil, err
 	}
-	if p := dev.Info().Provider; m.Provider != p {
-		return nil, fmt.Errorf("messages: %w: %s, not %s", errProvider, m.Provider, p)
-	}
-	conn, err := dev.Dial(ctx, m.Fabric, m.Token, askerConn)
+	conn, err := rdma.Dial(ctx, dev, m.Provider, m.Fabric, m.Token, askerConn)
 	if err != nil {
 		return nil, fmt.Errorf("messages: %w", err)
 	}
-	c := &Conn{conn: conn, over: make(chan struct{}), asking: make(chan struct{}, 1), waiting: map[wire.RequestID]chan wire.Message{}}
+	c := &Conn{conn: conn, addr: m.Fabric, over: make(chan struct{}), asking: make(chan struct{}, 1), waiting: map[wire.RequestID]chan wire.Message{}}
 	go c.receive()
 	return c, nil
 }
@@ -168,6 +164,15 @@ func (c *Conn) Layout(ctx context.Context, known layout.Epoch) (*layout.Layout, 
 		return l, nil
 	}
 }
+
+// Ping returns once the member answered. An answer proves that the fabric carries both ways, and that the member is at work.
+func (c *Conn) Ping(ctx context.Context) error {
+	_, err := c.Layout(ctx, layout.MaxEpoch) // nothing is newer
+	return err
+}
+
+// Addr returns the fabric address that was dialled.
+func (c *Conn) Addr() string { return c.addr }
 
 // errChanged: the unit learned of a newer layout between two parts.
 var errChanged = errors.New("another layout meanwhile")

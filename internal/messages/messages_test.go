@@ -116,7 +116,7 @@ func startMemberWith(t *testing.T, life time.Duration, own, peer *certs.Source) 
 		t.Fatal(err)
 	}
 	m.conn = pb.NewMessageServiceClient(cc)
-	m.dial = func(k Kind) (*Conn, error) { return Open(testContext(t), cc, m.dev, k) }
+	m.dial = func(k Kind) (*Conn, error) { return Open(testContext(t), cc, m.dev, k, 0) }
 	t.Cleanup(func() {
 		_ = cc.Close()
 		g.Stop()

@@ -53,7 +53,13 @@ type Server struct {
 	tokens tickets.Office[Pass]
 	inUse  [kinds]int     // connections, and tokens that are not used yet
 	ofWhom map[string]int // readers among them, by identity
-	conns  map[rdma.Conn]struct{}
+	conns  map[rdma.Conn]*heard
+}
+
+// heard is when something came last over a connection, and from which client.
+type heard struct {
+	client uint32
+	at     time.Time
 }
 
 // Kind is what a connection is for.
@@ -69,36 +75,37 @@ const (
 // Pass is what a token was redeemed for.
 type Pass struct {
 	kind     Kind
+	client   uint32          // that asked; 0: none
 	whose    string          // identity, as TLS had it; "": in clear
 	standing *certs.Standing // of whom it was given to
 }
 
 // NewServer makes the end of a member that is dialled at fabric. life is how long a token is good for.
 func NewServer(h Handler, dev rdma.Device, fabric string, life time.Duration, log *slog.Logger) *Server {
-	s := &Server{handler: h, fabric: fabric, provider: dev.Info().Provider, life: life, log: log, conns: map[rdma.Conn]struct{}{}, ofWhom: map[string]int{}}
+	s := &Server{handler: h, fabric: fabric, provider: dev.Info().Provider, life: life, log: log, conns: map[rdma.Conn]*heard{}, ofWhom: map[string]int{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
 // OpenReader implements pb.MessageServiceServer.
-func (s *Server) OpenReader(ctx context.Context, _ *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
+func (s *Server) OpenReader(ctx context.Context, q *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
 	if s.handler.Layout == nil {
 		return nil, status.Error(codes.Unimplemented, "this member knows no layout: ask a unit")
 	}
-	return s.issue(ctx, Reader, maxReaders)
+	return s.issue(ctx, Reader, q.GetClient(), maxReaders)
 }
 
 // OpenSealer implements pb.MessageServiceServer.
 func (s *Server) OpenSealer(ctx context.Context, _ *pb.OpenMessagesRequest) (*pb.MessageConnection, error) {
-	return s.issue(ctx, Sealer, maxSealers)
+	return s.issue(ctx, Sealer, 0, maxSealers)
 }
 
-func (s *Server) issue(ctx context.Context, k Kind, limit int) (*pb.MessageConnection, error) {
+func (s *Server) issue(ctx context.Context, k Kind, client uint32, limit int) (*pb.MessageConnection, error) {
 	who, err := control.Caller(ctx)
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
-	p := Pass{k, who.String(), control.Standing(ctx)}
+	p := Pass{k, client, who.String(), control.Standing(ctx)}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +173,7 @@ func (s *Server) Accept(req rdma.Request, p Pass) {
 		}
 		return
 	}
-	s.conns[conn] = struct{}{}
+	s.conns[conn] = &heard{p.client, time.Now()}
 	s.serves.Add(1)
 	s.mu.Unlock()
 	go func() {
@@ -209,6 +216,7 @@ func (s *Server) serve(conn rdma.Conn, k Kind) {
 		if err != nil {
 			return
 		}
+		s.hear(conn, time.Now())
 		for _, m := range got {
 			if err := s.answer(conn, m); err != nil {
 				s.log.Debug("message connection ended", "peer", conn.RemoteAddr(), "error", err)
@@ -262,6 +270,29 @@ func parts(m wire.GetLayout, epoch layout.Epoch, encoded []byte) []wire.LayoutPa
 		p.Offset, p.Data = uint32(off), [wire.PartBytes]byte{}
 		p.N = uint8(copy(p.Data[:], encoded[off:]))
 		list = append(list, p)
+	}
+	return list
+}
+
+// Addr returns the address that peers are told to dial.
+func (s *Server) Addr() string { return s.fabric }
+
+func (s *Server) hear(conn rdma.Conn, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.conns[conn]; h != nil {
+		h.at = now
+	}
+}
+
+// Heard returns the ids of clients from which something came since a moment.
+func (s *Server) Heard(since time.Time) (list []uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.conns {
+		if h.client != 0 && h.at.After(since) {
+			list = append(list, h.client)
+		}
 	}
 	return list
 }

@@ -60,7 +60,7 @@ func (s *Server) askLeader(ctx context.Context) (*pb.ClusterStatus, error) {
 func (s *Server) clusterStatus(ctx context.Context) *pb.ClusterStatus {
 	now := time.Now()
 	show := s.manager.status()
-	m := &pb.ClusterStatus{AtMs: uint64(now.UnixMilli()), EpochInProgress: uint64(show.epoch), Waiting: clusterstatus.Brief(show.wait),
+	m := &pb.ClusterStatus{AtMs: uint64(now.UnixMilli()), EpochInProgress: uint64(show.epoch), Waiting: clusterstatus.Brief(show.wait), FabricDown: clusterstatus.Brief(show.down),
 		Replicas: uint32(show.wanted), MinReplicas: uint32(show.least)}
 	if show.epoch != 0 {
 		m.Phase = show.phase
@@ -125,7 +125,8 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 		Error: clusterstatus.Brief(r.err), SilentMs: uint64(x.silent.Milliseconds()), Store: r.store, End: uint64(r.end), Watermark: uint64(r.watermark),
 		Sessions: uint32(r.sessions), Corrupt: uint32(r.corrupt), Lost: uint32(s.manager.lost(x)), Tampered: last.Tampered,
 		UsedBytes: last.UsedBytes, CapacityBytes: last.CapacityBytes, FreeBytes: last.FreeBytes, Full: last.Full, WaitingPages: last.Waiting,
-		PagesPerSecond: pages, BytesPerSecond: (pages + cold) * float64(pageSize), ColdReadsPerSecond: cold}
+		PagesPerSecond: pages, BytesPerSecond: (pages + cold) * float64(pageSize), ColdReadsPerSecond: cold,
+		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached)}
 	if p := r.scrub; p != nil && p.Pass > 0 {
 		m.Scrubbing, m.ScrubWaiting, m.Scrubbed = p.Running, p.Waiting, 1
 		if p.End > p.First {
@@ -138,7 +139,8 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 func sequencerStatus(x shownMember) *pb.SequencerStatus {
 	r := x.report
 	return &pb.SequencerStatus{Id: uint32(x.seq), Control: x.control, Role: cmp.Or(x.role, roleServes), State: r.state, Epoch: uint64(r.promise),
-		Error: clusterstatus.Brief(r.err), SilentMs: uint64(x.silent.Milliseconds()), Next: uint64(r.next), Sessions: uint32(r.sessions)}
+		Error: clusterstatus.Brief(r.err), SilentMs: uint64(x.silent.Milliseconds()), Next: uint64(r.next), Sessions: uint32(r.sessions),
+		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached)}
 }
 
 // tail is the first position that was not handed out, as far as the members said: the sequencer, or else the units.

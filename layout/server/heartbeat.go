@@ -19,10 +19,11 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	if clients > 0 {
 		m.vitals.copies(time.Now(), m.rebuilder.progress())
 	}
+	m.judgeReach(time.Now())
 	show := make([]shownMember, len(m.members.list))
 	m.metrics.up.Reset()
 	for i, x := range m.members.list {
-		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.shownReport(m.cfg.FailAfter), x.silence()}
+		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.shownReport(m.cfg.FailAfter), x.silence(), x.unreached}
 		up := 0.0
 		if x.report.state != stateUnreachable {
 			up = 1
@@ -30,7 +31,7 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 		m.metrics.up.WithLabelValues(x.name).Set(up)
 	}
 	m.metrics.observeMembers(m.members.list, m.cfg.FailAfter)
-	m.set(func(s *shown) { s.members = show })
+	m.set(func(s *shown) { s.members, s.down = show, m.reach.down })
 }
 
 // pollMember asks one. Nobody is waited for beyond the moment at which it has failed.
@@ -56,14 +57,15 @@ func (m *manager) pollMember(ctx context.Context, mu *sync.Mutex, x *member, sha
 	mu.Lock()
 	defer mu.Unlock()
 	m.members.hear(x, r, shape.Epoch > 0, now)
-	r = m.heartbeat(x, r, m.took(x, began, now))
+	took, resumed := m.took(x, began, now), x.pulse.missed > 0
+	r = m.heartbeat(x, r, took)
 	x.asked = now
 	if was := x.report; was.state != r.state || was.promise != r.promise {
 		m.log.Info("member", "name", x.name, "state", r.state, "epoch", uint64(r.promise), "was", was.state, "err", r.err)
 	}
 	x.report = r
 	if r.state != stateUnreachable {
-		x.fabric.keep()
+		x.fabric.keep(took, m.cfg.stateTimeout()+m.cfg.Poll, m.cfg.FailAfter, resumed)
 	}
 }
 

@@ -78,7 +78,7 @@ func (s *scene) judge() judgement {
 		case m.pulse.doubtful():
 			doubtful = append(doubtful, m.name)
 		case ready && r.state == stateOpen:
-		case ready && r.state == stateSealed && (r.reconciled || m.unit == 0) && !refuses:
+		case ready && r.state == stateSealed && (r.reconciled || m.unit == 0) && (!refuses || m.refusal.idle()):
 			j.activate = append(j.activate, m)
 		case s.active != nil:
 			broken = append(broken, fmt.Sprintf("%s is %s at epoch %d, not open at %d", m.name, r.state, r.promise, s.active.Epoch))
@@ -110,7 +110,7 @@ type crew struct{ down, refusing, proving []*member }
 // that does not write to flash an epoch with it would ask just that.
 func forEpoch(refusing, stay []*member) (list []*member) {
 	for _, m := range refusing {
-		if m.refusal.task != taskFlush || !slices.Contains(stay, m) {
+		if !m.refusal.idle() || !slices.Contains(stay, m) {
 			list = append(list, m)
 		}
 	}

@@ -33,7 +33,9 @@ type manager struct {
 	rebuilder *rebuilder
 	vitals    *vitals
 	history   history
-	warned    bool // of a bootstrap layout that does not fit
+	reach     reach
+	ownFault  string // why the leader's own link to the fabric is taken for broken, as was said last
+	warned    bool   // of a bootstrap layout that does not fit
 
 	backoff   time.Duration
 	notBefore time.Time
@@ -51,6 +53,7 @@ type shown struct {
 	deficit int    // replicas that chains lack
 	wanted  int    // replicas that a chain is to have
 	least   int    // with fewer no chain goes on
+	down    string // why the leader's own link to the fabric is taken for broken
 	members []shownMember
 }
 
@@ -61,11 +64,12 @@ type shownMember struct {
 	seq           layout.SequencerID
 	report        report
 	silent        time.Duration // since its last answer, if the last heartbeat had none
+	unreached     string        // why the fabric does not reach it; "": it does, or nobody tried
 }
 
 func newManager(cfg Config, st *store, m *metrics) *manager {
 	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
-		members: members{options: cfg.DialOptions, device: cfg.Device}, repairer: newRepairer(cfg, m), vitals: newVitals()}
+		members: members{options: cfg.DialOptions, device: cfg.Device, limit: cfg.FailAfter}, reach: reach{log: cfg.Logger, reports: newReports()}, repairer: newRepairer(cfg, m), vitals: newVitals()}
 }
 
 // run leads whenever Raft says so, until ctx ends.
@@ -92,6 +96,8 @@ func (m *manager) run(ctx context.Context) {
 func (m *manager) forget() {
 	m.members.close()
 	m.vitals.forget()
+	m.reach.forget()
+	m.ownFault = ""
 	m.store.trouble.Store(nil)
 	m.metrics.notLeading()
 }
@@ -324,4 +330,16 @@ func (m *manager) lost(x shownMember) int {
 		return 0
 	}
 	return m.repairer.lost(x.unit)
+}
+
+// provider is what the sequencer that serves speaks over the fabric; "": it is not known.
+func (m *manager) provider() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, x := range m.show.members {
+		if x.unit == 0 && x.role == "" {
+			return x.report.provider
+		}
+	}
+	return ""
 }

@@ -38,6 +38,9 @@ type report struct {
 	watermark  layout.Address
 	stuck      time.Duration // for how long its flash has not taken a page that waits,
 	stuckWhy   string        // and what it answers; "": nothing
+	fabric     string        // address that clients are told to dial
+	provider   string        // that it speaks; "": it did not say
+	carried    []uint32      // clients from which something came over the fabric a moment ago
 
 	// For those who look on.
 	sessions int
@@ -59,6 +62,8 @@ type member struct {
 	asked   time.Time // when the last heartbeat was answered, or given up
 	fabric  *fabricLink
 	refusal refusal
+
+	unreached string // why the fabric does not reach it; "": it does, or nobody tried
 }
 
 // role is what Status calls it.
@@ -82,7 +87,7 @@ func (m *member) silence() time.Duration {
 
 // fit tells whether a spare or standby may take a place now.
 func (m *member) fit(failAfter time.Duration) bool {
-	return m.report.state != stateUnreachable && m.pulse.missed == 0 && !m.pulse.proving(failAfter) && !m.refusal.rests(time.Now())
+	return m.report.state != stateUnreachable && m.pulse.missed == 0 && !m.pulse.proving(failAfter) && !m.refusal.rests(time.Now()) && !m.fabric.proving(failAfter)
 }
 
 func (m *member) units() pb.UnitServiceClient          { return pb.NewUnitServiceClient(m.conn) }
@@ -91,9 +96,10 @@ func (m *member) sequencer() pb.SequencerServiceClient { return pb.NewSequencerS
 // members are the connections to all units and the sequencer of a layout.
 type members struct {
 	options []grpc.DialOption
-	device  rdma.Device // nil: none
-	list    []*member   // units in the layout's order, then the sequencer, then spares and standbys
-	runs    time.Time   // when this leader first heard a unit of the active layout that does not start; zero: none yet
+	device  rdma.Device   // nil: none
+	limit   time.Duration // for a member to answer over the fabric
+	list    []*member     // units in the layout's order, then the sequencer, then spares and standbys
+	runs    time.Time     // when this leader first heard a unit of the active layout that does not start; zero: none yet
 }
 
 // follow dials what the layout names and is not known yet, and leaves what it does not name.
@@ -116,7 +122,7 @@ func (ms *members) follow(l *layout.Layout) error {
 				return fmt.Errorf("%s at %s: %w", name, addr, err)
 			}
 			m = &member{name: name, control: addr, conn: conn, unit: u, seq: s, report: report{state: stateUnreachable, err: "not asked yet"},
-				fabric: newFabricLink(ms.device, conn)}
+				fabric: newFabricLink(ms.device, conn, ms.limit)}
 		}
 		m.standby = standby
 		list = append(list, m)
@@ -219,7 +225,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 	}
 	return report{bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
-		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck,
+		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck, fabric: a.Fabric, provider: a.Provider, carried: a.FabricClients,
 		sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
 }
 
@@ -239,7 +245,7 @@ func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (repo
 	if a.Id != uint32(id) {
 		return report{}, fmt.Errorf("it answers as sequencer %d", a.Id)
 	}
-	return report{state: a.State, promise: layout.Epoch(a.Promise), next: layout.Position(a.Next), sessions: int(a.GetVitals().GetSessions())}, nil
+	return report{state: a.State, promise: layout.Epoch(a.Promise), next: layout.Position(a.Next), sessions: int(a.GetVitals().GetSessions()), fabric: a.Fabric, provider: a.Provider}, nil
 }
 
 // unit gives the member that is unit u, or nil.

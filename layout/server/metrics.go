@@ -33,6 +33,8 @@ type metrics struct {
 	rebuildTotal, lastEnded, inProgress      prometheus.Gauge
 	spares, standbys, suspects, rebuildRatio prometheus.Gauge
 	refusing                                 prometheus.Gauge
+	unreached                                *prometheus.GaugeVec
+	fabricDown                               prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, st *store, more ...prometheus.Collector) (*metrics, error) {
@@ -119,6 +121,10 @@ func (m *metrics) chains() {
 	m.spares = m.Gauge("spares_ready", "Spare units that answer; at the leader only.")
 	m.standbys = m.Gauge("standbys_ready", "Standby sequencers that answer; at the leader only.")
 	m.refusing = m.Gauge("members_refusing", "Members that answer, and cannot be sealed, reconciled or activated, or whose flash takes nothing: the log goes on without them, or waits; at the leader only.")
+	m.unreached = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "corfu_layout_fabric_unreachable",
+		Help: "1 if the fabric does not reach the member, as the leader's own link or clients say; at the leader only."}, []string{"member"})
+	m.Add(m.unreached)
+	m.fabricDown = m.Gauge("fabric_down", "1 while the leader reaches no member over the fabric, so that its own link must be broken; at the leader only.")
 	m.suspects = m.Gauge("members_failed", "Members without which the log goes on, or waits; at the leader only.")
 }
 
@@ -177,5 +183,22 @@ func (m *metrics) notLeading() {
 	m.wanted.Reset()
 	m.present.Reset()
 	m.observeMembers(nil, 0)
+	m.observeReach(nil, false)
 	m.observeRebuild(0, 0)
+}
+
+// observeReach shows whom the fabric does not reach.
+func (m *metrics) observeReach(list []*member, down bool) {
+	m.unreached.Reset()
+	for _, x := range list {
+		m.unreached.WithLabelValues(x.name).Set(asNumber(x.unreached != ""))
+	}
+	m.fabricDown.Set(asNumber(down))
+}
+
+func asNumber(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -33,6 +33,7 @@ const (
 	taskReconcile task = "be reconciled"
 	taskActivate  task = "be activated"
 	taskFlush     task = "write to flash" // what clients published
+	taskFabric    task = "be reached over the fabric"
 )
 
 // stuckMin is how long flash may leave a page waiting at least: disks have pauses, and who is left out has to be copied to anew.
@@ -62,7 +63,7 @@ func (f *refusal) note(t task, began, now time.Time, err error) {
 
 // failed tells whether the member counts as failed: it refused twice, or once for as long as one may take that hangs.
 func (f *refusal) failed(now time.Time, failAfter time.Duration) bool {
-	enough := f.count > 1 || (f.count == 1 && f.last.Sub(f.since) > hangFactor*failAfter)
+	enough := f.count > 1 || (f.count == 1 && f.task == taskFabric) || (f.count == 1 && f.last.Sub(f.since) > hangFactor*failAfter)
 	return enough && now.Sub(f.since) >= failAfter
 }
 
@@ -80,8 +81,11 @@ func (f *refusal) rests(now time.Time) bool {
 
 // source tells whether what the member holds can be had (rule R17): so its seal counts for rule R16.
 func (f *refusal) source() bool {
-	return f.count == 0 || f.task == taskReconcile || f.task == taskActivate
+	return f.count == 0 || f.task == taskReconcile || f.task == taskActivate || f.task == taskFabric
 }
+
+// idle reports whether the member does what an epoch asks of it all the same: to make one with it changes nothing.
+func (f *refusal) idle() bool { return f.task == taskFlush || f.task == taskFabric }
 
 func (f *refusal) String() string { return fmt.Sprintf("it cannot %s: %s", f.task, f.err) }
 

@@ -37,6 +37,7 @@ func (v service) Get(context.Context, *pb.GetRequest) (*pb.Layout, error) {
 	if t := v.s.store.trouble.Load(); t != nil {
 		m.Trouble = *t
 	}
+	m.FabricProvider = v.s.manager.provider()
 	return m, nil
 }
 

@@ -41,7 +41,7 @@ func (v service) OpenSession(ctx context.Context, r *pb.OpenSessionRequest) (*pb
 	}
 	w := s.region.Remote(0)
 	return &pb.SequencerSession{
-		Fabric:   s.fabric.Addr(),
+		Fabric:   s.messages.Addr(),
 		Provider: s.cfg.Device.Info().Provider,
 		Token:    t[:],
 		Word:     &pb.Remote{Addr: w.Addr, Key: uint32(w.Key)},
@@ -75,7 +75,8 @@ func (v service) State(context.Context, *pb.SequencerStateRequest) (*pb.Sequence
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := &pb.SequencerStateReply{Id: uint32(s.cfg.ID), Promise: uint64(s.core.Promise()), State: s.core.Phase().String(),
-		Vitals: &pb.SequencerVitals{Sessions: uint32(s.sessions.count())}}
+		Vitals: &pb.SequencerVitals{Sessions: uint32(s.sessions.count())},
+		Fabric: s.messages.Addr(), Provider: s.cfg.Device.Info().Provider}
 	if s.core.Phase() == seq.Open {
 		m.Next = uint64(s.word().Next())
 	}

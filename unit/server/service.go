@@ -91,7 +91,7 @@ func (v *service) OpenSession(ctx context.Context, q *pb.OpenSessionRequest) (*p
 	s.m.opened.Inc()
 	s.cfg.Logger.Debug("session opened", "client", q.Client, "identity", who.String(), "session", x.ids[appendLink])
 	return &pb.UnitSession{
-		Fabric: s.listener.Addr(), Provider: s.cfg.Device.Info().Provider,
+		Fabric: s.messages.Addr(), Provider: s.cfg.Device.Info().Provider,
 		AppendToken: x.tokens[appendLink][:], ReadToken: x.tokens[readLink][:],
 		Index: toRemote(s.mem.indexRegion.Remote(0)), Ring: toRemote(s.mem.ringRegion.Remote(0)),
 		StagingRead: toRemote(s.mem.stagingRegion.Remote(0)), StagingWrite: toRemote(x.write.Remote(0)),
@@ -226,6 +226,23 @@ func (v *service) Activate(ctx context.Context, q *pb.ActivateRequest) (*pb.Acti
 	return &pb.ActivateReply{}, nil
 }
 
+// Durable implements rule R11 for a client that reaches the unit over the control plane alone.
+func (v *service) Durable(_ context.Context, q *pb.DurableRequest) (*pb.DurableReply, error) {
+	log, err := toLogID(q.Log)
+	if err != nil {
+		return nil, err
+	}
+	var watermark layout.Address
+	if e := v.s.do(func(u *unit.Unit) {
+		if err = u.CheckOpen(log, layout.Epoch(q.Epoch)); err == nil {
+			watermark = u.View().Watermark
+		}
+	}); e != nil || err != nil {
+		return nil, toStatus(firstError(e, err))
+	}
+	return &pb.DurableReply{Watermark: uint64(watermark)}, nil
+}
+
 func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitStateReply, error) {
 	var x unit.View
 	var st unit.Stats
@@ -240,7 +257,8 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 	r := &pb.UnitStateReply{StuckMs: uint64(stuck.Milliseconds()), Id: uint32(v.s.cfg.ID), Promise: uint64(x.Promise), State: x.Phase.String(), Reconciled: x.Reconciled,
 		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow), IntactEpoch: uint64(x.Intact),
 		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus(),
-		TrimsSince: uint64(trims), Copied: v.s.copiedRanges()}
+		TrimsSince: uint64(trims), Copied: v.s.copiedRanges(),
+		Fabric: v.s.messages.Addr(), Provider: v.s.cfg.Device.Info().Provider, FabricClients: v.s.carried(time.Now())}
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
 	}

@@ -290,6 +290,7 @@ func (l *link) message(b []byte) {
 	if l.bad {
 		return
 	}
+	l.session.heard.Add(1)
 	if a, ok := l.decoder.Doorbell(b); ok {
 		l.queue(event{kind: evDoorbell, link: l, address: a})
 		return

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -11,7 +12,38 @@ import (
 )
 
 // traffic counts what one session got.
-type traffic struct{ acks, coldReads atomic.Uint64 }
+type traffic struct {
+	acks, coldReads atomic.Uint64
+	heard           atomic.Uint64 // messages that came
+
+	seen   uint64    // of heard, when the unit was last asked; Server.mu
+	seenAt time.Time // when that had grown; Server.mu
+}
+
+// heardLately is for how long a message counts as one that came a moment ago.
+const heardLately = time.Second
+
+// maxCarried bounds the clients that an answer names.
+const maxCarried = 64
+
+// carried returns clients from which a message came over the fabric a moment ago. It is exact to the time between two calls: the leader of
+// the layout servers asks ten times a second.
+func (s *Server) carried(now time.Time) []uint32 {
+	list := s.messages.Heard(now.Add(-heardLately))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for x := range s.sessions {
+		if n := x.heard.Load(); n != x.seen {
+			x.seen, x.seenAt = n, now
+		}
+		if now.Sub(x.seenAt) < heardLately {
+			list = append(list, uint32(x.client))
+		}
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	return list[:min(len(list), maxCarried)]
+}
 
 // vitals are what the leader of the layout servers wants to know beside the state, of n clients at most.
 func (s *Server) vitals(st unit.Stats, v unit.View, n int) *pb.UnitVitals {

@@ -24,6 +24,186 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type UnreachableReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the layout that the client uses
+	Client        uint32                 `protobuf:"varint,2,opt,name=client,proto3" json:"client,omitempty"`
+	Failed        []*FabricTrouble       `protobuf:"bytes,3,rep,name=failed,proto3" json:"failed,omitempty"`
+	Reached       []string               `protobuf:"bytes,4,rep,name=reached,proto3" json:"reached,omitempty"` // members from which something came over the fabric a moment ago
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreachableReport) Reset() {
+	*x = UnreachableReport{}
+	mi := &file_corfu_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreachableReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreachableReport) ProtoMessage() {}
+
+func (x *UnreachableReport) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreachableReport.ProtoReflect.Descriptor instead.
+func (*UnreachableReport) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *UnreachableReport) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *UnreachableReport) GetClient() uint32 {
+	if x != nil {
+		return x.Client
+	}
+	return 0
+}
+
+func (x *UnreachableReport) GetFailed() []*FabricTrouble {
+	if x != nil {
+		return x.Failed
+	}
+	return nil
+}
+
+func (x *UnreachableReport) GetReached() []string {
+	if x != nil {
+		return x.Reached
+	}
+	return nil
+}
+
+type FabricTrouble struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`     // "unit 3", "sequencer 1"
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`   // that was dialled; "": none was told
+	Provider      string                 `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"` // that the client uses
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	ForMs         uint64                 `protobuf:"varint,5,opt,name=for_ms,json=forMs,proto3" json:"for_ms,omitempty"` // since the first attempt that failed, or was not answered
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FabricTrouble) Reset() {
+	*x = FabricTrouble{}
+	mi := &file_corfu_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FabricTrouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FabricTrouble) ProtoMessage() {}
+
+func (x *FabricTrouble) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FabricTrouble.ProtoReflect.Descriptor instead.
+func (*FabricTrouble) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FabricTrouble) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *FabricTrouble) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *FabricTrouble) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *FabricTrouble) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *FabricTrouble) GetForMs() uint64 {
+	if x != nil {
+		return x.ForMs
+	}
+	return 0
+}
+
+type UnreachableReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreachableReply) Reset() {
+	*x = UnreachableReply{}
+	mi := &file_corfu_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreachableReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreachableReply) ProtoMessage() {}
+
+func (x *UnreachableReply) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreachableReply.ProtoReflect.Descriptor instead.
+func (*UnreachableReply) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{2}
+}
+
 type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -32,7 +212,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_corfu_proto_msgTypes[0]
+	mi := &file_corfu_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +224,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[0]
+	mi := &file_corfu_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +237,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{0}
+	return file_corfu_proto_rawDescGZIP(), []int{3}
 }
 
 type WatchRequest struct {
@@ -68,7 +248,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_corfu_proto_msgTypes[1]
+	mi := &file_corfu_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -80,7 +260,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[1]
+	mi := &file_corfu_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -93,7 +273,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{1}
+	return file_corfu_proto_rawDescGZIP(), []int{4}
 }
 
 type NewClientIDRequest struct {
@@ -104,7 +284,7 @@ type NewClientIDRequest struct {
 
 func (x *NewClientIDRequest) Reset() {
 	*x = NewClientIDRequest{}
-	mi := &file_corfu_proto_msgTypes[2]
+	mi := &file_corfu_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -116,7 +296,7 @@ func (x *NewClientIDRequest) String() string {
 func (*NewClientIDRequest) ProtoMessage() {}
 
 func (x *NewClientIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[2]
+	mi := &file_corfu_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -129,7 +309,7 @@ func (x *NewClientIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewClientIDRequest.ProtoReflect.Descriptor instead.
 func (*NewClientIDRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{2}
+	return file_corfu_proto_rawDescGZIP(), []int{5}
 }
 
 type NewClientIDReply struct {
@@ -141,7 +321,7 @@ type NewClientIDReply struct {
 
 func (x *NewClientIDReply) Reset() {
 	*x = NewClientIDReply{}
-	mi := &file_corfu_proto_msgTypes[3]
+	mi := &file_corfu_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -153,7 +333,7 @@ func (x *NewClientIDReply) String() string {
 func (*NewClientIDReply) ProtoMessage() {}
 
 func (x *NewClientIDReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[3]
+	mi := &file_corfu_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -166,7 +346,7 @@ func (x *NewClientIDReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewClientIDReply.ProtoReflect.Descriptor instead.
 func (*NewClientIDReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{3}
+	return file_corfu_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NewClientIDReply) GetClient() uint32 {
@@ -195,7 +375,7 @@ type ReconfigureRequest struct {
 
 func (x *ReconfigureRequest) Reset() {
 	*x = ReconfigureRequest{}
-	mi := &file_corfu_proto_msgTypes[4]
+	mi := &file_corfu_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -207,7 +387,7 @@ func (x *ReconfigureRequest) String() string {
 func (*ReconfigureRequest) ProtoMessage() {}
 
 func (x *ReconfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[4]
+	mi := &file_corfu_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -220,7 +400,7 @@ func (x *ReconfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconfigureRequest.ProtoReflect.Descriptor instead.
 func (*ReconfigureRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{4}
+	return file_corfu_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReconfigureRequest) GetReason() string {
@@ -308,7 +488,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_corfu_proto_msgTypes[5]
+	mi := &file_corfu_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +500,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[5]
+	mi := &file_corfu_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +513,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{5}
+	return file_corfu_proto_rawDescGZIP(), []int{8}
 }
 
 type StatusReply struct {
@@ -350,7 +530,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_corfu_proto_msgTypes[6]
+	mi := &file_corfu_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +542,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[6]
+	mi := &file_corfu_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +555,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{6}
+	return file_corfu_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StatusReply) GetLayout() *Layout {
@@ -435,7 +615,7 @@ type RebuildStatus struct {
 
 func (x *RebuildStatus) Reset() {
 	*x = RebuildStatus{}
-	mi := &file_corfu_proto_msgTypes[7]
+	mi := &file_corfu_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +627,7 @@ func (x *RebuildStatus) String() string {
 func (*RebuildStatus) ProtoMessage() {}
 
 func (x *RebuildStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[7]
+	mi := &file_corfu_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,7 +640,7 @@ func (x *RebuildStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildStatus.ProtoReflect.Descriptor instead.
 func (*RebuildStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{7}
+	return file_corfu_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RebuildStatus) GetUnit() uint32 {
@@ -523,7 +703,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_corfu_proto_msgTypes[8]
+	mi := &file_corfu_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +715,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[8]
+	mi := &file_corfu_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +728,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{8}
+	return file_corfu_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -622,26 +802,27 @@ func (x *MemberStatus) GetRole() string {
 }
 
 type Layout struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Geometry      *Geometry              `protobuf:"bytes,3,opt,name=geometry,proto3" json:"geometry,omitempty"`
-	Durability    uint32                 `protobuf:"varint,4,opt,name=durability,proto3" json:"durability,omitempty"` // 0 flash, 1 memory
-	Sequencer     *Sequencer             `protobuf:"bytes,5,opt,name=sequencer,proto3" json:"sequencer,omitempty"`
-	Start         uint64                 `protobuf:"varint,6,opt,name=start,proto3" json:"start,omitempty"`
-	Units         []*Unit                `protobuf:"bytes,7,rep,name=units,proto3" json:"units,omitempty"`
-	Segments      []*Segment             `protobuf:"bytes,8,rep,name=segments,proto3" json:"segments,omitempty"`
-	Spares        []*Unit                `protobuf:"bytes,9,rep,name=spares,proto3" json:"spares,omitempty"`
-	Standbys      []*Sequencer           `protobuf:"bytes,10,rep,name=standbys,proto3" json:"standbys,omitempty"`
-	Leaving       []*Leaving             `protobuf:"bytes,12,rep,name=leaving,proto3" json:"leaving,omitempty"`
-	Trouble       string                 `protobuf:"bytes,11,opt,name=trouble,proto3" json:"trouble,omitempty"` // in the answer to Get: why the leader cannot mend what it found broken; "": nothing is broken
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Log            []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	Epoch          uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Geometry       *Geometry              `protobuf:"bytes,3,opt,name=geometry,proto3" json:"geometry,omitempty"`
+	Durability     uint32                 `protobuf:"varint,4,opt,name=durability,proto3" json:"durability,omitempty"` // 0 flash, 1 memory
+	Sequencer      *Sequencer             `protobuf:"bytes,5,opt,name=sequencer,proto3" json:"sequencer,omitempty"`
+	Start          uint64                 `protobuf:"varint,6,opt,name=start,proto3" json:"start,omitempty"`
+	Units          []*Unit                `protobuf:"bytes,7,rep,name=units,proto3" json:"units,omitempty"`
+	Segments       []*Segment             `protobuf:"bytes,8,rep,name=segments,proto3" json:"segments,omitempty"`
+	Spares         []*Unit                `protobuf:"bytes,9,rep,name=spares,proto3" json:"spares,omitempty"`
+	Standbys       []*Sequencer           `protobuf:"bytes,10,rep,name=standbys,proto3" json:"standbys,omitempty"`
+	Leaving        []*Leaving             `protobuf:"bytes,12,rep,name=leaving,proto3" json:"leaving,omitempty"`
+	FabricProvider string                 `protobuf:"bytes,40,opt,name=fabric_provider,json=fabricProvider,proto3" json:"fabric_provider,omitempty"` // in the answer to Get: what the sequencer speaks, "verbs" or "tcp"; "": not known
+	Trouble        string                 `protobuf:"bytes,11,opt,name=trouble,proto3" json:"trouble,omitempty"`                                     // in the answer to Get: why the leader cannot mend what it found broken; "": nothing is broken
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_corfu_proto_msgTypes[9]
+	mi := &file_corfu_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +834,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[9]
+	mi := &file_corfu_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +847,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{9}
+	return file_corfu_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Layout) GetLog() []byte {
@@ -746,6 +927,13 @@ func (x *Layout) GetLeaving() []*Leaving {
 	return nil
 }
 
+func (x *Layout) GetFabricProvider() string {
+	if x != nil {
+		return x.FabricProvider
+	}
+	return ""
+}
+
 func (x *Layout) GetTrouble() string {
 	if x != nil {
 		return x.Trouble
@@ -764,7 +952,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +964,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +977,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{10}
+	return file_corfu_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Leaving) GetUnit() uint32 {
@@ -818,7 +1006,7 @@ type Geometry struct {
 
 func (x *Geometry) Reset() {
 	*x = Geometry{}
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1018,7 @@ func (x *Geometry) String() string {
 func (*Geometry) ProtoMessage() {}
 
 func (x *Geometry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1031,7 @@ func (x *Geometry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Geometry.ProtoReflect.Descriptor instead.
 func (*Geometry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{11}
+	return file_corfu_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Geometry) GetPageSize() uint32 {
@@ -884,7 +1072,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1084,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1097,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{12}
+	return file_corfu_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Unit) GetId() uint32 {
@@ -936,7 +1124,7 @@ type Sequencer struct {
 
 func (x *Sequencer) Reset() {
 	*x = Sequencer{}
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1136,7 @@ func (x *Sequencer) String() string {
 func (*Sequencer) ProtoMessage() {}
 
 func (x *Sequencer) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1149,7 @@ func (x *Sequencer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequencer.ProtoReflect.Descriptor instead.
 func (*Sequencer) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{13}
+	return file_corfu_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Sequencer) GetId() uint32 {
@@ -988,7 +1176,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1188,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1201,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{14}
+	return file_corfu_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Segment) GetStart() uint64 {
@@ -1040,7 +1228,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1240,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1253,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{15}
+	return file_corfu_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Chain) GetBase() uint64 {
@@ -1093,7 +1281,7 @@ type OpenSessionRequest struct {
 
 func (x *OpenSessionRequest) Reset() {
 	*x = OpenSessionRequest{}
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1293,7 @@ func (x *OpenSessionRequest) String() string {
 func (*OpenSessionRequest) ProtoMessage() {}
 
 func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1306,7 @@ func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionRequest.ProtoReflect.Descriptor instead.
 func (*OpenSessionRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{16}
+	return file_corfu_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *OpenSessionRequest) GetLog() []byte {
@@ -1152,7 +1340,7 @@ type Remote struct {
 
 func (x *Remote) Reset() {
 	*x = Remote{}
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1352,7 @@ func (x *Remote) String() string {
 func (*Remote) ProtoMessage() {}
 
 func (x *Remote) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1365,7 @@ func (x *Remote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remote.ProtoReflect.Descriptor instead.
 func (*Remote) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{17}
+	return file_corfu_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Remote) GetAddr() uint64 {
@@ -1213,7 +1401,7 @@ type UnitSession struct {
 
 func (x *UnitSession) Reset() {
 	*x = UnitSession{}
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1413,7 @@ func (x *UnitSession) String() string {
 func (*UnitSession) ProtoMessage() {}
 
 func (x *UnitSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1426,7 @@ func (x *UnitSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSession.ProtoReflect.Descriptor instead.
 func (*UnitSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{18}
+	return file_corfu_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UnitSession) GetFabric() string {
@@ -1329,7 +1517,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1529,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1542,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{19}
+	return file_corfu_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SealRequest) GetLog() []byte {
@@ -1392,7 +1580,7 @@ type UnitSealReply struct {
 
 func (x *UnitSealReply) Reset() {
 	*x = UnitSealReply{}
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1592,7 @@ func (x *UnitSealReply) String() string {
 func (*UnitSealReply) ProtoMessage() {}
 
 func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1605,7 @@ func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSealReply.ProtoReflect.Descriptor instead.
 func (*UnitSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{20}
+	return file_corfu_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnitSealReply) GetIntactEpoch() uint64 {
@@ -1475,7 +1663,7 @@ type EntriesRequest struct {
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1675,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1688,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{21}
+	return file_corfu_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EntriesRequest) GetEpoch() uint64 {
@@ -1547,7 +1735,7 @@ type EntriesReply struct {
 
 func (x *EntriesReply) Reset() {
 	*x = EntriesReply{}
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1747,7 @@ func (x *EntriesReply) String() string {
 func (*EntriesReply) ProtoMessage() {}
 
 func (x *EntriesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1760,7 @@ func (x *EntriesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesReply.ProtoReflect.Descriptor instead.
 func (*EntriesReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{22}
+	return file_corfu_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EntriesReply) GetEntries() []*Entry {
@@ -1595,7 +1783,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1795,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1808,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{23}
+	return file_corfu_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Entry) GetAddress() uint64 {
@@ -1668,7 +1856,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1868,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1881,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{24}
+	return file_corfu_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReconcileRequest) GetHeader() *ReconcileHeader {
@@ -1726,7 +1914,7 @@ type ReconcileHeader struct {
 
 func (x *ReconcileHeader) Reset() {
 	*x = ReconcileHeader{}
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1926,7 @@ func (x *ReconcileHeader) String() string {
 func (*ReconcileHeader) ProtoMessage() {}
 
 func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1939,7 @@ func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileHeader.ProtoReflect.Descriptor instead.
 func (*ReconcileHeader) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{25}
+	return file_corfu_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReconcileHeader) GetLayout() *Layout {
@@ -1809,7 +1997,7 @@ type CopiedRange struct {
 
 func (x *CopiedRange) Reset() {
 	*x = CopiedRange{}
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2009,7 @@ func (x *CopiedRange) String() string {
 func (*CopiedRange) ProtoMessage() {}
 
 func (x *CopiedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2022,7 @@ func (x *CopiedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopiedRange.ProtoReflect.Descriptor instead.
 func (*CopiedRange) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{26}
+	return file_corfu_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CopiedRange) GetFrom() uint64 {
@@ -1874,7 +2062,7 @@ type ReconcileReply struct {
 
 func (x *ReconcileReply) Reset() {
 	*x = ReconcileReply{}
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2074,7 @@ func (x *ReconcileReply) String() string {
 func (*ReconcileReply) ProtoMessage() {}
 
 func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2087,7 @@ func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileReply.ProtoReflect.Descriptor instead.
 func (*ReconcileReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{27}
+	return file_corfu_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReconcileReply) GetEntries() uint64 {
@@ -1918,7 +2106,7 @@ type ActivateRequest struct {
 
 func (x *ActivateRequest) Reset() {
 	*x = ActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2118,7 @@ func (x *ActivateRequest) String() string {
 func (*ActivateRequest) ProtoMessage() {}
 
 func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2131,7 @@ func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateRequest.ProtoReflect.Descriptor instead.
 func (*ActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{28}
+	return file_corfu_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ActivateRequest) GetEpoch() uint64 {
@@ -1961,7 +2149,7 @@ type ActivateReply struct {
 
 func (x *ActivateReply) Reset() {
 	*x = ActivateReply{}
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2161,7 @@ func (x *ActivateReply) String() string {
 func (*ActivateReply) ProtoMessage() {}
 
 func (x *ActivateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2174,7 @@ func (x *ActivateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateReply.ProtoReflect.Descriptor instead.
 func (*ActivateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{29}
+	return file_corfu_proto_rawDescGZIP(), []int{32}
 }
 
 type UnitStateRequest struct {
@@ -1998,7 +2186,7 @@ type UnitStateRequest struct {
 
 func (x *UnitStateRequest) Reset() {
 	*x = UnitStateRequest{}
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2198,7 @@ func (x *UnitStateRequest) String() string {
 func (*UnitStateRequest) ProtoMessage() {}
 
 func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2211,7 @@ func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateRequest.ProtoReflect.Descriptor instead.
 func (*UnitStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{30}
+	return file_corfu_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UnitStateRequest) GetVitals() uint32 {
@@ -2047,19 +2235,22 @@ type UnitStateReply struct {
 	Sessions      uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
 	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
-	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
-	TrimsSince    uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`    // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
-	Copied        []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                               // ranges that are being copied to it, and that it does not serve
-	StuckMs       uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`             // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
-	Stuck         string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                 // what the flash answers to that; "": nothing
-	Vitals        *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                               // if asked for
+	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"`              // as a seal would say
+	TrimsSince    uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`                 // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
+	Copied        []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                                            // ranges that are being copied to it, and that it does not serve
+	StuckMs       uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`                          // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
+	Stuck         string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                              // what the flash answers to that; "": nothing
+	Vitals        *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                                            // if asked for
+	Fabric        string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                            // host:port that clients are told to dial
+	Provider      string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"`                                        // "verbs" or "tcp"
+	FabricClients []uint32               `protobuf:"varint,42,rep,packed,name=fabric_clients,json=fabricClients,proto3" json:"fabric_clients,omitempty"` // ids of clients from which a message came over the fabric in the last second, 64 at most
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnitStateReply) Reset() {
 	*x = UnitStateReply{}
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2262,7 @@ func (x *UnitStateReply) String() string {
 func (*UnitStateReply) ProtoMessage() {}
 
 func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2275,7 @@ func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateReply.ProtoReflect.Descriptor instead.
 func (*UnitStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{31}
+	return file_corfu_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UnitStateReply) GetLog() []byte {
@@ -2213,6 +2404,123 @@ func (x *UnitStateReply) GetVitals() *UnitVitals {
 	return nil
 }
 
+func (x *UnitStateReply) GetFabric() string {
+	if x != nil {
+		return x.Fabric
+	}
+	return ""
+}
+
+func (x *UnitStateReply) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *UnitStateReply) GetFabricClients() []uint32 {
+	if x != nil {
+		return x.FabricClients
+	}
+	return nil
+}
+
+type DurableRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DurableRequest) Reset() {
+	*x = DurableRequest{}
+	mi := &file_corfu_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DurableRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DurableRequest) ProtoMessage() {}
+
+func (x *DurableRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DurableRequest.ProtoReflect.Descriptor instead.
+func (*DurableRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DurableRequest) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *DurableRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type DurableReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Watermark     uint64                 `protobuf:"varint,1,opt,name=watermark,proto3" json:"watermark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DurableReply) Reset() {
+	*x = DurableReply{}
+	mi := &file_corfu_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DurableReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DurableReply) ProtoMessage() {}
+
+func (x *DurableReply) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DurableReply.ProtoReflect.Descriptor instead.
+func (*DurableReply) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *DurableReply) GetWatermark() uint64 {
+	if x != nil {
+		return x.Watermark
+	}
+	return 0
+}
+
 type CorruptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -2223,7 +2531,7 @@ type CorruptRequest struct {
 
 func (x *CorruptRequest) Reset() {
 	*x = CorruptRequest{}
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2543,7 @@ func (x *CorruptRequest) String() string {
 func (*CorruptRequest) ProtoMessage() {}
 
 func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2556,7 @@ func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptRequest.ProtoReflect.Descriptor instead.
 func (*CorruptRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{32}
+	return file_corfu_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CorruptRequest) GetFrom() uint64 {
@@ -2274,7 +2582,7 @@ type CorruptReply struct {
 
 func (x *CorruptReply) Reset() {
 	*x = CorruptReply{}
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2594,7 @@ func (x *CorruptReply) String() string {
 func (*CorruptReply) ProtoMessage() {}
 
 func (x *CorruptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2607,7 @@ func (x *CorruptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptReply.ProtoReflect.Descriptor instead.
 func (*CorruptReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{33}
+	return file_corfu_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CorruptReply) GetAddresses() []uint64 {
@@ -2320,7 +2628,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2640,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2653,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{34}
+	return file_corfu_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FetchRequest) GetLog() []byte {
@@ -2380,7 +2688,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2700,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2713,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{35}
+	return file_corfu_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RepairRequest) GetLog() []byte {
@@ -2437,7 +2745,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2757,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2770,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{36}
+	return file_corfu_proto_rawDescGZIP(), []int{41}
 }
 
 type ScrubRequest struct {
@@ -2474,7 +2782,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2794,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2807,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{37}
+	return file_corfu_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ScrubRequest) GetRate() uint64 {
@@ -2529,7 +2837,7 @@ type ScrubStatus struct {
 
 func (x *ScrubStatus) Reset() {
 	*x = ScrubStatus{}
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2849,7 @@ func (x *ScrubStatus) String() string {
 func (*ScrubStatus) ProtoMessage() {}
 
 func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2862,7 @@ func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
 func (*ScrubStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{38}
+	return file_corfu_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ScrubStatus) GetPass() uint64 {
@@ -2646,7 +2954,7 @@ type SequencerSession struct {
 
 func (x *SequencerSession) Reset() {
 	*x = SequencerSession{}
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2658,7 +2966,7 @@ func (x *SequencerSession) String() string {
 func (*SequencerSession) ProtoMessage() {}
 
 func (x *SequencerSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2671,7 +2979,7 @@ func (x *SequencerSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSession.ProtoReflect.Descriptor instead.
 func (*SequencerSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{39}
+	return file_corfu_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SequencerSession) GetFabric() string {
@@ -2710,7 +3018,7 @@ type SequencerSealReply struct {
 
 func (x *SequencerSealReply) Reset() {
 	*x = SequencerSealReply{}
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +3030,7 @@ func (x *SequencerSealReply) String() string {
 func (*SequencerSealReply) ProtoMessage() {}
 
 func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +3043,7 @@ func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSealReply.ProtoReflect.Descriptor instead.
 func (*SequencerSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{40}
+	return file_corfu_proto_rawDescGZIP(), []int{45}
 }
 
 type SequencerActivateRequest struct {
@@ -2749,7 +3057,7 @@ type SequencerActivateRequest struct {
 
 func (x *SequencerActivateRequest) Reset() {
 	*x = SequencerActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +3069,7 @@ func (x *SequencerActivateRequest) String() string {
 func (*SequencerActivateRequest) ProtoMessage() {}
 
 func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +3082,7 @@ func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerActivateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{41}
+	return file_corfu_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SequencerActivateRequest) GetLog() []byte {
@@ -2806,7 +3114,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +3126,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +3139,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{42}
+	return file_corfu_proto_rawDescGZIP(), []int{47}
 }
 
 type SequencerStateReply struct {
@@ -2841,13 +3149,15 @@ type SequencerStateReply struct {
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	Next          uint64                 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`
 	Vitals        *SequencerVitals       `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`
+	Fabric        string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`     // host:port that clients are told to dial
+	Provider      string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"` // "verbs" or "tcp"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SequencerStateReply) Reset() {
 	*x = SequencerStateReply{}
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +3169,7 @@ func (x *SequencerStateReply) String() string {
 func (*SequencerStateReply) ProtoMessage() {}
 
 func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +3182,7 @@ func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateReply.ProtoReflect.Descriptor instead.
 func (*SequencerStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{43}
+	return file_corfu_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SequencerStateReply) GetId() uint32 {
@@ -2910,11 +3220,37 @@ func (x *SequencerStateReply) GetVitals() *SequencerVitals {
 	return nil
 }
 
+func (x *SequencerStateReply) GetFabric() string {
+	if x != nil {
+		return x.Fabric
+	}
+	return ""
+}
+
+func (x *SequencerStateReply) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
 var File_corfu_proto protoreflect.FileDescriptor
 
 const file_corfu_proto_rawDesc = "" +
 	"\n" +
-	"\vcorfu.proto\x12\bcorfu.v1\x1a\fstatus.proto\x1a\fvitals.proto\"\f\n" +
+	"\vcorfu.proto\x12\bcorfu.v1\x1a\fstatus.proto\x1a\fvitals.proto\"\x8c\x01\n" +
+	"\x11UnreachableReport\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\rR\x06client\x12/\n" +
+	"\x06failed\x18\x03 \x03(\v2\x17.corfu.v1.FabricTroubleR\x06failed\x12\x18\n" +
+	"\areached\x18\x04 \x03(\tR\areached\"\x8a\x01\n" +
+	"\rFabricTrouble\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bprovider\x18\x03 \x01(\tR\bprovider\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x15\n" +
+	"\x06for_ms\x18\x05 \x01(\x04R\x05forMs\"\x12\n" +
+	"\x10UnreachableReply\"\f\n" +
 	"\n" +
 	"GetRequest\"\x0e\n" +
 	"\fWatchRequest\"\x14\n" +
@@ -2963,7 +3299,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\acorrupt\x18\b \x01(\rR\acorrupt\x12\x12\n" +
 	"\x04lost\x18\t \x01(\rR\x04lost\x12\x12\n" +
 	"\x04role\x18\n" +
-	" \x01(\tR\x04role\"\xbe\x03\n" +
+	" \x01(\tR\x04role\"\xe7\x03\n" +
 	"\x06Layout\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12.\n" +
@@ -2978,7 +3314,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06spares\x18\t \x03(\v2\x0e.corfu.v1.UnitR\x06spares\x12/\n" +
 	"\bstandbys\x18\n" +
 	" \x03(\v2\x13.corfu.v1.SequencerR\bstandbys\x12+\n" +
-	"\aleaving\x18\f \x03(\v2\x11.corfu.v1.LeavingR\aleaving\x12\x18\n" +
+	"\aleaving\x18\f \x03(\v2\x11.corfu.v1.LeavingR\aleaving\x12'\n" +
+	"\x0ffabric_provider\x18( \x01(\tR\x0efabricProvider\x12\x18\n" +
 	"\atrouble\x18\v \x01(\tR\atrouble\"-\n" +
 	"\aLeaving\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\rR\x04unit\x12\x0e\n" +
@@ -3069,7 +3406,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
 	"\rActivateReply\"*\n" +
 	"\x10UnitStateRequest\x12\x16\n" +
-	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xa2\x04\n" +
+	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xfd\x04\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -3092,7 +3429,15 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06copied\x18\x0f \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\x12\x19\n" +
 	"\bstuck_ms\x18\x10 \x01(\x04R\astuckMs\x12\x14\n" +
 	"\x05stuck\x18\x11 \x01(\tR\x05stuck\x12,\n" +
-	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\"6\n" +
+	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\x12\x16\n" +
+	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
+	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
+	"\x0efabric_clients\x18* \x03(\rR\rfabricClients\"8\n" +
+	"\x0eDurableRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\",\n" +
+	"\fDurableReply\x12\x1c\n" +
+	"\twatermark\x18\x01 \x01(\x04R\twatermark\"6\n" +
 	"\x0eCorruptRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\",\n" +
@@ -3132,20 +3477,23 @@ const file_corfu_proto_rawDesc = "" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"\x17\n" +
-	"\x15SequencerStateRequest\"\x9c\x01\n" +
+	"\x15SequencerStateRequest\"\xd0\x01\n" +
 	"\x13SequencerStateReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\apromise\x18\x02 \x01(\x04R\apromise\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x12\n" +
 	"\x04next\x18\x04 \x01(\x04R\x04next\x121\n" +
-	"\x06vitals\x18\x14 \x01(\v2\x19.corfu.v1.SequencerVitalsR\x06vitals2\xf9\x02\n" +
+	"\x06vitals\x18\x14 \x01(\v2\x19.corfu.v1.SequencerVitalsR\x06vitals\x12\x16\n" +
+	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
+	"\bprovider\x18) \x01(\tR\bprovider2\xc7\x03\n" +
 	"\rLayoutService\x12-\n" +
 	"\x03Get\x12\x14.corfu.v1.GetRequest\x1a\x10.corfu.v1.Layout\x123\n" +
 	"\x05Watch\x12\x16.corfu.v1.WatchRequest\x1a\x10.corfu.v1.Layout0\x01\x12G\n" +
 	"\vNewClientID\x12\x1c.corfu.v1.NewClientIDRequest\x1a\x1a.corfu.v1.NewClientIDReply\x12=\n" +
 	"\vReconfigure\x12\x1c.corfu.v1.ReconfigureRequest\x1a\x10.corfu.v1.Layout\x128\n" +
 	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply\x12B\n" +
-	"\aCluster\x12\x1e.corfu.v1.ClusterStatusRequest\x1a\x17.corfu.v1.ClusterStatus2\xb1\x05\n" +
+	"\aCluster\x12\x1e.corfu.v1.ClusterStatusRequest\x1a\x17.corfu.v1.ClusterStatus\x12L\n" +
+	"\x11ReportUnreachable\x12\x1b.corfu.v1.UnreachableReport\x1a\x1a.corfu.v1.UnreachableReply2\xee\x05\n" +
 	"\vUnitService\x12B\n" +
 	"\vOpenSession\x12\x1c.corfu.v1.OpenSessionRequest\x1a\x15.corfu.v1.UnitSession\x126\n" +
 	"\x04Seal\x12\x15.corfu.v1.SealRequest\x1a\x17.corfu.v1.UnitSealReply\x12=\n" +
@@ -3154,6 +3502,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\tReconcile\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12>\n" +
 	"\bActivate\x12\x19.corfu.v1.ActivateRequest\x1a\x17.corfu.v1.ActivateReply\x12=\n" +
 	"\x05State\x12\x1a.corfu.v1.UnitStateRequest\x1a\x18.corfu.v1.UnitStateReply\x12;\n" +
+	"\aDurable\x12\x18.corfu.v1.DurableRequest\x1a\x16.corfu.v1.DurableReply\x12;\n" +
 	"\aCorrupt\x12\x18.corfu.v1.CorruptRequest\x1a\x16.corfu.v1.CorruptReply\x120\n" +
 	"\x05Fetch\x12\x16.corfu.v1.FetchRequest\x1a\x0f.corfu.v1.Entry\x128\n" +
 	"\x06Repair\x12\x17.corfu.v1.RepairRequest\x1a\x15.corfu.v1.RepairReply\x126\n" +
@@ -3176,133 +3525,143 @@ func file_corfu_proto_rawDescGZIP() []byte {
 	return file_corfu_proto_rawDescData
 }
 
-var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_corfu_proto_goTypes = []any{
-	(*GetRequest)(nil),               // 0: corfu.v1.GetRequest
-	(*WatchRequest)(nil),             // 1: corfu.v1.WatchRequest
-	(*NewClientIDRequest)(nil),       // 2: corfu.v1.NewClientIDRequest
-	(*NewClientIDReply)(nil),         // 3: corfu.v1.NewClientIDReply
-	(*ReconfigureRequest)(nil),       // 4: corfu.v1.ReconfigureRequest
-	(*StatusRequest)(nil),            // 5: corfu.v1.StatusRequest
-	(*StatusReply)(nil),              // 6: corfu.v1.StatusReply
-	(*RebuildStatus)(nil),            // 7: corfu.v1.RebuildStatus
-	(*MemberStatus)(nil),             // 8: corfu.v1.MemberStatus
-	(*Layout)(nil),                   // 9: corfu.v1.Layout
-	(*Leaving)(nil),                  // 10: corfu.v1.Leaving
-	(*Geometry)(nil),                 // 11: corfu.v1.Geometry
-	(*Unit)(nil),                     // 12: corfu.v1.Unit
-	(*Sequencer)(nil),                // 13: corfu.v1.Sequencer
-	(*Segment)(nil),                  // 14: corfu.v1.Segment
-	(*Chain)(nil),                    // 15: corfu.v1.Chain
-	(*OpenSessionRequest)(nil),       // 16: corfu.v1.OpenSessionRequest
-	(*Remote)(nil),                   // 17: corfu.v1.Remote
-	(*UnitSession)(nil),              // 18: corfu.v1.UnitSession
-	(*SealRequest)(nil),              // 19: corfu.v1.SealRequest
-	(*UnitSealReply)(nil),            // 20: corfu.v1.UnitSealReply
-	(*EntriesRequest)(nil),           // 21: corfu.v1.EntriesRequest
-	(*EntriesReply)(nil),             // 22: corfu.v1.EntriesReply
-	(*Entry)(nil),                    // 23: corfu.v1.Entry
-	(*ReconcileRequest)(nil),         // 24: corfu.v1.ReconcileRequest
-	(*ReconcileHeader)(nil),          // 25: corfu.v1.ReconcileHeader
-	(*CopiedRange)(nil),              // 26: corfu.v1.CopiedRange
-	(*ReconcileReply)(nil),           // 27: corfu.v1.ReconcileReply
-	(*ActivateRequest)(nil),          // 28: corfu.v1.ActivateRequest
-	(*ActivateReply)(nil),            // 29: corfu.v1.ActivateReply
-	(*UnitStateRequest)(nil),         // 30: corfu.v1.UnitStateRequest
-	(*UnitStateReply)(nil),           // 31: corfu.v1.UnitStateReply
-	(*CorruptRequest)(nil),           // 32: corfu.v1.CorruptRequest
-	(*CorruptReply)(nil),             // 33: corfu.v1.CorruptReply
-	(*FetchRequest)(nil),             // 34: corfu.v1.FetchRequest
-	(*RepairRequest)(nil),            // 35: corfu.v1.RepairRequest
-	(*RepairReply)(nil),              // 36: corfu.v1.RepairReply
-	(*ScrubRequest)(nil),             // 37: corfu.v1.ScrubRequest
-	(*ScrubStatus)(nil),              // 38: corfu.v1.ScrubStatus
-	(*SequencerSession)(nil),         // 39: corfu.v1.SequencerSession
-	(*SequencerSealReply)(nil),       // 40: corfu.v1.SequencerSealReply
-	(*SequencerActivateRequest)(nil), // 41: corfu.v1.SequencerActivateRequest
-	(*SequencerStateRequest)(nil),    // 42: corfu.v1.SequencerStateRequest
-	(*SequencerStateReply)(nil),      // 43: corfu.v1.SequencerStateReply
-	(*UnitVitals)(nil),               // 44: corfu.v1.UnitVitals
-	(*SequencerVitals)(nil),          // 45: corfu.v1.SequencerVitals
-	(*ClusterStatusRequest)(nil),     // 46: corfu.v1.ClusterStatusRequest
-	(*ClusterStatus)(nil),            // 47: corfu.v1.ClusterStatus
+	(*UnreachableReport)(nil),        // 0: corfu.v1.UnreachableReport
+	(*FabricTrouble)(nil),            // 1: corfu.v1.FabricTrouble
+	(*UnreachableReply)(nil),         // 2: corfu.v1.UnreachableReply
+	(*GetRequest)(nil),               // 3: corfu.v1.GetRequest
+	(*WatchRequest)(nil),             // 4: corfu.v1.WatchRequest
+	(*NewClientIDRequest)(nil),       // 5: corfu.v1.NewClientIDRequest
+	(*NewClientIDReply)(nil),         // 6: corfu.v1.NewClientIDReply
+	(*ReconfigureRequest)(nil),       // 7: corfu.v1.ReconfigureRequest
+	(*StatusRequest)(nil),            // 8: corfu.v1.StatusRequest
+	(*StatusReply)(nil),              // 9: corfu.v1.StatusReply
+	(*RebuildStatus)(nil),            // 10: corfu.v1.RebuildStatus
+	(*MemberStatus)(nil),             // 11: corfu.v1.MemberStatus
+	(*Layout)(nil),                   // 12: corfu.v1.Layout
+	(*Leaving)(nil),                  // 13: corfu.v1.Leaving
+	(*Geometry)(nil),                 // 14: corfu.v1.Geometry
+	(*Unit)(nil),                     // 15: corfu.v1.Unit
+	(*Sequencer)(nil),                // 16: corfu.v1.Sequencer
+	(*Segment)(nil),                  // 17: corfu.v1.Segment
+	(*Chain)(nil),                    // 18: corfu.v1.Chain
+	(*OpenSessionRequest)(nil),       // 19: corfu.v1.OpenSessionRequest
+	(*Remote)(nil),                   // 20: corfu.v1.Remote
+	(*UnitSession)(nil),              // 21: corfu.v1.UnitSession
+	(*SealRequest)(nil),              // 22: corfu.v1.SealRequest
+	(*UnitSealReply)(nil),            // 23: corfu.v1.UnitSealReply
+	(*EntriesRequest)(nil),           // 24: corfu.v1.EntriesRequest
+	(*EntriesReply)(nil),             // 25: corfu.v1.EntriesReply
+	(*Entry)(nil),                    // 26: corfu.v1.Entry
+	(*ReconcileRequest)(nil),         // 27: corfu.v1.ReconcileRequest
+	(*ReconcileHeader)(nil),          // 28: corfu.v1.ReconcileHeader
+	(*CopiedRange)(nil),              // 29: corfu.v1.CopiedRange
+	(*ReconcileReply)(nil),           // 30: corfu.v1.ReconcileReply
+	(*ActivateRequest)(nil),          // 31: corfu.v1.ActivateRequest
+	(*ActivateReply)(nil),            // 32: corfu.v1.ActivateReply
+	(*UnitStateRequest)(nil),         // 33: corfu.v1.UnitStateRequest
+	(*UnitStateReply)(nil),           // 34: corfu.v1.UnitStateReply
+	(*DurableRequest)(nil),           // 35: corfu.v1.DurableRequest
+	(*DurableReply)(nil),             // 36: corfu.v1.DurableReply
+	(*CorruptRequest)(nil),           // 37: corfu.v1.CorruptRequest
+	(*CorruptReply)(nil),             // 38: corfu.v1.CorruptReply
+	(*FetchRequest)(nil),             // 39: corfu.v1.FetchRequest
+	(*RepairRequest)(nil),            // 40: corfu.v1.RepairRequest
+	(*RepairReply)(nil),              // 41: corfu.v1.RepairReply
+	(*ScrubRequest)(nil),             // 42: corfu.v1.ScrubRequest
+	(*ScrubStatus)(nil),              // 43: corfu.v1.ScrubStatus
+	(*SequencerSession)(nil),         // 44: corfu.v1.SequencerSession
+	(*SequencerSealReply)(nil),       // 45: corfu.v1.SequencerSealReply
+	(*SequencerActivateRequest)(nil), // 46: corfu.v1.SequencerActivateRequest
+	(*SequencerStateRequest)(nil),    // 47: corfu.v1.SequencerStateRequest
+	(*SequencerStateReply)(nil),      // 48: corfu.v1.SequencerStateReply
+	(*UnitVitals)(nil),               // 49: corfu.v1.UnitVitals
+	(*SequencerVitals)(nil),          // 50: corfu.v1.SequencerVitals
+	(*ClusterStatusRequest)(nil),     // 51: corfu.v1.ClusterStatusRequest
+	(*ClusterStatus)(nil),            // 52: corfu.v1.ClusterStatus
 }
 var file_corfu_proto_depIdxs = []int32{
-	12, // 0: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
-	10, // 1: corfu.v1.ReconfigureRequest.drain:type_name -> corfu.v1.Leaving
-	9,  // 2: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
-	8,  // 3: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
-	7,  // 4: corfu.v1.StatusReply.rebuilds:type_name -> corfu.v1.RebuildStatus
-	11, // 5: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
-	13, // 6: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
-	12, // 7: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
-	14, // 8: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
-	12, // 9: corfu.v1.Layout.spares:type_name -> corfu.v1.Unit
-	13, // 10: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
-	10, // 11: corfu.v1.Layout.leaving:type_name -> corfu.v1.Leaving
-	15, // 12: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
-	17, // 13: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
-	17, // 14: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
-	17, // 15: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
-	17, // 16: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
-	23, // 17: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
-	25, // 18: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
-	23, // 19: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
-	9,  // 20: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
-	26, // 21: corfu.v1.ReconcileHeader.copied:type_name -> corfu.v1.CopiedRange
-	38, // 22: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
-	26, // 23: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
-	44, // 24: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
-	23, // 25: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
-	17, // 26: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	45, // 27: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
-	0,  // 28: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
-	1,  // 29: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
-	2,  // 30: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
-	4,  // 31: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
-	5,  // 32: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	46, // 33: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
-	16, // 34: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	19, // 35: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
-	21, // 36: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
-	24, // 37: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
-	24, // 38: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
-	28, // 39: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	30, // 40: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	32, // 41: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
-	34, // 42: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
-	35, // 43: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
-	37, // 44: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
-	16, // 45: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	19, // 46: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	41, // 47: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	42, // 48: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	9,  // 49: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	9,  // 50: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	3,  // 51: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	9,  // 52: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	6,  // 53: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	47, // 54: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
-	18, // 55: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	20, // 56: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	22, // 57: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	27, // 58: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
-	27, // 59: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	29, // 60: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	31, // 61: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	33, // 62: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
-	23, // 63: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
-	36, // 64: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
-	38, // 65: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
-	39, // 66: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	40, // 67: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	29, // 68: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	43, // 69: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	49, // [49:70] is the sub-list for method output_type
-	28, // [28:49] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	1,  // 0: corfu.v1.UnreachableReport.failed:type_name -> corfu.v1.FabricTrouble
+	15, // 1: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
+	13, // 2: corfu.v1.ReconfigureRequest.drain:type_name -> corfu.v1.Leaving
+	12, // 3: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
+	11, // 4: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
+	10, // 5: corfu.v1.StatusReply.rebuilds:type_name -> corfu.v1.RebuildStatus
+	14, // 6: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
+	16, // 7: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
+	15, // 8: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
+	17, // 9: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
+	15, // 10: corfu.v1.Layout.spares:type_name -> corfu.v1.Unit
+	16, // 11: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
+	13, // 12: corfu.v1.Layout.leaving:type_name -> corfu.v1.Leaving
+	18, // 13: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
+	20, // 14: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
+	20, // 15: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
+	20, // 16: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
+	20, // 17: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
+	26, // 18: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
+	28, // 19: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
+	26, // 20: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
+	12, // 21: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
+	29, // 22: corfu.v1.ReconcileHeader.copied:type_name -> corfu.v1.CopiedRange
+	43, // 23: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
+	29, // 24: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
+	49, // 25: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
+	26, // 26: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
+	20, // 27: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
+	50, // 28: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
+	3,  // 29: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
+	4,  // 30: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
+	5,  // 31: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
+	7,  // 32: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
+	8,  // 33: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
+	51, // 34: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
+	0,  // 35: corfu.v1.LayoutService.ReportUnreachable:input_type -> corfu.v1.UnreachableReport
+	19, // 36: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	22, // 37: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
+	24, // 38: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
+	27, // 39: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
+	27, // 40: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
+	31, // 41: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
+	33, // 42: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	35, // 43: corfu.v1.UnitService.Durable:input_type -> corfu.v1.DurableRequest
+	37, // 44: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	39, // 45: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	40, // 46: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	42, // 47: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	19, // 48: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	22, // 49: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	46, // 50: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	47, // 51: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	12, // 52: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	12, // 53: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	6,  // 54: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	12, // 55: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	9,  // 56: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	52, // 57: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
+	2,  // 58: corfu.v1.LayoutService.ReportUnreachable:output_type -> corfu.v1.UnreachableReply
+	21, // 59: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	23, // 60: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	25, // 61: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	30, // 62: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
+	30, // 63: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	32, // 64: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	34, // 65: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	36, // 66: corfu.v1.UnitService.Durable:output_type -> corfu.v1.DurableReply
+	38, // 67: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	26, // 68: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	41, // 69: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	43, // 70: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	44, // 71: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	45, // 72: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	32, // 73: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	48, // 74: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	52, // [52:75] is the sub-list for method output_type
+	29, // [29:52] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_corfu_proto_init() }
@@ -3318,7 +3677,7 @@ func file_corfu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_corfu_proto_rawDesc), len(file_corfu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   44,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

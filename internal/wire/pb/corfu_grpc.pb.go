@@ -22,12 +22,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LayoutService_Get_FullMethodName         = "/corfu.v1.LayoutService/Get"
-	LayoutService_Watch_FullMethodName       = "/corfu.v1.LayoutService/Watch"
-	LayoutService_NewClientID_FullMethodName = "/corfu.v1.LayoutService/NewClientID"
-	LayoutService_Reconfigure_FullMethodName = "/corfu.v1.LayoutService/Reconfigure"
-	LayoutService_Status_FullMethodName      = "/corfu.v1.LayoutService/Status"
-	LayoutService_Cluster_FullMethodName     = "/corfu.v1.LayoutService/Cluster"
+	LayoutService_Get_FullMethodName               = "/corfu.v1.LayoutService/Get"
+	LayoutService_Watch_FullMethodName             = "/corfu.v1.LayoutService/Watch"
+	LayoutService_NewClientID_FullMethodName       = "/corfu.v1.LayoutService/NewClientID"
+	LayoutService_Reconfigure_FullMethodName       = "/corfu.v1.LayoutService/Reconfigure"
+	LayoutService_Status_FullMethodName            = "/corfu.v1.LayoutService/Status"
+	LayoutService_Cluster_FullMethodName           = "/corfu.v1.LayoutService/Cluster"
+	LayoutService_ReportUnreachable_FullMethodName = "/corfu.v1.LayoutService/ReportUnreachable"
 )
 
 // LayoutServiceClient is the client API for LayoutService service.
@@ -49,6 +50,9 @@ type LayoutServiceClient interface {
 	// Cluster is what the leader knows of the whole cluster from its heartbeats, and its judgement. It asks the other layout
 	// servers how they are, and nobody else.
 	Cluster(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatus, error)
+	// ReportUnreachable tells the leader which members a client cannot reach over the fabric, and which it does reach. What follows from
+	// it is the leader's to judge. A report goes for a moment only: a client repeats it while that lasts.
+	ReportUnreachable(ctx context.Context, in *UnreachableReport, opts ...grpc.CallOption) (*UnreachableReply, error)
 }
 
 type layoutServiceClient struct {
@@ -128,6 +132,16 @@ func (c *layoutServiceClient) Cluster(ctx context.Context, in *ClusterStatusRequ
 	return out, nil
 }
 
+func (c *layoutServiceClient) ReportUnreachable(ctx context.Context, in *UnreachableReport, opts ...grpc.CallOption) (*UnreachableReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnreachableReply)
+	err := c.cc.Invoke(ctx, LayoutService_ReportUnreachable_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LayoutServiceServer is the server API for LayoutService service.
 // All implementations must embed UnimplementedLayoutServiceServer
 // for forward compatibility.
@@ -147,6 +161,9 @@ type LayoutServiceServer interface {
 	// Cluster is what the leader knows of the whole cluster from its heartbeats, and its judgement. It asks the other layout
 	// servers how they are, and nobody else.
 	Cluster(context.Context, *ClusterStatusRequest) (*ClusterStatus, error)
+	// ReportUnreachable tells the leader which members a client cannot reach over the fabric, and which it does reach. What follows from
+	// it is the leader's to judge. A report goes for a moment only: a client repeats it while that lasts.
+	ReportUnreachable(context.Context, *UnreachableReport) (*UnreachableReply, error)
 	mustEmbedUnimplementedLayoutServiceServer()
 }
 
@@ -174,6 +191,9 @@ func (UnimplementedLayoutServiceServer) Status(context.Context, *StatusRequest) 
 }
 func (UnimplementedLayoutServiceServer) Cluster(context.Context, *ClusterStatusRequest) (*ClusterStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method Cluster not implemented")
+}
+func (UnimplementedLayoutServiceServer) ReportUnreachable(context.Context, *UnreachableReport) (*UnreachableReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportUnreachable not implemented")
 }
 func (UnimplementedLayoutServiceServer) mustEmbedUnimplementedLayoutServiceServer() {}
 func (UnimplementedLayoutServiceServer) testEmbeddedByValue()                       {}
@@ -297,6 +317,24 @@ func _LayoutService_Cluster_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LayoutService_ReportUnreachable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnreachableReport)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LayoutServiceServer).ReportUnreachable(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LayoutService_ReportUnreachable_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LayoutServiceServer).ReportUnreachable(ctx, req.(*UnreachableReport))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LayoutService_ServiceDesc is the grpc.ServiceDesc for LayoutService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -324,6 +362,10 @@ var LayoutService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Cluster",
 			Handler:    _LayoutService_Cluster_Handler,
 		},
+		{
+			MethodName: "ReportUnreachable",
+			Handler:    _LayoutService_ReportUnreachable_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -343,6 +385,7 @@ const (
 	UnitService_Reconcile_FullMethodName   = "/corfu.v1.UnitService/Reconcile"
 	UnitService_Activate_FullMethodName    = "/corfu.v1.UnitService/Activate"
 	UnitService_State_FullMethodName       = "/corfu.v1.UnitService/State"
+	UnitService_Durable_FullMethodName     = "/corfu.v1.UnitService/Durable"
 	UnitService_Corrupt_FullMethodName     = "/corfu.v1.UnitService/Corrupt"
 	UnitService_Fetch_FullMethodName       = "/corfu.v1.UnitService/Fetch"
 	UnitService_Repair_FullMethodName      = "/corfu.v1.UnitService/Repair"
@@ -373,6 +416,9 @@ type UnitServiceClient interface {
 	// Idempotent while the unit serves that epoch.
 	Activate(ctx context.Context, in *ActivateRequest, opts ...grpc.CallOption) (*ActivateReply, error)
 	State(ctx context.Context, in *UnitStateRequest, opts ...grpc.CallOption) (*UnitStateReply, error)
+	// Durable tells a client that the fabric does not carry to the unit below which address everything is durable there (rule R11).
+	// FAILED_PRECONDITION: the unit does not serve that epoch.
+	Durable(ctx context.Context, in *DurableRequest, opts ...grpc.CallOption) (*DurableReply, error)
 	// Corrupt lists addresses whose copy here is known to be CORRUPT, in order.
 	Corrupt(ctx context.Context, in *CorruptRequest, opts ...grpc.CallOption) (*CorruptReply, error)
 	// Fetch gives what a unit open in the epoch holds durably at an address. State EMPTY: nothing yet; CORRUPT: its copy does not verify either.
@@ -479,6 +525,16 @@ func (c *unitServiceClient) State(ctx context.Context, in *UnitStateRequest, opt
 	return out, nil
 }
 
+func (c *unitServiceClient) Durable(ctx context.Context, in *DurableRequest, opts ...grpc.CallOption) (*DurableReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DurableReply)
+	err := c.cc.Invoke(ctx, UnitService_Durable_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *unitServiceClient) Corrupt(ctx context.Context, in *CorruptRequest, opts ...grpc.CallOption) (*CorruptReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CorruptReply)
@@ -543,6 +599,9 @@ type UnitServiceServer interface {
 	// Idempotent while the unit serves that epoch.
 	Activate(context.Context, *ActivateRequest) (*ActivateReply, error)
 	State(context.Context, *UnitStateRequest) (*UnitStateReply, error)
+	// Durable tells a client that the fabric does not carry to the unit below which address everything is durable there (rule R11).
+	// FAILED_PRECONDITION: the unit does not serve that epoch.
+	Durable(context.Context, *DurableRequest) (*DurableReply, error)
 	// Corrupt lists addresses whose copy here is known to be CORRUPT, in order.
 	Corrupt(context.Context, *CorruptRequest) (*CorruptReply, error)
 	// Fetch gives what a unit open in the epoch holds durably at an address. State EMPTY: nothing yet; CORRUPT: its copy does not verify either.
@@ -584,6 +643,9 @@ func (UnimplementedUnitServiceServer) Activate(context.Context, *ActivateRequest
 }
 func (UnimplementedUnitServiceServer) State(context.Context, *UnitStateRequest) (*UnitStateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method State not implemented")
+}
+func (UnimplementedUnitServiceServer) Durable(context.Context, *DurableRequest) (*DurableReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Durable not implemented")
 }
 func (UnimplementedUnitServiceServer) Corrupt(context.Context, *CorruptRequest) (*CorruptReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Corrupt not implemented")
@@ -715,6 +777,24 @@ func _UnitService_State_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UnitService_Durable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DurableRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UnitServiceServer).Durable(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UnitService_Durable_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UnitServiceServer).Durable(ctx, req.(*DurableRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UnitService_Corrupt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CorruptRequest)
 	if err := dec(in); err != nil {
@@ -809,6 +889,10 @@ var UnitService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "State",
 			Handler:    _UnitService_State_Handler,
+		},
+		{
+			MethodName: "Durable",
+			Handler:    _UnitService_Durable_Handler,
 		},
 		{
 			MethodName: "Corrupt",

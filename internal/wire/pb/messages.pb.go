@@ -25,6 +25,7 @@ const (
 
 type OpenMessagesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        uint32                 `protobuf:"varint,1,opt,name=client,proto3" json:"client,omitempty"` // id of the client that asks; 0: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -57,6 +58,13 @@ func (x *OpenMessagesRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use OpenMessagesRequest.ProtoReflect.Descriptor instead.
 func (*OpenMessagesRequest) Descriptor() ([]byte, []int) {
 	return file_messages_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *OpenMessagesRequest) GetClient() uint32 {
+	if x != nil {
+		return x.Client
+	}
+	return 0
 }
 
 type MessageConnection struct {
@@ -123,8 +131,9 @@ var File_messages_proto protoreflect.FileDescriptor
 
 const file_messages_proto_rawDesc = "" +
 	"\n" +
-	"\x0emessages.proto\x12\bcorfu.v1\"\x15\n" +
-	"\x13OpenMessagesRequest\"]\n" +
+	"\x0emessages.proto\x12\bcorfu.v1\"-\n" +
+	"\x13OpenMessagesRequest\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\rR\x06client\"]\n" +
 	"\x11MessageConnection\x12\x16\n" +
 	"\x06fabric\x18\x01 \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x14\n" +

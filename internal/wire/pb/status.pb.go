@@ -87,6 +87,7 @@ type ClusterStatus struct {
 	Copies           []*CopyStatus            `protobuf:"bytes,22,rep,name=copies,proto3" json:"copies,omitempty"`                                    // of older positions, to units that joined a chain
 	Reconfigurations []*ReconfigurationStatus `protobuf:"bytes,23,rep,name=reconfigurations,proto3" json:"reconfigurations,omitempty"`                // the latest, newest first
 	LeadsSinceMs     uint64                   `protobuf:"varint,24,opt,name=leads_since_ms,json=leadsSinceMs,proto3" json:"leads_since_ms,omitempty"` // what came before, only the layout records tell
+	FabricDown       string                   `protobuf:"bytes,40,opt,name=fabric_down,json=fabricDown,proto3" json:"fabric_down,omitempty"`          // why the leader takes its own link to the fabric for broken; "": it does not
 	Clients          []*ClientStatus          `protobuf:"bytes,25,rep,name=clients,proto3" json:"clients,omitempty"`                                  // the busiest, as far as units see them
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -288,6 +289,13 @@ func (x *ClusterStatus) GetLeadsSinceMs() uint64 {
 		return x.LeadsSinceMs
 	}
 	return 0
+}
+
+func (x *ClusterStatus) GetFabricDown() string {
+	if x != nil {
+		return x.FabricDown
+	}
+	return ""
 }
 
 func (x *ClusterStatus) GetClients() []*ClientStatus {
@@ -496,6 +504,8 @@ type UnitStatus struct {
 	Scrubbing          bool                   `protobuf:"varint,23,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
 	Scrubbed           float64                `protobuf:"fixed64,24,opt,name=scrubbed,proto3" json:"scrubbed,omitempty"`                           // part of the pass in progress, or of the last one: 0 to 1
 	ScrubWaiting       string                 `protobuf:"bytes,25,opt,name=scrub_waiting,json=scrubWaiting,proto3" json:"scrub_waiting,omitempty"` // why the pass stands still
+	Fabric             string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                 // address that clients are told to dial
+	FabricError        string                 `protobuf:"bytes,41,opt,name=fabric_error,json=fabricError,proto3" json:"fabric_error,omitempty"`    // why it cannot be reached there, and by whom; "": it can, or nobody tried
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -705,6 +715,20 @@ func (x *UnitStatus) GetScrubWaiting() string {
 	return ""
 }
 
+func (x *UnitStatus) GetFabric() string {
+	if x != nil {
+		return x.Fabric
+	}
+	return ""
+}
+
+func (x *UnitStatus) GetFabricError() string {
+	if x != nil {
+		return x.FabricError
+	}
+	return ""
+}
+
 type SequencerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -716,6 +740,8 @@ type SequencerStatus struct {
 	SilentMs      uint64                 `protobuf:"varint,7,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
 	Next          uint64                 `protobuf:"varint,8,opt,name=next,proto3" json:"next,omitempty"` // position; 0 while it is not open
 	Sessions      uint32                 `protobuf:"varint,9,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Fabric        string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"` // as of a unit
+	FabricError   string                 `protobuf:"bytes,41,opt,name=fabric_error,json=fabricError,proto3" json:"fabric_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,6 +837,20 @@ func (x *SequencerStatus) GetSessions() uint32 {
 		return x.Sessions
 	}
 	return 0
+}
+
+func (x *SequencerStatus) GetFabric() string {
+	if x != nil {
+		return x.Fabric
+	}
+	return ""
+}
+
+func (x *SequencerStatus) GetFabricError() string {
+	if x != nil {
+		return x.FabricError
+	}
+	return ""
 }
 
 type LayoutServerStatus struct {
@@ -1240,7 +1280,7 @@ var File_status_proto protoreflect.FileDescriptor
 const file_status_proto_rawDesc = "" +
 	"\n" +
 	"\fstatus.proto\x12\bcorfu.v1\"\x16\n" +
-	"\x14ClusterStatusRequest\"\xd5\a\n" +
+	"\x14ClusterStatusRequest\"\xf6\a\n" +
 	"\rClusterStatus\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x04R\x04atMs\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12-\n" +
@@ -1270,7 +1310,9 @@ const file_status_proto_rawDesc = "" +
 	"\x0elayout_servers\x18\x15 \x03(\v2\x1c.corfu.v1.LayoutServerStatusR\rlayoutServers\x12,\n" +
 	"\x06copies\x18\x16 \x03(\v2\x14.corfu.v1.CopyStatusR\x06copies\x12K\n" +
 	"\x10reconfigurations\x18\x17 \x03(\v2\x1f.corfu.v1.ReconfigurationStatusR\x10reconfigurations\x12$\n" +
-	"\x0eleads_since_ms\x18\x18 \x01(\x04R\fleadsSinceMs\x120\n" +
+	"\x0eleads_since_ms\x18\x18 \x01(\x04R\fleadsSinceMs\x12\x1f\n" +
+	"\vfabric_down\x18( \x01(\tR\n" +
+	"fabricDown\x120\n" +
 	"\aclients\x18\x19 \x03(\v2\x16.corfu.v1.ClientStatusR\aclients\"M\n" +
 	"\aProblem\x12\x1a\n" +
 	"\bseverity\x18\x01 \x01(\tR\bseverity\x12\x12\n" +
@@ -1282,7 +1324,7 @@ const file_status_proto_rawDesc = "" +
 	"\x06chains\x18\x03 \x03(\v2\x15.corfu.v1.ChainStatusR\x06chains\"9\n" +
 	"\vChainStatus\x12\x14\n" +
 	"\x05units\x18\x01 \x03(\rR\x05units\x12\x14\n" +
-	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\xd9\x05\n" +
+	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\x94\x06\n" +
 	"\n" +
 	"UnitStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
@@ -1312,7 +1354,9 @@ const file_status_proto_rawDesc = "" +
 	"\x15cold_reads_per_second\x18\x16 \x01(\x01R\x12coldReadsPerSecond\x12\x1c\n" +
 	"\tscrubbing\x18\x17 \x01(\bR\tscrubbing\x12\x1a\n" +
 	"\bscrubbed\x18\x18 \x01(\x01R\bscrubbed\x12#\n" +
-	"\rscrub_waiting\x18\x19 \x01(\tR\fscrubWaiting\"\xde\x01\n" +
+	"\rscrub_waiting\x18\x19 \x01(\tR\fscrubWaiting\x12\x16\n" +
+	"\x06fabric\x18( \x01(\tR\x06fabric\x12!\n" +
+	"\ffabric_error\x18) \x01(\tR\vfabricError\"\x99\x02\n" +
 	"\x0fSequencerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x12\n" +
@@ -1322,7 +1366,9 @@ const file_status_proto_rawDesc = "" +
 	"\x05error\x18\x06 \x01(\tR\x05error\x12\x1b\n" +
 	"\tsilent_ms\x18\a \x01(\x04R\bsilentMs\x12\x12\n" +
 	"\x04next\x18\b \x01(\x04R\x04next\x12\x1a\n" +
-	"\bsessions\x18\t \x01(\rR\bsessions\"\xdd\x01\n" +
+	"\bsessions\x18\t \x01(\rR\bsessions\x12\x16\n" +
+	"\x06fabric\x18( \x01(\tR\x06fabric\x12!\n" +
+	"\ffabric_error\x18) \x01(\tR\vfabricError\"\xdd\x01\n" +
 	"\x12LayoutServerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x12\n" +

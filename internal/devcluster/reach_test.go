@@ -1,0 +1,287 @@
+package devcluster_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"corfu/internal/devcluster"
+	"corfu/internal/wire/pb"
+	"corfu/layout"
+	layoutserver "corfu/layout/server"
+	"corfu/rdma"
+)
+
+// The fabric of some members carries nothing, while TCP reaches them all.
+
+// cuttable is a fabric whose ways to some addresses can be cut.
+type cuttable struct {
+	rdma.Device
+
+	mu  sync.Mutex
+	how map[string]string // by address; "": all that have none
+}
+
+// The ways to cut.
+const (
+	silent  = "silent"  // what is sent is lost
+	refused = "refused" // nobody listens
+)
+
+func newCuttable(dev rdma.Device) *cuttable {
+	return &cuttable{Device: dev, how: map[string]string{}}
+}
+
+func (d *cuttable) cut(how string, addrs ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, a := range addrs {
+		d.how[a] = how
+	}
+}
+
+func (d *cuttable) mend() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.how)
+}
+
+func (d *cuttable) of(addr string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if how := d.how[addr]; how != "" {
+		return how
+	}
+	return d.how[""]
+}
+
+func (d *cuttable) Dial(ctx context.Context, addr string, private []byte, o rdma.ConnOptions) (rdma.Conn, error) {
+	switch d.of(addr) {
+	case silent:
+		<-ctx.Done()
+		return nil, fmt.Errorf("tcp: dial %s: %w", addr, ctx.Err())
+	case refused:
+		return nil, fmt.Errorf("tcp: dial %s: %w", addr, syscall.ECONNREFUSED)
+	}
+	c, err := d.Device.Dial(ctx, addr, private, o)
+	if err != nil {
+		return nil, err
+	}
+	return &cutConn{c, d, addr}, nil
+}
+
+type cutConn struct {
+	rdma.Conn
+	d    *cuttable
+	addr string
+}
+
+// lost waits until the operation is given up, if the way is cut.
+func (c *cutConn) lost(ctx context.Context) error {
+	switch c.d.of(c.addr) {
+	case silent:
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.Broken():
+			return rdma.ErrClosed
+		}
+	case refused:
+		_ = c.Close()
+		return rdma.ErrClosed
+	}
+	return nil
+}
+
+func (c *cutConn) Do(ctx context.Context, b *rdma.Batch) error {
+	if err := c.lost(ctx); err != nil {
+		return err
+	}
+	return c.Conn.Do(ctx, b)
+}
+
+func (c *cutConn) Post(ctx context.Context, b *rdma.Batch) error {
+	if err := c.lost(ctx); err != nil {
+		return err
+	}
+	return c.Conn.Post(ctx, b)
+}
+
+// clusterStatus is what the leader knows.
+func clusterStatus(ctx context.Context, c *devcluster.Cluster) *pb.ClusterStatus {
+	m, err := c.Status(ctx)
+	if err != nil {
+		return &pb.ClusterStatus{}
+	}
+	return m
+}
+
+// fabricOf returns the address that a unit tells clients.
+func fabricOf(t *testing.T, ctx context.Context, c *devcluster.Cluster, id uint32) (addr string) {
+	t.Helper()
+	eventually(t, "the unit's fabric address", func() error {
+		for _, u := range clusterStatus(ctx, c).Units {
+			if u.Id == id && u.Fabric != "" {
+				addr = u.Fabric
+				return nil
+			}
+		}
+		return fmt.Errorf("status does not name it")
+	})
+	return addr
+}
+
+// problem waits for a problem of the status that has all parts in what it says, or what is to be done.
+func problem(t *testing.T, ctx context.Context, c *devcluster.Cluster, parts ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("status says %q", parts), func() error {
+		m := clusterStatus(ctx, c)
+		for _, p := range m.Problems {
+			all := true
+			for _, x := range parts {
+				all = all && strings.Contains(p.What+"\n"+p.Todo, x)
+			}
+			if all {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", m.Problems)
+	})
+}
+
+// TestUnitThatTheFabricDoesNotReachIsLeftOut: the heartbeats of unit 2 are answered, and nothing comes over the fabric. The log goes on
+// without it after fail_after, and takes it back once the fabric carries again.
+func TestUnitThatTheFabricDoesNotReachIsLeftOut(t *testing.T) {
+	for _, how := range []string{silent, refused} {
+		t.Run(how, func(t *testing.T) {
+			ctx, dev, reg := testContext(t), newCuttable(openDevice(t)), prometheus.NewRegistry()
+			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Registerer: reg})
+			load := startLoad(t, ctx, log)
+			load.more(100)
+			awaitSealers(t, c, 3)
+			addr := fabricOf(t, ctx, c, 2)
+			began := time.Now()
+			dev.cut(how, addr)
+			awaitLayout(t, log, "an epoch without the unit", func(l *layout.Layout) bool { return !l.IsMember(2) })
+			t.Logf("left out after %v; fail_after is %v", time.Since(began), failAfter)
+			load.more(100)
+			problem(t, ctx, c, "unit 2", "over the fabric", addr, "fabric.advertise")
+			if n := gauge(t, reg, "corfu_layout_fabric_unreachable", "unit 2"); n != 1 {
+				t.Errorf("corfu_layout_fabric_unreachable of unit 2 is %v, not 1", n)
+			}
+			dev.mend()
+			awaitLayout(t, log, "it is back", func(l *layout.Layout) bool { return l.IsMember(2) && rebuilt(l) })
+			load.more(100)
+			load.finish(ctx)
+			if n := gauge(t, reg, "corfu_layout_fabric_unreachable", "unit 2"); n != 0 {
+				t.Errorf("corfu_layout_fabric_unreachable of unit 2 is %v, not 0", n)
+			}
+		})
+	}
+}
+
+// gauge returns what a metric shows for a member; -1: nothing.
+func gauge(t *testing.T, r *prometheus.Registry, name, member string) float64 {
+	t.Helper()
+	all, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "member" && l.GetValue() == member {
+					return m.GetGauge().GetValue()
+				}
+			}
+			if member == "" {
+				return m.GetGauge().GetValue()
+			}
+		}
+	}
+	return -1
+}
+
+// TestLeaderThatTheFabricReachesNoMemberFrom: that is its own link. It blames nobody, and says so.
+func TestLeaderThatTheFabricReachesNoMemberFrom(t *testing.T) {
+	ctx, dev, reg := testContext(t), openDevice(t), prometheus.NewRegistry()
+	own := newCuttable(dev)
+	c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Registerer: reg, Layouts: func(o *layoutserver.Config) { o.Device = own }})
+	load := startLoad(t, ctx, log)
+	load.more(100)
+	awaitSealers(t, c, 3)
+	before := log.Layout()
+	own.cut(silent, "")
+	problem(t, ctx, c, "this layout server reaches no member over the fabric", "own link")
+	if n := gauge(t, reg, "corfu_layout_fabric_down", ""); n != 1 {
+		t.Errorf("corfu_layout_fabric_down is %v, not 1", n)
+	}
+	load.more(500)
+	if got := log.Layout(); got.Epoch != before.Epoch {
+		t.Errorf("epoch %d became %d", before.Epoch, got.Epoch)
+	}
+	own.mend()
+	eventually(t, "all is well again", func() error {
+		if m := clusterStatus(ctx, c); m.FabricDown != "" || len(m.Problems) > 0 {
+			return fmt.Errorf("%v", m.Problems)
+		}
+		return nil
+	})
+	load.more(500)
+	load.finish(ctx)
+	if got := log.Layout(); got.Epoch != before.Epoch {
+		t.Errorf("epoch %d became %d when the link was mended", before.Epoch, got.Epoch)
+	}
+}
+
+// TestLeaderWithoutFabricHandsOver: of three layout servers the leader reaches no member over the fabric. Another one leads, and nobody is
+// left out.
+func TestLeaderWithoutFabricHandsOver(t *testing.T) {
+	ctx, dev := testContext(t), openDevice(t)
+	var mu sync.Mutex
+	links := map[uint16]*cuttable{}
+	c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, LayoutServers: 3, Layouts: func(o *layoutserver.Config) {
+		mu.Lock()
+		defer mu.Unlock()
+		if links[o.ID] == nil {
+			links[o.ID] = newCuttable(dev)
+		}
+		o.Device = links[o.ID]
+	}})
+	load := startLoad(t, ctx, log)
+	load.more(100)
+	awaitSealers(t, c, 3)
+	before := log.Layout()
+	leads := func() (id uint32) {
+		for _, s := range clusterStatus(ctx, c).LayoutServers {
+			if s.Role == "leader" {
+				id = s.Id
+			}
+		}
+		return id
+	}
+	first := leads()
+	began := time.Now()
+	links[uint16(first)].cut(refused, "")
+	eventually(t, "another leader", func() error {
+		if now := leads(); now == 0 || now == first {
+			return fmt.Errorf("server %d leads", now)
+		}
+		return nil
+	})
+	t.Logf("another leader after %v; fail_after is %v", time.Since(began), failAfter)
+	load.more(500)
+	load.finish(ctx)
+	if got := log.Layout(); got.Epoch != before.Epoch {
+		t.Errorf("epoch %d became %d: somebody was blamed", before.Epoch, got.Epoch)
+	}
+}
