@@ -6,24 +6,42 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 )
 
-// Serve accepts connections from l and serves d on each until l is closed, whose error it returns. complain gets what
-// went wrong on a connection; nil: nobody.
+// Serve accepts connections from l and serves d on each until l is closed. It then closes the connections, waits until nothing
+// serves them any more, and returns the listener's error. It calls complain with what went wrong on a connection. Nil discards that.
 func Serve(l net.Listener, d *Disk, complain func(error)) error {
 	if complain == nil {
 		complain = func(error) {}
 	}
+	var (
+		serving sync.WaitGroup
+		mu      sync.Mutex
+		open    = map[net.Conn]bool{}
+	)
 	for {
 		c, err := l.Accept()
 		if err != nil {
+			mu.Lock()
+			for c := range open {
+				_ = c.Close()
+			}
+			mu.Unlock()
+			serving.Wait()
 			return fmt.Errorf("nbd: %w", err)
 		}
-		go func() {
+		mu.Lock()
+		open[c] = true
+		mu.Unlock()
+		serving.Go(func() {
 			if err := ServeConn(c, d); err != nil {
 				complain(err)
 			}
-		}()
+			mu.Lock()
+			defer mu.Unlock()
+			delete(open, c)
+		})
 	}
 }
 

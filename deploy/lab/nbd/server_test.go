@@ -3,6 +3,7 @@ package nbd
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,18 +22,35 @@ type peer struct {
 	c net.Conn
 }
 
+// serve serves d on a unix socket until the test ends, or end is called. end returns what Serve returned.
+func serve(t *testing.T, d *Disk) (path string, end func() error) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "nbd")
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(l, d, func(err error) { t.Log(err) }) }()
+	end = sync.OnceValue(func() error {
+		_ = l.Close()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = end() }) // Serve logs to the test until then
+	return path, end
+}
+
 // connect serves d on a unix socket and connects to it.
 func connect(t *testing.T, d *Disk) *peer {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "nbd")
-	l, err := net.Listen("unix", path)
-	must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	go func() { _ = Serve(l, d, func(err error) { t.Log(err) }) }()
+	path, _ := serve(t, d)
+	return dial(t, path)
+}
+
+func dial(t *testing.T, path string) *peer {
+	t.Helper()
 	c, err := net.Dial("unix", path)
 	must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
-	must(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	must(t, c.SetDeadline(time.Now().Add(time.Minute)))
 	return &peer{t, c}
 }
 
@@ -210,6 +229,21 @@ func TestServerEndsOnNonsense(t *testing.T) {
 	p.wantEnd()
 }
 
+// TestServeEndsWithItsConnections: a client that stays does not keep Serve from ending, and nothing is served after it.
+func TestServeEndsWithItsConnections(t *testing.T) {
+	d, _ := newDisk(t, 64, Options{})
+	path, end := serve(t, d)
+	p := dial(t, path)
+	p.begin()
+	q := dial(t, path) // in the middle of the negotiation
+	q.want("greeting", "NBDMAGIC", "IHAVEOPT", uint16(3))
+	if err := end(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve returned %v, want that its listener was closed", err)
+	}
+	p.wantEnd()
+	q.wantEnd()
+}
+
 // TestQEMUSpeaksIt: the client that matters agrees with our reading of the protocol. Wants qemu-io.
 func TestQEMUSpeaksIt(t *testing.T) {
 	tool, err := exec.LookPath("qemu-io")
@@ -222,11 +256,7 @@ func TestQEMUSpeaksIt(t *testing.T) {
 	defer f.Close()
 	d, err := NewDisk(f, 1<<20, Options{})
 	must(t, err)
-	socket := filepath.Join(t.TempDir(), "nbd")
-	l, err := net.Listen("unix", socket)
-	must(t, err)
-	defer l.Close()
-	go func() { _ = Serve(l, d, func(err error) { t.Log(err) }) }()
+	socket, _ := serve(t, d)
 
 	run := func(commands ...string) string {
 		t.Helper()
