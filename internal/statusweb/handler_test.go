@@ -87,7 +87,11 @@ func TestStatusAsJSON(t *testing.T) {
 		}
 	}
 	r, err := http.Post(s.URL+"/api/status", "application/json", strings.NewReader("{}"))
-	if err != nil || r.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("a POST: %v %v", r, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("a POST: %s", r.Status)
 	}
 }

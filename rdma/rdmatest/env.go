@@ -195,7 +195,7 @@ func (e *env) same(what string, got, want []byte) {
 	if bytes.Equal(got, want) {
 		return
 	}
-	for i := range got {
+	for i := range min(len(got), len(want)) {
 		if got[i] != want[i] {
 			e.Errorf("%s: byte %d is %#x, want %#x", what, i, got[i], want[i])
 			return

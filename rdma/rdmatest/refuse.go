@@ -130,7 +130,7 @@ func testUnalignedAtomics(e *env) {
 			if !errors.Is(err, rdma.ErrInvalid) && !errors.Is(err, rdma.ErrRemoteAccess) && !errors.Is(err, rdma.ErrBroken) {
 				e.Errorf("%v at %d: %v, want ErrInvalid or a refusal", b.Ops[0].Kind, off, err)
 			}
-			e.same("target", target.Bytes(), make([]byte, 4096))
+			e.same("target", target.Bytes()[:4096], make([]byte, 4096)) // memory in huge pages is longer
 			e.check(near.Close())
 		}
 	}
