@@ -184,7 +184,7 @@ func newTransport(cfg Config, logger hclog.Logger) (transport, error) {
 		stream = cfg.network(stream)
 	}
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: stream, MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
+		Stream: newOwnStream(stream), MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
 		Timeout: 10 * cfg.Election, // to connect, and to answer a message
 	}), nil
 }
