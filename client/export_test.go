@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"os"
 	"testing"
+	"time"
 
 	"corfu/layout"
 	"corfu/rdma"
@@ -14,6 +15,16 @@ func Break(l *Log) {
 	for _, k := range l.current().units {
 		if s := k.cur.Load(); s != nil {
 			s.fail(rdma.ErrBroken)
+		}
+	}
+}
+
+// Until polls until ok, for as long as a busy machine may need.
+func Until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
 		}
 	}
 }

@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"corfu/layout"
 )
@@ -16,37 +19,56 @@ func TestFollowGoesOnWhereANewEpochBegins(t *testing.T) {
 	if _, err := l.Append(r.ctx, []byte("first")); err != nil {
 		t.Fatal(err)
 	}
-	follower, err := Open(r.ctx, Options{LayoutServers: []string{r.LayoutAddr()}, Device: r.dev, Logger: testLog(), HoleTimeout: time.Minute})
+	follower, err := Open(r.ctx, Options{LayoutServers: []string{r.LayoutAddr()}, Device: r.dev, Logger: testLog(), HoleTimeout: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer follower.Close()
 	lost, _ := r.half(l, "of the old epoch", false)
 	defer lost.recycle(false)
-	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
-	defer cancel()
-	want := []string{"first", "of the new epoch"}
-	n := 0
-	for e, err := range follower.Follow(ctx, 0) {
-		if err != nil {
-			t.Fatalf("after %d entries: %v", n, err)
-		}
-		if string(e.Payload) != want[n] {
-			t.Fatalf("entry %d at %d: %q", n, e.Position, e.Payload)
-		}
-		if n++; n == len(want) {
-			return
-		}
-		// Now it waits for the hole.
-		go func() {
-			time.Sleep(100 * time.Millisecond)
-			if _, err := r.Reconfigure(r.ctx); err != nil {
-				t.Error(err)
+
+	ctx, cancel := context.WithCancel(r.ctx)
+	entries, ended := make(chan Entry, 2), make(chan error, 1)
+	go func() {
+		for e, err := range follower.Follow(ctx, 0) {
+			if err != nil {
+				ended <- err
+				return
 			}
-			time.Sleep(300 * time.Millisecond)
-			if p, err := l.Append(r.ctx, []byte(want[1])); err != nil || p != lost.pos {
-				t.Errorf("append in the new epoch: position %d, %v; want %d", p, err, lost.pos)
+			entries <- e
+		}
+	}()
+	follows := true
+	want := func(p layout.Position, payload string) {
+		t.Helper()
+		select {
+		case e := <-entries:
+			if got, want := fmt.Sprintf("%d: %s", e.Position, e.Payload), fmt.Sprintf("%d: %s", p, payload); got != want {
+				t.Errorf("Follow yields %s; want %s", got, want)
 			}
-		}()
+		case err := <-ended:
+			follows = false
+			t.Fatalf("Follow ended before %s: %v", payload, err)
+		}
+	}
+	defer func() {
+		if cancel(); follows {
+			<-ended
+		}
+	}()
+
+	want(lost.pos-1, "first")
+	Until(t, "Follow to meet the hole", func() bool { return testutil.ToFloat64(follower.m.holes) == 1 })
+	tails := testutil.ToFloat64(follower.m.calls.total[opTail][resOK])
+	if _, err := r.Reconfigure(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	Until(t, "Follow to learn that the hole is beyond the tail", func() bool { return testutil.ToFloat64(follower.m.calls.total[opTail][resOK]) > tails })
+	if p, err := l.Append(r.ctx, []byte("of the new epoch")); err != nil || p != lost.pos {
+		t.Errorf("append in the new epoch: position %d, %v; want %d", p, err, lost.pos)
+	}
+	want(lost.pos, "of the new epoch")
+	if len(entries) > 0 || len(ended) > 0 {
+		t.Error("Follow yields more than was appended, or ended")
 	}
 }
