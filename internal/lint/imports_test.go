@@ -59,6 +59,9 @@ var mayImport = []struct {
 	// How a disk wears, which unit/server shows.
 	{"internal/nvme", nil},
 
+	// Checks of tests, which this table does not look at.
+	{"internal/leaktest", nil},
+
 	// The golden files of tests, which this table does not look at: code that runs has no use for it.
 	{"internal/golden", nil},
 
@@ -116,19 +119,8 @@ type imported struct{ file, pkg, path string }
 
 func imports(t *testing.T, root string) []imported {
 	var list []imported
-	err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(root, name)
-		rel = filepath.ToSlash(rel)
-		if e.IsDir() {
-			if base := e.Name(); name != root && (base[0] == '.' || base == "testdata" || rel == "bin" || rel == "build") {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if !strings.HasSuffix(rel, ".go") || strings.HasSuffix(rel, "_test.go") {
+	eachFile(t, root, func(rel, name string) error {
+		if strings.HasSuffix(rel, "_test.go") {
 			return nil
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
@@ -145,10 +137,31 @@ func imports(t *testing.T, root string) []imported {
 		}
 		return nil
 	})
+	return list
+}
+
+// eachFile calls visit for each Go file of the module, with its path from root and its name.
+func eachFile(t *testing.T, root string, visit func(rel, name string) error) {
+	err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, name)
+		rel = filepath.ToSlash(rel)
+		if e.IsDir() {
+			if base := e.Name(); name != root && (base[0] == '.' || base == "testdata" || rel == "bin" || rel == "build") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(rel, ".go") {
+			return nil
+		}
+		return visit(rel, name)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return list
 }
 
 func TestPackagesImportWhatTheTableAllows(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"corfu/internal/leaktest"
 )
 
 // TestMain makes the test binary be the client, too: what runs starts itself for that.
@@ -13,7 +15,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(leaktest.Run(m))
 }
 
 // TestKilledOverVerbs: the processes of a small cluster are killed at random over verbs, in the lab, and nothing that clients were told is contradicted.

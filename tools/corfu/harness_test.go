@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"corfu/internal/leaktest"
 )
 
 // asProgram in the environment makes the test binary be corfu: what runs is the
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 	if inLab() {
 		patience = 3 * time.Minute
 	}
-	os.Exit(m.Run())
+	os.Exit(leaktest.Run(m))
 }
 
 // program is what to execute as corfu.
