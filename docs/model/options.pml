@@ -18,11 +18,17 @@
  *             EITHER      one of the two: what protocol.md promises
  *             SURVIVOR    a member that is not lost; any number of restarts. Stronger
  *                         than the promise, and needs READ_ALL
+ *             ANYTHING    no failure is ruled out: an epoch that becomes ACTIVE has everything,
+ *                         or none becomes ACTIVE. What past.pml asserts
+ *
+ * With PAST the defaults are those of past.pml's rows: WRITERS 1, FILL 0, FAILURES 0, ORDERS 0 and
+ * ASSUME ANYTHING.
  */
 #define INTACT   0
 #define POWER    1
 #define EITHER   2
 #define SURVIVOR 3
+#define ANYTHING 4
 
 /* When an append is acknowledged (ACK) */
 #define ACK_ALL    0  /* durable at every replica: flash */
@@ -48,6 +54,24 @@
 #define DECIDE_TAIL_EMPTY 1  /* an empty tail makes the position empty */
 #define DECIDE_DURABLE    2  /* only what is durable counts */
 #define DECIDE_TAIL_HAS   3  /* only what the tail has counts */
+
+#ifdef PAST
+#ifndef WRITERS
+#define WRITERS 1
+#endif
+#ifndef FILL
+#define FILL 0
+#endif
+#ifndef FAILURES
+#define FAILURES 0
+#endif
+#ifndef ORDERS
+#define ORDERS 0
+#endif
+#ifndef ASSUME
+#define ASSUME ANYTHING
+#endif
+#endif
 
 #ifndef CHAIN
 #define CHAIN 2
@@ -76,7 +100,9 @@
 
 /* Durability memory: one word for the four options that go with it. */
 #ifdef MEMORY
+#ifndef ASSUME
 #define ASSUME        INTACT
+#endif
 #define ACK           ACK_CAS
 #define READ          READ_WORD
 #ifndef SEALED_ENOUGH
@@ -121,7 +147,7 @@
  *   NO_R18_RECONCILED  a unit opens without having been reconciled
  *   NO_R19_CLOSED    a unit that restarts goes on serving
  *   NO_R19_SEALED    a unit that restarts counts as still sealed
- * More of them stand in trim.pml, repair.pml and stop.pml.
+ * More of them stand in trim.pml, repair.pml, stop.pml and past.pml.
  *
  * What else can be asked for
  *   MEMORY           durability memory

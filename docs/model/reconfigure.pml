@@ -6,10 +6,31 @@
  * lost: epochs below are ABORTED, which the owner did as well, and seals (STRAY in units.pml). So
  * the processes of two epochs side by side stand for any number of competing reconfigurers. */
 
+/* Hooks of past.pml that use the names of an attempt: founding, sealing, the record, wiping, R22. */
+#ifdef PAST
+#define FOUNDING founding
+#define JUDGE(u) judge_(u);
+#define SEALS(u) sealer[u]=n
+#define RECORDS PAST_RECORDS lossy[n]=given;
+#define WIPES(u) wipes(u);
+#define NOTES(u) reconciled[u]=n+1;
+#if UNITS==2
+#define PAST_RECORDS PAST_RECORD(0) PAST_RECORD(1)
+#else
+#define PAST_RECORDS PAST_RECORD(0) PAST_RECORD(1) PAST_RECORD(2)
+#endif
+#else
+#define FOUNDING (false)
+#define JUDGE(u)
+#define SEALS(u) skip
+#define RECORDS
+#define WIPES(u)
+#define NOTES(u)
+#endif
 #ifdef NO_R17_BASE
 #define IS_SOURCE(u) (true)
 #else
-#define IS_SOURCE(u) ((members[base[n]] & BIT(u))!=0)
+#define IS_SOURCE(u) ((members[base[n]] & BIT(u))!=0 && NO_STRANGER(u) && !FOUNDING)
 #endif
 #if DECIDE==DECIDE_DURABLE
 #define COUNTS(u) (durable[u])
@@ -25,7 +46,7 @@ inline count(u) {
 #ifdef COPY
 		if :: TELLS(u,n) -> told=1 :: else fi;
 #endif
-		if :: (members[base[n]] & BIT(u)) && IS_INTACT(u,base[n]) && SOUND(u) -> intact=1 :: else fi;
+		if :: (members[base[n]] & BIT(u)) && IS_INTACT(u,base[n]) && SOUND(u) && TRUSTED(u) -> intact=1 :: else fi;
 		if :: !SOUND(u) -> unsound = unsound | BIT(u) :: else fi;
 		if
 		:: word[u]==EMPTY || !COUNTS(u) || (value==TRIMMED && word[u]!=TRIMMED) || (value!=EMPTY && word[u]==CORRUPT) -> skip
@@ -52,11 +73,14 @@ inline count(u) {
 		accept(u,n) }
 #else
 #define SEAL(u) \
-	:: atomic { !(sealed & BIT(u)) && phase[u]!=LOST && (promise[u]<n || (promise[u]==n && phase[u]==SEALED)) -> \
+	STOPS_AT_PROOF(u) \
+	:: atomic { !(sealed & BIT(u)) && phase[u]!=LOST && !PROOF(u) && MAY_FOUND(u) && \
+		(promise[u]<n || (promise[u]==n && phase[u]==SEALED)) -> \
 		sealed = sealed | BIT(u); \
+		JUDGE(u) \
 		SAY(("@ epoch %d (base %d): seals unit %d: %d, durable %d, intact %d\n",n,base[n],u,word[u],durable[u],IS_INTACT(u,base[n]))) \
 		count(u); \
-		if :: promise[u]<n -> accept(u,n) :: else fi }
+		if :: promise[u]<n -> accept(u,n) :: else fi; SEALS(u) }
 #endif
 
 /* R16 */
@@ -64,7 +88,27 @@ inline count(u) {
 #if SEALED_ENOUGH==ENOUGH_ANY
 #define ENOUGH ((sealed & members[base[n]])!=0)
 #elif SEALED_ENOUGH==ENOUGH_TAIL
+#ifdef PAST
+#define FIRST_CHAIN ((1<<CHAIN)-1)
+#define ALL_TRUSTED ((sealed & members[base[n]] & ~strangers & ~stale)==members[base[n]])
+#ifdef ALL_HEARD
+#define HEARD_ALL ((sealed & members[base[n]])==members[base[n]])
+#else
+#define HEARD_ALL (true)
+#endif
+#ifdef R26_SOME
+#define FOUND_OVER (sealed!=0)
+#else
+#define FOUND_OVER ((sealed & FIRST_CHAIN)==FIRST_CHAIN)
+#endif
+#define ENOUGH ((founding && FOUND_OVER) || \
+	(!founding && HEARD && HEARD_ALL && \
+	(intact || (sealed & BIT(TAIL(base[n])) & ~unsound & ~strangers & ~stale) || ALL_TRUSTED)))
+#else
 #define ENOUGH (intact || (sealed & BIT(TAIL(base[n])) & ~unsound) || ALL_SEALED)
+#endif
+#elif defined(PAST)
+#define ENOUGH (!founding && intact)
 #else
 #define ENOUGH (intact)
 #endif
@@ -98,18 +142,19 @@ inline chooseChain() {
 
 /* The unit's side of reconciling (R17): completed in place if it is a member of the base, else
  * wiped and copied. Members that showed the value are sent nothing. */
-#define IN_BASE(u) ((members[base[n]] & BIT(u))!=0)
+#define IN_BASE(u) ((members[base[n]] & BIT(u))!=0 && NO_STRANGER(u) && !FOUNDING)
 #ifdef NO_R17_WIPE
 #define REBUILD(u) if :: value!=EMPTY && word[u]==EMPTY -> word[u]=value :: else fi
 #else
 #ifdef COPY
 #define REBUILD(u) joinWith(u); served[u]=NONE
 #else
-#define REBUILD(u) word[u]=value; served[u]=NONE
+#define REBUILD(u) WIPES(u) word[u]=value; served[u]=NONE
 #endif
 #endif
 #define RECONCILE(u) \
-	:: atomic { (members[n] & BIT(u)) && !(done & BIT(u)) && phase[u]==SEALED && promise[u]==n -> \
+	:: atomic { (members[n] & BIT(u)) && !(done & BIT(u)) && phase[u]==SEALED && promise[u]==n && \
+		SEALED_SO(u) && (IN_BASE(u) || MAY_WIPE(u)) -> \
 		done = done | BIT(u); \
 		SAY(("@ epoch %d: reconciles unit %d: %d\n",n,u,value)) \
 		if \
@@ -125,6 +170,7 @@ inline chooseChain() {
 		if :: RECONCILED_DURABLE && word[u]!=EMPTY -> durable[u]=1 :: else fi; \
 		if :: word[u]==TRIMMED && !(have & BIT(u)) -> TRIM_HEARD(u,n) skip :: else fi; \
 		TRIM_RECONCILED(u) \
+		NOTES(u) \
 		prepared[u]=n }
 
 /* Forget the record of an epoch that was ABORTED: nobody looks at it any more. */
@@ -133,9 +179,13 @@ inline forgetRecord(e) {
 	UNIT(e,0)=0; UNIT(e,1)=0; UNIT(e,CHAIN-1)=0
 }
 
-proctype reconfigure(byte first; byte last; byte id) {
+proctype reconfigure(byte first; byte last; byte me) {
 	byte n, b, sealed, have, unsound, done, value;
 	bit intact, trimmedBelow;
+#ifdef PAST
+	byte strangers, stale;
+	bit founding, given;
+#endif
 #ifdef COPY
 	bit told;
 #endif
@@ -154,8 +204,12 @@ next:
 		:: owner[b]!=0 || b==0 -> break
 		:: else -> b--
 #else
-		:: verdict[b]==ACTIVE -> break
-		:: else -> verdict[b]=ABORTED; forgetRecord(b); b--
+		:: verdict[b]==ACTIVE && REMEMBERS(b) -> break
+#ifdef PAST
+		:: verdict[b]==ACTIVE && forgot[b] && b==0 -> founding=1; break
+		:: verdict[b]==ACTIVE && forgot[b] && b>0 -> b--
+#endif
+		:: verdict[b]!=ACTIVE -> verdict[b]=ABORTED; forgetRecord(b); b--
 #endif
 		od;
 		base[n]=b; b=0 }
@@ -164,6 +218,12 @@ next:
 	do	/* seal */
 	EACH_UNIT(SEAL)
 	:: atomic { ENOUGH && verdict[n]!=ABORTED -> break }
+#if defined(PAST) && ACCEPT
+	:: atomic { !founding && !ENOUGH && sealed!=0 && verdict[n]!=ABORTED && accepts<1 ->
+		accepts++; given=1;
+		SAY(("@ epoch %d: an operator gives up what is not here\n",n))
+		precious=(acked!=EMPTY -> acked : seen); acked=EMPTY; seen=EMPTY; break }
+#endif
 	:: goto giveUp
 	od;
 	atomic {	/* decide, and write the record */
@@ -173,7 +233,7 @@ next:
 		if :: !(have & BIT(TAIL(base[n]))) -> value=EMPTY :: else fi;
 #endif
 		if
-		:: verdict[n]!=ABORTED && owner[n]==0 -> owner[n]=id; chooseChain();
+		:: verdict[n]!=ABORTED && owner[n]==0 -> owner[n]=me; chooseChain(); RECORDS
 			SAY(("@ epoch %d: the record is written: %d units, head %d, tail %d; value %d\n",n,length[n],HEAD(n),TAIL(n),value))
 #ifdef NO_R13_OWNER
 		:: owner[n]!=0 && (members[n] & sealed)==members[n] ->
@@ -191,7 +251,7 @@ next:
 #ifdef NO_R13
 	:: atomic { verdict[n]!=ABORTED && MAY_ACTIVATE ->
 #else
-	:: atomic { verdict[n]==UNDECIDED && MAY_ACTIVATE ->
+	:: atomic { verdict[n]==UNDECIDED && REMEMBERS(n) && MAY_ACTIVATE ->
 #endif
 		SAY(("@ epoch %d is ACTIVE, base %d, value %d\n",n,base[n],value))
 		verdict[n]=ACTIVE;
@@ -203,6 +263,9 @@ giveUp:
 	atomic { sealed=0; intact=0; have=0; unsound=0; done=0; value=0; trimmedBelow=0;
 #ifdef COPY
 		told=0;
+#endif
+#ifdef PAST
+		strangers=0; stale=0; founding=0; given=0;
 #endif
 #ifdef NO_R15
 		open=NONE;
