@@ -192,7 +192,7 @@ func (c *cluster) firstLayout() []string {
 	for i := range c.s.chains {
 		var ids []string
 		for j := range c.s.replicas {
-			ids = append(ids, fmt.Sprint(i*c.s.replicas+j+1))
+			ids = append(ids, fmt.Sprint(c.unit[i*c.s.replicas+j].id))
 		}
 		args = append(args, "--chain", strings.Join(ids, ","))
 	}

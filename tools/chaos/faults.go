@@ -27,6 +27,10 @@ type fault struct {
 	whole bool
 	// mild: it touches no unit.
 	mild bool
+	// past: stores go back, within what is promised or beyond it. Nothing else is done beside it.
+	past pastMode
+	// layouts: it needs several layout servers.
+	layouts bool
 	// do inflicts it, lasts, and mends it. It says what it did; an error ends the run.
 	do func(ctx context.Context, x *run, r *rand.Rand) (what string, err error)
 }
@@ -44,6 +48,18 @@ var faults = []fault{
 	{name: "reconfigure", weight: 2, mild: true, do: reconfigure},
 	{name: "failover", weight: 2, mild: true, do: failOver},
 	{name: "lost", weight: 2, whole: true, do: loseUnit},
+	{name: "store-empty", weight: 2, whole: true, past: pastWithin, do: storeEmpty},
+	{name: "store-old", weight: 3, whole: true, past: pastWithin, do: storeOld},
+	{name: "store-swapped", weight: 1, whole: true, past: pastWithin, do: storeSwapped},
+	{name: "store-foreign", weight: 1, whole: true, past: pastWithin, do: storeForeign},
+	{name: "layout-empty", weight: 2, whole: true, past: pastWithin, layouts: true, do: layoutEmpty},
+	{name: "layout-old", weight: 1, whole: true, past: pastWithin, layouts: true, do: layoutOld},
+	{name: "layout-torn", weight: 1, whole: true, past: pastWithin, layouts: true, do: layoutTorn},
+	{name: "layout-foreign", weight: 1, whole: true, past: pastWithin, layouts: true, do: layoutForeign},
+	{name: "chain-empty", weight: 3, whole: true, past: pastBeyond, do: chainEmpty},
+	{name: "chain-old", weight: 3, whole: true, past: pastBeyond, do: chainOld},
+	{name: "layouts-empty", weight: 3, whole: true, past: pastBeyond, do: layoutsEmpty},
+	{name: "layouts-old", weight: 3, whole: true, past: pastBeyond, do: layoutsOld},
 }
 
 func faultNames() (names []string) {
@@ -104,14 +120,7 @@ func killAll(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 func killLeader(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	victim := x.c.layout[r.IntN(len(x.c.layout))]
 	for _, m := range x.c.layout {
-		conn, err := x.c.dial(m.control())
-		if err != nil {
-			return "", err
-		}
-		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-		s, err := pb.NewLayoutServerServiceClient(conn).State(ctx, &pb.LayoutServerStateRequest{})
-		cancel()
-		if err == nil && s.GetRole() == "leader" {
+		if s, err := x.serverState(ctx, m); err == nil && s.GetRole() == "leader" {
 			victim = m
 		}
 	}

@@ -113,7 +113,21 @@ func (t *testimony) history() *history.History {
 // judge gives everything that is wrong with what the clients were told, or nil.
 func (t *testimony) judge() error {
 	errs := []error{t.checkAlarms(), t.checkAcknowledged(), t.checkUnchanged(), t.history().Check()}
+	for i := range errs {
+		errs[i] = brief(errs[i])
+	}
 	return errors.Join(errs...)
+}
+
+// brief returns the first of many joined errors, and says how many there are.
+func brief(err error) error {
+	const most = 10
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(joined.Unwrap()) <= most {
+		return err
+	}
+	all := joined.Unwrap()
+	return errors.Join(append(slices.Clone(all[:most]), fmt.Errorf("and %d more like the last one", len(all)-most))...)
 }
 
 // checkAlarms: no client found what the protocol makes impossible.

@@ -22,6 +22,7 @@ type network struct {
 	bridge netlink.Link
 	root   netns.NsHandle
 	next   int
+	free   []*host // released
 }
 
 // host is a machine: a network namespace and its one link.
@@ -68,6 +69,10 @@ func addAddr(add func(netlink.Link, *netlink.Addr) error, l netlink.Link, addr s
 
 // newHost makes a machine that all others can reach.
 func (n *network) newHost() (h *host, err error) {
+	if last := len(n.free) - 1; last >= 0 {
+		h, n.free = n.free[last], n.free[:last]
+		return h, nil
+	}
 	h = &host{addr: fmt.Sprint(subnet, n.next)}
 	port := fmt.Sprintf("port%d", n.next)
 	n.next++
@@ -92,6 +97,13 @@ func (n *network) newHost() (h *host, err error) {
 		return nil, err
 	}
 	return h, errors.Join(addAddr(h.inside.AddrAdd, h.link, h.addr), h.inside.LinkSetUp(lo), h.inside.LinkSetUp(h.link), netlink.LinkSetUp(h.port))
+}
+
+// release lets a machine on which nothing runs any more be another member's. Without a network nothing is to be done.
+func (n *network) release(h *host) {
+	if n != nil {
+		n.free = append(n.free, h)
+	}
 }
 
 // newNamespace makes a network namespace. The thread that made it is thrown away with its goroutine.

@@ -21,6 +21,7 @@ type options struct {
 	plain     bool   // no namespaces
 	small     bool   // one layout server, sequencer and chain: for the lab
 	faults    []string
+	past      pastMode // how far stores may go back
 	failAfter time.Duration
 	pace      time.Duration
 	retain    uint64        // positions that are left when older ones are trimmed
@@ -35,7 +36,7 @@ const (
 func parseOptions(args []string) (o options, err error) {
 	var minutes float64
 	var seconds int
-	var faults string
+	var only, past string
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.Uint64Var(&o.seed, "seed", 0, "of the shape of the cluster, the faults and the moments (default: a new one)")
 	f.Float64Var(&minutes, "minutes", 5, "how long faults go on")
@@ -47,7 +48,8 @@ func parseOptions(args []string) (o options, err error) {
 	f.BoolVar(&o.plain, "plain", false, "no namespaces, and so no partitions and no full disks")
 	f.StringVar(&o.addr, "addr", "", "with -plain: the `address` of all members (default: one of 127.0.0.0/8 for each)")
 	f.BoolVar(&o.small, "small", false, "one layout server, one sequencer and one chain of two units")
-	f.StringVar(&faults, "faults", "", "only these kinds of `faults`, comma-separated, of "+strings.Join(faultNames(), ", "))
+	f.StringVar(&only, "faults", "", "only these kinds of `faults`, comma-separated, of "+strings.Join(faultNames(), ", "))
+	f.StringVar(&past, "past", string(pastOff), "how far stores go back, a `mode`: off, within what is promised, or beyond it")
 	f.DurationVar(&o.failAfter, "fail-after", 0, "as of corfu layout (default: drawn)")
 	f.DurationVar(&o.pace, "pace", 12*time.Millisecond, "how long an appender or reader rests between two operations, on average")
 	f.Uint64Var(&o.retain, "retain", 0, "how many `positions` are left when older ones are trimmed (default: half of what a short run appends; 60000 at most)")
@@ -65,15 +67,22 @@ func parseOptions(args []string) (o options, err error) {
 	if o.retain == 0 {
 		o.retain = min(mostRetained, uint64(perSecond/2*o.faulty.Seconds()))
 	}
+	if o.past = pastMode(past); !slices.Contains([]pastMode{pastOff, pastWithin, pastBeyond}, o.past) {
+		return o, usagef("-past %q: it is off, within or beyond", past)
+	}
 	for o.seed == 0 {
 		o.seed = uint64(rand.Uint32())
 	}
-	for _, name := range strings.Split(faults, ",") {
+	for _, name := range strings.Split(only, ",") {
 		if name == "" {
 			continue
 		}
 		if !slices.Contains(faultNames(), name) {
 			return o, usagef("no fault is named %q: there are %s", name, strings.Join(faultNames(), ", "))
+		}
+		past := faults[slices.IndexFunc(faults, func(f fault) bool { return f.name == name })].past
+		if past == pastWithin && o.past == pastOff || past == pastBeyond && o.past != pastBeyond {
+			return o, usagef("the fault %s needs -past %s", name, past)
 		}
 		o.faults = append(o.faults, name)
 	}

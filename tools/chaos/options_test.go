@@ -15,6 +15,7 @@ func TestOptions(t *testing.T) {
 	}
 	for _, c := range []struct{ args, want string }{
 		{"-faults kill,sabotage", `no fault is named "sabotage"`}, {"-minutes 0", "above zero"}, {"-minutes 1000", "two hours at most"}, {"more", "no arguments"},
+		{"-past never", "it is off, within or beyond"}, {"-faults chain-empty", "needs -past beyond"}, {"-faults store-old -past off", "needs -past within"},
 	} {
 		if _, err := parseOptions(strings.Fields(c.args)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.args, err, c.want)
@@ -25,7 +26,7 @@ func TestOptions(t *testing.T) {
 // TestSeedDrawsShapesAndFaults: the same seed draws the same, both shapes and all kinds of faults come about.
 func TestSeedDrawsShapesAndFaults(t *testing.T) {
 	shapes, kinds := map[shape]bool{}, map[string]bool{}
-	for seed := range uint64(100) {
+	for seed := range uint64(1000) {
 		pick := func() (shape, string) {
 			return options{}.draw(rand.New(rand.NewPCG(seed, 0))), draw(rand.New(rand.NewPCG(seed, 1)), faults).name
 		}

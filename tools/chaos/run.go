@@ -22,6 +22,8 @@ type run struct {
 	c     *cluster
 	began time.Time
 
+	others map[int]*cluster // of other logs, by the number of their unit
+
 	mu   sync.Mutex
 	hurt []inflicted
 }
@@ -144,6 +146,9 @@ func (x *run) allowed() (list []fault) {
 		if (f.name == "failover" && len(x.c.seq) < 2) || (f.name == "lost" && x.o.small) {
 			continue
 		}
+		if x.o.past == pastOff && f.past != "" || x.o.past != pastBeyond && f.past == pastBeyond || f.layouts && len(x.c.layout) < 3 {
+			continue
+		}
 		list = append(list, f)
 	}
 	return list
@@ -183,7 +188,7 @@ func (x *run) torment(ctx context.Context) error {
 				return err
 			}
 		}
-		beside := slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.whole || first.whole && !f.mild })
+		beside := slices.DeleteFunc(slices.Clone(list), func(f fault) bool { return f.whole || first.past != "" || first.whole && !f.mild })
 		now := []fault{first}
 		for len(now) < 3 && len(beside) > 0 && r.IntN(2) == 0 && !x.o.small {
 			now = append(now, draw(r, beside))
