@@ -97,15 +97,21 @@ func discardBlocks(f *osFile, off, n int64) {
 	_ = blockRange(f, unix.BLKDISCARD, off, n)
 }
 
-// buffered tells whether f goes through the page cache.
-func buffered(f File) bool {
+// osFileOf returns the file of the operating system under f, or nil.
+func osFileOf(f File) *osFile {
 	switch x := f.(type) {
 	case *osFile:
-		return !x.direct
+		return x
 	case *section:
-		return !x.f.direct
+		return x.f
 	}
-	return false
+	return nil
+}
+
+// buffered reports whether f goes through the page cache.
+func buffered(f File) bool {
+	o := osFileOf(f)
+	return o != nil && !o.direct
 }
 
 // signatures are what other owners of a device write to it.

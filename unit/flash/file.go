@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,10 @@ type osFile struct {
 	direct bool
 	nosync bool // test control: nothing is brought to stable storage
 
-	turn sync.Mutex // of writes and syncs through the page cache
+	// plain: the kernel, its file system or a filter of system calls refuses RWF_DSYNC or pwritev2. Writes go without it, then.
+	plain atomic.Bool
+
+	turn sync.Mutex // of writes and syncs where fdatasync makes writes durable
 }
 
 // openFile opens path with flags.
@@ -57,7 +61,7 @@ func openFile(path string, flags int, nosync bool) (f *osFile, err error) {
 // allocate gives the file its size, with blocks behind it where the file system can: no write needs new ones.
 func (f *osFile) allocate(size int64) error {
 	err := f.fallocate(0, 0, size)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		err = f.f.Truncate(size)
 	}
 	if err != nil {
@@ -70,36 +74,84 @@ func (f *osFile) allocate(size int64) error {
 }
 
 func (f *osFile) Write(bufs [][]byte, off int64, durable bool) error {
-	flags := 0
-	if durable && f.direct && !f.nosync {
-		flags = unix.RWF_DSYNC
+	if !f.plain.Load() {
+		wrote, err := f.writeFlagged(bufs, off, durable)
+		if wrote > 0 || !refusesFlags(err) {
+			return err
+		}
 	}
-	if !f.direct && !f.nosync {
-		// That the page cache could not write a page is told to the next sync of the file, whoever's that is, and once: no write may
-		// lie there unsynced while another one's sync can come (rule R3).
+	err := f.writePlain(bufs, off)
+	if err == nil { // else the write itself is refused, and not the way that it went
+		f.plain.Store(true)
+	}
+	return err
+}
+
+// writeFlagged writes with pwritev2, and makes it durable by RWF_DSYNC where there is O_DIRECT.
+func (f *osFile) writeFlagged(bufs [][]byte, off int64, durable bool) (wrote int, err error) {
+	flags := 0
+	switch {
+	case f.nosync:
+	case !f.direct:
+		// An error of the page cache is reported to the next sync of the file, whichever write that belongs to, and once: no write
+		// may lie there unsynced while another one's sync can come (rule R3).
 		f.turn.Lock()
 		defer f.turn.Unlock()
-		durable = true
+	case durable:
+		flags = unix.RWF_DSYNC
 	}
+	wrote, err = f.writeAll(bufs, off, func(part [][]byte, off int64) (int, error) { return pwritev2(f.fd, part, off, flags) })
+	if err == nil && !f.direct {
+		err = f.sync()
+	}
+	return wrote, err
+}
+
+// flagged reports whether durable writes go with RWF_DSYNC, and need no turn.
+func (f *osFile) flagged() bool { return f.direct && !f.plain.Load() }
+
+// refusesFlags reports whether err is how pwritev2 refuses RWF_DSYNC, or the whole call (pwritev2(2), ERRORS): EOPNOTSUPP by the file system,
+// ENOSYS by a kernel or a sandbox that does not know it, EPERM by a seccomp filter (seccomp(2), SECCOMP_RET_ERRNO), EINVAL by a kernel
+// that knows the call and not the flag. A write that is wrong in itself fails without the flag as well.
+func refusesFlags(err error) bool {
+	for _, e := range []error{unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM, unix.EINVAL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// writePlain writes with pwritev, and makes every write durable with fdatasync, as where there is no O_DIRECT.
+func (f *osFile) writePlain(bufs [][]byte, off int64) error {
+	f.turn.Lock()
+	defer f.turn.Unlock()
+	_, err := f.writeAll(bufs, off, func(part [][]byte, off int64) (int, error) { return pwritev(f.fd, part, off) })
+	if err == nil {
+		err = f.sync()
+	}
+	return err
+}
+
+// writeAll writes bufs one behind the other at off, in as many calls as that takes, and returns how many bytes were written.
+func (f *osFile) writeAll(bufs [][]byte, off int64, call func([][]byte, int64) (int, error)) (wrote int, err error) {
 	for len(bufs) > 0 {
-		n, err := pwritev2(f.fd, bufs[:min(len(bufs), maxIOV)], off, flags)
+		n, err := call(bufs[:min(len(bufs), maxIOV)], off)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("flash: write %s at %d: %w", f.f.Name(), off, err)
+			return wrote, fmt.Errorf("flash: write %s at %d: %w", f.f.Name(), off, err)
 		}
 		// A short write is taken up where it ended; O_DIRECT wants whole blocks.
 		if n -= n % align; n == 0 {
-			return fmt.Errorf("flash: write %s at %d: %w", f.f.Name(), off, io.ErrShortWrite)
+			return wrote, fmt.Errorf("flash: write %s at %d: %w", f.f.Name(), off, io.ErrShortWrite)
 		}
 		off += int64(n)
+		wrote += n
 		bufs = skip(bufs, n)
 	}
-	if durable && !f.direct {
-		return f.sync()
-	}
-	return nil
+	return wrote, nil
 }
 
 // fallocate goes on after a signal (fallocate(2), EINTR), such as those with which Go's runtime stops its threads: or it would look as if the disk
@@ -128,6 +180,7 @@ func (f *osFile) settle() error {
 
 // System calls; tests put others in their place.
 var (
+	pwritev   = unix.Pwritev
 	pwritev2  = unix.Pwritev2
 	fdatasync = unix.Fdatasync
 	fallocate = unix.Fallocate
@@ -150,7 +203,7 @@ func skip(bufs [][]byte, n int) [][]byte {
 }
 
 func (f *osFile) Sync() error {
-	if !f.direct {
+	if !f.flagged() {
 		f.turn.Lock()
 		defer f.turn.Unlock()
 	}

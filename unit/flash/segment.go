@@ -124,10 +124,11 @@ func (s *Store) wrap(n uint64, f File) File {
 			s.log.Warn("the file system refuses O_DIRECT: writing through the page cache, with fdatasync", "dir", s.dir)
 		})
 	}
+	below := osFileOf(f)
 	if s.opts.Wrap != nil {
 		f = s.opts.Wrap(segmentPath(s.dir, n), f)
 	}
-	return metered{f, s}
+	return metered{f, s, below}
 }
 
 // find gives segment n, or nil if it does not exist.

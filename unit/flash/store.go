@@ -109,6 +109,7 @@ type Store struct {
 	scanned, unreadable                   atomic.Int64
 	pages, wrote, readErrors, writeErrors atomic.Int64 // see Wear
 	buffered                              sync.Once    // says once that there is no O_DIRECT
+	plain                                 sync.Once    // says once that RWF_DSYNC is refused
 }
 
 // shape is how pages lie in files.

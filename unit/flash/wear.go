@@ -12,7 +12,8 @@ import (
 // metered counts what is written to a segment.
 type metered struct {
 	File
-	s *Store
+	s  *Store
+	os *osFile // under File; nil if there is none
 }
 
 func (m metered) Write(bufs [][]byte, off int64, sync bool) error {
@@ -23,10 +24,21 @@ func (m metered) Write(bufs [][]byte, off int64, sync bool) error {
 	err := m.File.Write(bufs, off, sync)
 	if err == nil {
 		m.s.wrote.Add(n)
+		m.s.noteRefused(m.os)
 	} else {
 		m.s.writeErrors.Add(1)
 	}
 	return err
+}
+
+// noteRefused warns once that the kernel refuses RWF_DSYNC.
+func (s *Store) noteRefused(f *osFile) {
+	if f == nil || !f.plain.Load() {
+		return
+	}
+	s.plain.Do(func() {
+		s.log.Warn("pwritev2 with RWF_DSYNC is refused: writing with pwritev and fdatasync, which is slower", "dir", s.dir)
+	})
 }
 
 func (m metered) Read(b []byte, off int64) error {
