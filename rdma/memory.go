@@ -1,6 +1,7 @@
 package rdma
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -21,41 +22,73 @@ const WordSize = 8
 // Close unmaps it; whoever closes must know that no operation, local or remote,
 // can still touch it: regions and connections go first. If in doubt, leak.
 type Memory struct {
-	b    []byte
-	lkey uint32
+	b       []byte
+	lkey    uint32
+	notHuge error
 
 	once    sync.Once
 	release func() error
 	err     error
 }
 
-// MapMemory maps size bytes (rounded up to pages), backed by huge pages if asked for and to be
-// had, and touches each page. It is for providers; others call [Device.Alloc].
+// MapMemory maps size bytes (rounded up to pages) and touches each page. With huge it takes huge pages; if the kernel gives none, or not
+// enough, it takes ordinary pages, which serve as well and are slower to register, and [Memory.NotHuge] says why. It is for
+// providers; others call [Device.Alloc].
 func MapMemory(size int, huge bool) (*Memory, error) {
 	if size <= 0 {
 		return nil, fmt.Errorf("rdma: map %d bytes: %w", size, ErrInvalid)
 	}
-	const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_POPULATE
-	const prot = unix.PROT_READ | unix.PROT_WRITE
+	var notHuge error
 	if huge {
-		n := (size + HugePageSize - 1) &^ (HugePageSize - 1)
-		if b, err := unix.Mmap(-1, 0, n, prot, flags|unix.MAP_HUGETLB); err == nil {
+		b, err := mapHuge((size + HugePageSize - 1) &^ (HugePageSize - 1))
+		if err == nil {
 			return newMemory(b), nil
 		}
-		// None reserved: ordinary pages serve as well, only slower to register.
+		notHuge = err
 	}
 	page := unix.Getpagesize()
 	n := (size + page - 1) &^ (page - 1)
-	b, err := unix.Mmap(-1, 0, n, prot, flags)
+	b, err := mmap(n, unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("rdma: map %d bytes: %w", n, err)
 	}
 	// A forked child must not share pages that the NIC writes to.
 	_ = unix.Madvise(b, unix.MADV_DONTFORK)
-	return newMemory(b), nil
+	m := newMemory(b)
+	m.notHuge = notHuge
+	return m, nil
 }
 
+// mapHuge maps n bytes of huge pages. A page that is reserved and that a cgroup does not grant ends the process with SIGBUS when it is
+// touched, and MAP_POPULATE does not report that (mmap(2), BUGS). MADV_POPULATE_WRITE fails with EFAULT or ENOMEM instead (madvise(2)); a
+// kernel before 5.14 does not know it and fails with EINVAL, so that it gets no huge pages here.
+func mapHuge(n int) ([]byte, error) {
+	b, err := mmap(n, unix.MAP_HUGETLB)
+	if err != nil {
+		return nil, fmt.Errorf("rdma: map %d bytes of huge pages: %w", n, err)
+	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = populate(b)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("rdma: touch %d bytes of huge pages: %w", n, err), unix.Munmap(b))
+	}
+	_ = unix.Madvise(b, unix.MADV_DONTFORK)
+	return b, nil
+}
+
+// System calls; tests put others in their place.
+var (
+	mmap = func(n, flags int) ([]byte, error) {
+		return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|flags)
+	}
+	populate = func(b []byte) error { return unix.Madvise(b, unix.MADV_POPULATE_WRITE) }
+)
+
 func newMemory(b []byte) *Memory { return &Memory{b: b} }
+
+// NotHuge returns why the memory has ordinary pages though huge ones were asked for, and nil otherwise.
+func (m *Memory) NotHuge() error { return m.notHuge }
 
 // Bind records the local key under which a device knows the memory and what
 // undoes that; unbind runs before the memory is unmapped. For providers.

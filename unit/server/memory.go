@@ -51,6 +51,16 @@ func newMemory(dev rdma.Device, g layout.Geometry, coldReaders int) (*memory, er
 	return m, nil
 }
 
+// notHuge returns why some of the memory has ordinary pages though huge ones were asked for, and nil if none has.
+func (m *memory) notHuge() error {
+	for _, x := range []*rdma.Memory{m.index, m.ring, m.staging, m.send, m.cold} {
+		if err := x.NotHuge(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // bytes is how much memory a unit of geometry g registers.
 func (m *memory) bytes() int {
 	if m == nil {

@@ -201,6 +201,9 @@ func (s *Server) adopt(l *layout.Layout) error {
 		if err != nil {
 			return err
 		}
+		if err := mem.notHuge(); err != nil {
+			s.cfg.Logger.Warn("not all registered memory gets huge pages: ordinary pages are used there", "error", err)
+		}
 		s.mem = mem
 		s.bytes.Store(int64(mem.bytes()))
 		s.mu.Lock()
