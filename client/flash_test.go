@@ -45,6 +45,18 @@ func TestFullUnitRefusesAndGoesOnAfterATrim(t *testing.T) {
 	if last < 8*64-80 || last >= 8*64 {
 		t.Fatalf("full after %d appends, at position %d", n, last)
 	}
+	full := 0
+	for _, u := range c.Units {
+		if err := u.Live(); err != nil {
+			t.Errorf("a unit of a full log is not alive: %v", err)
+		}
+		if err := u.Ready(); err != nil && strings.Contains(err.Error(), "full") {
+			full++
+		}
+	}
+	if full == 0 {
+		t.Error("no unit of a full log says that it is not ready")
+	}
 	for _, p := range []layout.Position{0, 100, last} {
 		if _, err := l.Read(ctx, p); err != nil {
 			t.Fatalf("read %d of a full log: %v", p, err)

@@ -225,6 +225,9 @@ func TestDamageEverywhereIsReported(t *testing.T) {
 	if err := c.Layouts[0].Health(); !strings.Contains(err.Error(), "corrupt") {
 		t.Error(err)
 	}
+	if err := c.Ready(); err != nil {
+		t.Errorf("a lost entry is a matter of status and alerts, and a member is not ready: %v", err)
+	}
 	if b, err := l.Read(within(t), 9); !errors.Is(err, client.ErrCorrupt) {
 		t.Fatalf("read: %q, %v", b, err)
 	}

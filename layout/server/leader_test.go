@@ -107,6 +107,9 @@ func TestR13PartitionedLeaderCannotDecide(t *testing.T) {
 		// It takes a few time-outs: the leader that it knows is itself, and so none.
 		t.Error("a server that reaches no other is healthy")
 	}
+	if live, ready := old.Live(), old.Ready(); live != nil || ready == nil {
+		t.Errorf("a server that has lost the others: alive %v, ready %v; want alive and not ready", live, ready)
+	}
 	await(t, "the heir opens another epoch", func() error {
 		if l, _, _, err := heir.store.active(); err != nil || l.Epoch < 3 {
 			return errors.Join(err, errors.New("not yet"))

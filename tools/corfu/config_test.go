@@ -134,7 +134,7 @@ func TestConfigShowTellsWhereEachSettingCameFrom(t *testing.T) {
 	want := []settingJSON{
 		{"id", 1.0, file("2")}, {"store", "/x", file("3")}, {"capacity", "", "default"}, {"segment_pages", 0.0, "default"}, {"scrub_rate", "0", "flag --scrub-rate"},
 		{"scrub_every", "168h", "default"}, {"max_sessions_per_identity", 0.0, "default"}, {"role", "unit", file("1")}, {"dir", "/x", "default"},
-		{"control", "10.0.0.1:1", "environment CORFU_CONTROL"}, {"http", "127.0.0.1:7880", "default"}, {"pprof", "local", "default"}, {"insecure", false, "default"},
+		{"control", "10.0.0.1:1", "environment CORFU_CONTROL"}, {"http", "127.0.0.1:7880", "default"}, {"http_clear", "", "default"}, {"pprof", "local", "default"}, {"insecure", false, "default"},
 		{"tls.ca", "", "default"}, {"tls.cert", "", "default"}, {"tls.key", "", "default"}, {"tls.crl", "", "default"}, {"fabric.provider", "tcp", "flag --provider"}, {"fabric.device", "", "default"}, {"fabric.addr", "", "default"},
 		{"fabric.listen", "", "default"}, {"fabric.huge_pages", true, file("4")},
 	}

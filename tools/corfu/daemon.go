@@ -23,6 +23,7 @@ type daemonConfig struct {
 	Dir      string    `yaml:"dir" flag:"dir"`
 	Control  string    `yaml:"control" flag:"control"`
 	HTTP     string    `yaml:"http" flag:"http"`
+	Clear    string    `yaml:"http_clear" flag:"http-clear"`
 	Pprof    string    `yaml:"pprof" flag:"pprof"`
 	Insecure bool      `yaml:"insecure" flag:"insecure"`
 	TLS      tlsConfig `yaml:"tls"`
@@ -44,7 +45,8 @@ const httpOff = "off"
 func daemonFlags(f *pflag.FlagSet, c *daemonConfig, control, http string) {
 	f.StringVar(&c.Dir, "dir", "", "`directory` of everything durable; made if it is not there")
 	f.StringVar(&c.Control, "control", control, "`host:port` of the control service; port 0 takes a free one")
-	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics and /healthz, or off; a layout server's shows the cluster at /. Outside loopback it asks for certificates")
+	f.StringVar(&c.HTTP, "http", http, "`host:port` of /metrics, /livez and /readyz, or off; a layout server's shows the cluster at /. Outside loopback it asks for certificates")
+	f.StringVar(&c.Clear, "http-clear", "", "`host:port` of /metrics, /livez and /readyz alone, in clear and for everybody, whatever certificates there are: for orchestrators and Prometheus without a certificate (default: none)")
 	f.StringVar(&c.Pprof, "pprof", profilesLocal, "to `whom` the http port gives /debug/pprof/: local, any or off")
 }
 
@@ -68,7 +70,7 @@ func fabricFlags(f *pflag.FlagSet, c *fabricConfig) {
 
 // check finds what no daemon could start with.
 func (c *daemonConfig) check() error {
-	bad := errors.Join(checkAddr("control", c.Control), checkProfiles(c.Pprof))
+	bad := errors.Join(checkAddr("control", c.Control), checkAddr("http_clear", c.Clear), checkProfiles(c.Pprof))
 	if c.HTTP == httpOff {
 		return bad
 	}
@@ -126,7 +128,7 @@ func (a *app) openFabric(c fabricConfig, insecure bool) (dev rdma.Device, reason
 // daemon is a server as the commands run it.
 type daemon interface {
 	ControlAddr() string
-	Health() error
+	prober
 	Close() error
 }
 
@@ -143,6 +145,7 @@ type ready struct {
 	Version  string `json:"version"`
 	Control  string `json:"control"`
 	HTTP     string `json:"http"`
+	Clear    string `json:"http_clear,omitempty"`
 	Dir      string `json:"dir"`
 	Provider string `json:"provider,omitempty"`
 }
@@ -155,17 +158,21 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	st, err := serveStatus(c.HTTP, cmp.Or(c.Pprof, profilesLocal), tls, c.Insecure || a.insecure, r, d.Health, d)
+	st, err := serveStatus(c.HTTP, cmp.Or(c.Pprof, profilesLocal), tls, c.Insecure || a.insecure, r, d)
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
-	if err := a.printReady(ready{name, version, d.ControlAddr(), st.addr(), c.Dir, provider}); err != nil {
+	inClear, err := serveClear(c.Clear, r, d)
+	if err != nil {
 		return errors.Join(err, st.close(), d.Close())
+	}
+	if err := a.printReady(ready{name, version, d.ControlAddr(), st.addr(), inClear.clearAddr(), c.Dir, provider}); err != nil {
+		return errors.Join(err, inClear.close(), st.close(), d.Close())
 	}
 	notify(sysd.SdNotifyReady)
 	<-ctx.Done()
 	notify(sysd.SdNotifyStopping)
-	return errors.Join(st.close(), d.Close())
+	return errors.Join(inClear.close(), st.close(), d.Close())
 }
 
 // notify tells systemd what it waits for (sd_notify(3)), where a service with Type=notify asks for it. Whether it hears is not the daemon's business.

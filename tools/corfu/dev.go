@@ -31,7 +31,7 @@ by themselves. Without --dir everything is forgotten at the end.`,
 	f := cmd.Flags()
 	f.StringVar(&d.dir, "dir", "", "`directory` that keeps the cluster (default: a temporary one)")
 	f.StringVar(&d.control, "control", "", "`host:port` of the layout server (default: "+defaultLayout+", or a free port if that is taken)")
-	f.StringVar(&d.http, "http", "127.0.0.1:0", "`host:port` of /metrics and /healthz, or off")
+	f.StringVar(&d.http, "http", "127.0.0.1:0", "`host:port` of /metrics, /livez and /readyz, or off")
 	f.StringVar(&d.durability, "durability", "flash", "flash, or memory: an append is acknowledged before it is on flash")
 	f.IntVar(&d.chains, "chains", 0, "chains (default 2, or what --dir holds)")
 	f.IntVar(&d.replicas, "replicas", 0, "units of each chain (default 2, or what --dir holds)")
@@ -93,7 +93,7 @@ func (a *app) dev(ctx context.Context, d devFlags) (err error) {
 
 // devUp tells the world about the cluster and waits for the end.
 func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept bool, r *prometheus.Registry) error {
-	st, err := serveStatus(d.http, profilesLocal, nil, a.insecure, r, c.Health, c)
+	st, err := serveStatus(d.http, profilesLocal, nil, a.insecure, r, c)
 	if err != nil {
 		return err
 	}
@@ -108,11 +108,11 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 		defer remove()
 	}
 	if a.json() {
-		if err := a.printJSON(devJSON{ready{"corfu dev", version, c.LayoutAddr(), st.addr(), d.dir, info.Provider}, info.Name, reason, file}); err != nil {
+		if err := a.printJSON(devJSON{ready{"corfu dev", version, c.LayoutAddr(), st.addr(), "", d.dir, info.Provider}, info.Name, reason, file}); err != nil {
 			return err
 		}
 	} else {
-		fmt.Fprintf(a.stdout, "layout server  %s\nweb page       http://%s/ (and /metrics, /healthz, /api/status)\nfabric         %s, device %s: %s\n", strings.Join(c.LayoutAddrs(), ","), st.addr(), info.Provider, info.Name, reason)
+		fmt.Fprintf(a.stdout, "layout server  %s\nweb page       http://%s/ (and /metrics, /livez, /readyz, /api/status)\nfabric         %s, device %s: %s\n", strings.Join(c.LayoutAddrs(), ","), st.addr(), info.Provider, info.Name, reason)
 		fate := "forgotten at the end"
 		if kept {
 			fate = "kept"

@@ -17,10 +17,16 @@ import (
 	"corfu/internal/wire/pb"
 )
 
-// status serves /metrics and /healthz.
+// status serves metrics and probes on one address.
 type status struct {
 	server   *http.Server
 	listener net.Listener
+}
+
+// prober answers the probes of an orchestrator or a load balancer. Its methods may be called at any time.
+type prober interface {
+	Live() error  // nil unless only a new start helps
+	Ready() error // nil if it does what its cluster asks of it now, waiting included
 }
 
 const (
@@ -50,11 +56,11 @@ func listenStatus(addr string, tls *certs.Source, trusted bool) (net.Listener, e
 	return l, nil
 }
 
-// serveStatus serves metrics, health and, to whom profiles says, profiles. It binds addr at once, so that a port that is taken is an
-// error of the start. health may be called at any time.
+// serveStatus serves metrics, probes and, to whom profiles says, profiles. It binds addr at once, so that a port that is taken is an
+// error of the start.
 //
 // A server that knows the whole cluster shows it, too: d.Status (statusweb).
-func serveStatus(addr, profiles string, tls *certs.Source, trusted bool, r *prometheus.Registry, health func() error, d any) (*status, error) {
+func serveStatus(addr, profiles string, tls *certs.Source, trusted bool, r *prometheus.Registry, d prober) (*status, error) {
 	if err := checkProfiles(profiles); err != nil {
 		return nil, err
 	}
@@ -65,15 +71,7 @@ func serveStatus(addr, profiles string, tls *certs.Source, trusted bool, r *prom
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := health(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	mux := measuresAndProbes(r, d)
 	if c, ok := d.(interface {
 		Status(context.Context) (*pb.ClusterStatus, error)
 	}); ok {
@@ -82,10 +80,47 @@ func serveStatus(addr, profiles string, tls *certs.Source, trusted bool, r *prom
 	if profiles != profilesOff {
 		addProfiles(mux, profiles == profilesAny)
 	}
-	s := &status{listener: l, server: &http.Server{Handler: mux, MaxHeaderBytes: maxStatusHeader,
+	return startStatus(l, mux), nil
+}
+
+// serveClear serves metrics and probes alone, to everybody who reaches addr. The empty string means that nothing is served so.
+func serveClear(addr string, r *prometheus.Registry, d prober) (*status, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("http in clear: %w (--http-clear names another address)", err)
+	}
+	return startStatus(netutil.LimitListener(l, maxStatusConns), measuresAndProbes(r, d)), nil
+}
+
+// measuresAndProbes answers /metrics, /livez and /readyz. /healthz is the name that /readyz had first.
+func measuresAndProbes(r *prometheus.Registry, d prober) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /livez", probeHandler(d.Live))
+	mux.HandleFunc("GET /readyz", probeHandler(d.Ready))
+	mux.HandleFunc("GET /healthz", probeHandler(d.Ready))
+	return mux
+}
+
+// probeHandler responds with 200, or with 503 and the reason.
+func probeHandler(probe func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := probe(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+func startStatus(l net.Listener, h http.Handler) *status {
+	s := &status{listener: l, server: &http.Server{Handler: h, MaxHeaderBytes: maxStatusHeader,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}}
 	go func() { _ = s.server.Serve(l) }()
-	return s, nil
+	return s
 }
 
 func (s *status) addr() string {
@@ -93,6 +128,14 @@ func (s *status) addr() string {
 		return httpOff
 	}
 	return s.listener.Addr().String()
+}
+
+// clearAddr is addr, and empty where nothing is served.
+func (s *status) clearAddr() string {
+	if s == nil {
+		return ""
+	}
+	return s.addr()
 }
 
 func (s *status) close() error {

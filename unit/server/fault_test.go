@@ -91,6 +91,9 @@ func TestR3BrokenFlashAcknowledgesNothing(t *testing.T) {
 	use, _, err := m.write(1, wire.MakeAttempt(9, 2), true)
 	must(t, err)
 	eventually(t, "an unhealthy unit", func() bool { return r.unit.Health() != nil })
+	if live, ready := r.unit.Live(), r.unit.Ready(); live != nil || ready == nil {
+		t.Errorf("alive: %v, ready: %v; want alive, since a new start does not mend a disk, and not ready", live, ready)
+	}
 	if w := m.look(1); w.State() != wire.Written {
 		t.Fatalf("word is %v", w)
 	}
