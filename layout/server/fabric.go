@@ -80,7 +80,7 @@ func (f *fabricLink) keep(took, limit, patience time.Duration, resumed bool) {
 	switch {
 	case f.answered:
 		f.pulse.beat(true, false, took, limit, patience)
-	case resumed:
+	case resumed && !f.pulse.failed:
 		f.pulse.silent, f.pulse.missed = 0, 0
 	case f.busy || f.err != nil:
 		f.pulse.beat(false, false, took, limit, patience)
@@ -171,7 +171,7 @@ func (f *fabricLink) look() sight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := sight{known: f.pulse.heard || f.pulse.missed > 0, failed: f.pulse.failed, doubt: f.pulse.missed > 0, silent: f.pulse.silent, err: f.err}
-	if s.err == nil && s.doubt {
+	if s.err == nil && (s.doubt || s.failed) {
 		s.err = fmt.Errorf("no answer over the fabric (%s) from %s for %v", f.dev.Info().Provider, f.addr, f.pulse.silent.Round(time.Millisecond))
 	}
 	return s
