@@ -108,7 +108,7 @@ func (a *attempt) untilKnown(ctx context.Context) (layout.Position, error) {
 		v := l.current()
 		out, err := a.try(ctx, v)
 		if out, err = a.known(ctx, v, out, err); out == outUnknown {
-			err = &UnknownError{Position: a.pos, Cause: err}
+			err = &UnknownError{Position: a.pos, Cause: l.explain(err)}
 			a.recycle(true)
 			return 0, err
 		}
@@ -159,6 +159,9 @@ func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 			return outNothing, err
 		}
 		return a.publish(ctx, v)
+	}
+	if err := v.ready(ctx); err != nil {
+		return outNothing, err
 	}
 	if err := a.token(ctx, v); err != nil {
 		return outNothing, err

@@ -168,6 +168,9 @@ func (l *Log) tryLarge(ctx context.Context, v *view, payload []byte) (layout.Pos
 // tokens takes the positions, all with one FETCH_ADD.
 func (t *tearing) tokens(ctx context.Context) error {
 	l, v := t.l, t.v
+	if err := v.ready(ctx); err != nil {
+		return err
+	}
 	s, err := v.seq.get(ctx)
 	if err != nil {
 		return err

@@ -51,6 +51,7 @@ func (l *Log) askLeader(ctx context.Context) error {
 			return nil, err
 		}
 		l.trouble.Store(&m.Trouble)
+		l.speak.Store(&m.FabricProvider)
 		return pbconv.ToLayout(m)
 	})
 	if err != nil {

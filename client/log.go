@@ -31,6 +31,7 @@ type Log struct {
 	layouts *grpcend.Layouts
 	news    news
 	view    atomic.Pointer[view]
+	speak   atomic.Pointer[string] // what the cluster speaks over the fabric, when the layout service was asked last; nil or "": not known
 	trouble atomic.Pointer[string] // what the layout service cannot mend, when it was asked last; nil or "": nothing
 
 	ids atomic.Pointer[ids]
@@ -88,7 +89,7 @@ func (l *Log) start(ctx context.Context) error {
 		return err
 	}
 	if l.dev == nil {
-		dev, err := openDevice(l.o)
+		dev, err := openDevice(l.o, l.speaks())
 		if err != nil {
 			return err
 		}
@@ -100,6 +101,7 @@ func (l *Log) start(ctx context.Context) error {
 	l.background(l.follow)
 	l.background(l.news.keep)
 	l.background(l.watchdog)
+	l.background((&reporter{l: l}).run)
 	return nil
 }
 
@@ -126,6 +128,14 @@ func (l *Log) firstContact(ctx context.Context) error {
 			return fmt.Errorf("client: %w: %w", ErrUnavailable, err)
 		}
 	}
+}
+
+// speaks returns what the cluster speaks over the fabric; "": it is not known.
+func (l *Log) speaks() string {
+	if p := l.speak.Load(); p != nil {
+		return *p
+	}
+	return ""
 }
 
 // ids makes attempt ids: a client id that nobody else ever gets, and a counter.

@@ -13,7 +13,7 @@ type metrics struct {
 	calls operations
 
 	tokens                     prometheus.Counter
-	casLost                    prometheus.Counter
+	casLost, aside             prometheus.Counter
 	fragments                  prometheus.Counter
 	torn                       prometheus.Counter
 	retries                    prometheus.Counter
@@ -54,6 +54,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	made := metrics{
 		calls:        calls,
 		tokens:       counter("tokens_total", "Positions taken from the sequencer."),
+		aside:        counter("aside_reads_total", "Reads served by another replica than the tail, since the fabric does not carry to the tail."),
 		casLost:      counter("cas_losses_total", "Positions lost to somebody else's entry or junk."),
 		fragments:    counter("fragments_total", "Pages of entries larger than a page that this client published."),
 		torn:         counter("torn_total", "Attempts to append more than a page that lost one of their positions and were junk as a whole."),

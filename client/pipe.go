@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,31 @@ type pipe struct {
 	// Of the watchdog alone.
 	seen  uint64
 	since time.Time
+
+	moving motion
+}
+
+// motion is what a look at the pipe found, for those who ask whether the fabric carries. Any goroutine may look.
+type motion struct {
+	mu    sync.Mutex
+	done  uint64
+	since time.Time // when done was first seen, with operations in flight
+	moved time.Time // when done had grown
+}
+
+// look returns for how long operations have been in flight of which none ended, and when one was last seen to end.
+func (p *pipe) look(now time.Time) (stood time.Duration, moved time.Time) {
+	m := &p.moving
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	done := p.done.Load()
+	switch idle := p.posted.Load() == done; {
+	case done != m.done:
+		m.done, m.moved, m.since = done, now, now
+	case idle || m.since.IsZero():
+		m.since = now
+	}
+	return now.Sub(m.since), m.moved
 }
 
 // do posts b and waits for it. If ctx ends first, b may still be in flight: quiesce must

@@ -78,9 +78,12 @@ func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 	}
 	defer l.put(f)
 	for {
-		tail, err := v.unit(ctx, place.Chain.Tail())
+		tail, found, err := r.tail(ctx, v, place, f)
 		if err != nil {
 			return entry{}, err
+		}
+		if found != nil {
+			return *found, nil
 		}
 		spot := spot{tail, place.Address, r.p}
 		e, err := l.inspect(ctx, v, spot, f)

@@ -26,6 +26,27 @@ type session struct {
 	closed chan struct{} // closed once all connections are closed: nothing touches local memory any more
 	once   sync.Once
 	after  func() // runs when it breaks
+
+	fabric, provider string // where it was dialled
+}
+
+// standstill returns for how long operations have been in flight of which none ended.
+func (s *session) standstill(now time.Time) (longest time.Duration) {
+	for _, p := range s.pipes {
+		stood, _ := p.look(now)
+		longest = max(longest, stood)
+	}
+	return longest
+}
+
+// moved reports whether an operation ended a moment ago.
+func (s *session) moved(now time.Time) bool {
+	for _, p := range s.pipes {
+		if _, moved := p.look(now); now.Sub(moved) < time.Second {
+			return true
+		}
+	}
+	return false
 }
 
 // fail breaks the session. Operations in flight complete, with rdma.ErrBroken if their outcome is unknown.
@@ -149,7 +170,7 @@ func (l *Log) connOptions() rdma.ConnOptions {
 }
 
 // openUnit opens a session with u in the view's epoch.
-func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit) (*unitSession, error) {
+func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit, dial dialling) (*unitSession, error) {
 	cc, err := l.control.get(u.Control)
 	if err != nil {
 		return nil, err
@@ -158,24 +179,26 @@ func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit) (*unitSessio
 	if err != nil {
 		return nil, err
 	}
+	dial(m.Fabric, m.Provider)
 	g := v.layout.Geometry
-	if p := l.dev.Info().Provider; m.Provider != p {
-		return nil, fmt.Errorf("it speaks %s, this client %s: open the log with provider %s", m.Provider, p, m.Provider)
-	}
 	if n := int(m.Slots); n < 1 || n > g.SessionSlots || int(m.FirstSlot)+n > g.SessionSlots*g.MaxSessions || m.Index == nil || m.Ring == nil || m.StagingRead == nil || m.StagingWrite == nil {
 		return nil, errors.New("it offered a session that does not fit the layout's geometry")
 	}
 	s := &unitSession{
-		session: session{who: fmt.Sprintf("unit %d", u.ID), log: l.log, broken: make(chan struct{}), closed: make(chan struct{})},
-		id:      u.ID, geometry: g, patience: l.o.OpTimeout,
+		session: session{who: fmt.Sprintf("unit %d", u.ID), log: l.log, broken: make(chan struct{}), closed: make(chan struct{}),
+			fabric: m.Fabric, provider: m.Provider},
+		id: u.ID, geometry: g, patience: l.o.OpTimeout,
 		index: remote(m.Index), ring: remote(m.Ring), stagingRead: remote(m.StagingRead), stagingWrite: remote(m.StagingWrite),
 		helping: make(chan struct{}, 1),
 	}
 	s.requests = requests{dead: s.closed, waiting: map[wire.RequestID]*pending{}}
 	s.slots = newSlots(wire.StagingSlot(m.FirstSlot), int(m.Slots), uint16(m.FirstUse), s.broken)
-	s.after = s.slots.broke
+	s.after = func() {
+		s.slots.broke()
+		v.breaks.Add(1)
+	}
 	for _, token := range [][]byte{m.AppendToken, m.ReadToken} {
-		c, err := l.dev.Dial(ctx, m.Fabric, token, l.connOptions())
+		c, err := rdma.Dial(ctx, l.dev, m.Provider, m.Fabric, token, l.connOptions())
 		if err != nil {
 			s.fail(nil)
 			<-s.closed
@@ -244,7 +267,7 @@ func (s *seqSession) next(v *view, word uint64) (layout.Position, error) {
 	return w.Next(), nil
 }
 
-func (l *Log) openSequencer(ctx context.Context, v *view) (*seqSession, error) {
+func (l *Log) openSequencer(ctx context.Context, v *view, dial dialling) (*seqSession, error) {
 	cc, err := l.control.get(v.layout.Sequencer.Control)
 	if err != nil {
 		return nil, err
@@ -253,16 +276,18 @@ func (l *Log) openSequencer(ctx context.Context, v *view) (*seqSession, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p := l.dev.Info().Provider; m.Provider != p || m.Word == nil {
-		return nil, fmt.Errorf("it speaks %s, this client %s: open the log with provider %s", m.Provider, p, m.Provider)
+	if m.Word == nil {
+		return nil, errors.New("it offered a session without a word")
 	}
-	c, err := l.dev.Dial(ctx, m.Fabric, m.Token, l.connOptions())
+	dial(m.Fabric, m.Provider)
+	c, err := rdma.Dial(ctx, l.dev, m.Provider, m.Fabric, m.Token, l.connOptions())
 	if err != nil {
 		return nil, err
 	}
 	s := &seqSession{
-		session: session{who: "sequencer", log: l.log, broken: make(chan struct{}), closed: make(chan struct{}), pipes: []*pipe{{conn: c}}},
-		word:    remote(m.Word),
+		session: session{who: "sequencer", log: l.log, broken: make(chan struct{}), closed: make(chan struct{}), pipes: []*pipe{{conn: c}},
+			fabric: m.Fabric, provider: m.Provider},
+		word: remote(m.Word),
 	}
 	s.pipe = s.pipes[0]
 	l.background(func(context.Context) {
@@ -282,12 +307,13 @@ func remote(r *pb.Remote) rdma.Remote { return rdma.Remote{Addr: r.Addr, Key: rd
 type link[S any] struct {
 	cur   atomic.Pointer[S]
 	alive func(*S) bool
-	open  func(context.Context) (*S, error)
+	open  func(context.Context, dialling) (*S, error)
 	spawn func(func(context.Context)) // runs what opens a session; its context ends with the Log
 	who   string
 
-	over     <-chan struct{} // closed when the view is replaced: nobody needs the session any more
-	failures atomic.Uint64   // attempts to open that failed
+	over     <-chan struct{}         // closed when the view is replaced: nobody needs the session any more
+	failures atomic.Uint64           // attempts to open that failed
+	trouble  atomic.Pointer[trouble] // nil: the last attempt succeeded, or there was none
 
 	turn    chan struct{} // held while a session is opened; who holds it owns the fields below
 	backoff backoff
@@ -295,7 +321,7 @@ type link[S any] struct {
 	err     error     // of the last attempt
 }
 
-func newLink[S any](who string, over <-chan struct{}, alive func(*S) bool, spawn func(func(context.Context)), open func(context.Context) (*S, error)) *link[S] {
+func newLink[S any](who string, over <-chan struct{}, alive func(*S) bool, spawn func(func(context.Context)), open func(context.Context, dialling) (*S, error)) *link[S] {
 	return &link[S]{who: who, over: over, alive: alive, spawn: spawn, open: open, turn: make(chan struct{}, 1)}
 }
 
@@ -316,7 +342,7 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	case <-k.over:
 		return nil, &sessionError{k.who, errStale}
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, &waitingError{k.who, k.trouble.Load(), ctx.Err()}
 	}
 	if s := k.cur.Load(); s != nil && k.alive(s) {
 		<-k.turn
@@ -343,7 +369,7 @@ func (k *link[S]) get(ctx context.Context) (*S, error) {
 	case <-k.over:
 		return nil, &sessionError{k.who, errStale}
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, &waitingError{k.who, k.trouble.Load(), ctx.Err()}
 	}
 }
 
@@ -354,18 +380,38 @@ func (k *link[S]) attempt(ctx context.Context) (*S, error) {
 		bounded, cancel := context.WithTimeout(ctx, opening)
 		defer cancel()
 		var s *S
-		if s, err = k.open(bounded); err == nil {
+		t := k.begin()
+		if s, err = k.open(bounded, func(addr, provider string) {
+			t.addr, t.provider, t.fabric = addr, provider, true
+			k.show(t)
+		}); err == nil {
 			k.backoff = backoff{}
+			k.trouble.Store(nil)
 			k.cur.Store(s)
 			return s, nil
 		}
 		// A seal sends all clients here at once: come back spread out.
 		k.next = time.Now().Add(k.backoff.step())
+		t.err, t.dialling = err, false
+		k.show(t)
 	}
 	k.err = &sessionError{k.who, err}
 	k.failures.Add(1)
 	return nil, k.err
 }
+
+// begin notes that an attempt begins, and returns what is known so far of why there is no session.
+func (k *link[S]) begin() trouble {
+	t := trouble{since: time.Now()}
+	if old := k.trouble.Load(); old != nil {
+		t = *old
+	}
+	t.dialling, t.fabric = true, false
+	k.show(t)
+	return t
+}
+
+func (k *link[S]) show(t trouble) { k.trouble.Store(&t) }
 
 // pause waits until the next attempt is due. It ends with the view: under the next one there is another link, and no time to be lost.
 func (k *link[S]) pause(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,10 @@ type view struct {
 	// spare are the slots that the gate leaves: fragments take from both. So they go on even if all that passed the gate
 	// wait for the window, which waits for them.
 	spare chan struct{}
+
+	durable sync.Map      // by layout.UnitID: the layout.Address below which the unit said that all is durable there
+	breaks  atomic.Uint64 // sessions with units that broke
+	whole   atomic.Uint64 // breaks+1 when all chains that take new entries had their sessions; 0: they never had
 
 	tail     atomic.Uint64 // first position not known to be handed out in this epoch
 	turn     atomic.Uint32 // which chain Tail looks at
@@ -72,8 +77,8 @@ func (l *Log) newView(lay *layout.Layout) *view {
 	for _, u := range lay.Units {
 		v.units[u.ID] = newLink(fmt.Sprintf("unit %d", u.ID), v.replaced,
 			func(s *unitSession) bool { return s.alive() }, l.background,
-			func(ctx context.Context) (*unitSession, error) {
-				s, err := l.openUnit(ctx, v, u)
+			func(ctx context.Context, dial dialling) (*unitSession, error) {
+				s, err := l.openUnit(ctx, v, u, dial)
 				if err != nil {
 					return nil, l.failedOpen(u.Control, err)
 				}
@@ -82,8 +87,8 @@ func (l *Log) newView(lay *layout.Layout) *view {
 	}
 	v.seq = newLink("sequencer", v.replaced,
 		func(s *seqSession) bool { return s.alive() }, l.background,
-		func(ctx context.Context) (*seqSession, error) {
-			s, err := l.openSequencer(ctx, v)
+		func(ctx context.Context, dial dialling) (*seqSession, error) {
+			s, err := l.openSequencer(ctx, v, dial)
 			if err != nil {
 				return nil, l.failedOpen(lay.Sequencer.Control, err)
 			}
@@ -196,6 +201,9 @@ func (l *Log) retry(ctx context.Context, v *view, err error, b *backoff) error {
 		}
 		return err
 	}
+	if l.foreign(v, err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
 	l.m.retries.Inc()
 	rerr := l.refresh(ctx, v)
 	if !v.retired() {
@@ -228,6 +236,15 @@ func (l *Log) retry(ctx context.Context, v *view, err error, b *backoff) error {
 func (l *Log) because(err error) error {
 	if why := l.trouble.Load(); why != nil && *why != "" {
 		return fmt.Errorf("%w: %s: %w", ErrUnavailable, *why, err)
+	}
+	var known *waitingError
+	if errors.As(err, &known) {
+		return err
+	}
+	if v := l.current(); v != nil {
+		if why := v.obstacle(); why != "" {
+			return fmt.Errorf("%w: %s: %w", ErrUnavailable, why, err)
+		}
 	}
 	return err
 }

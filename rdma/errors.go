@@ -58,7 +58,7 @@ func (e *RejectError) Unwrap() error { return ErrRejected }
 type ProviderError struct{ Theirs, Ours string }
 
 func (e *ProviderError) Error() string {
-	return fmt.Sprintf("it speaks fabric %s, and this process %s", e.Theirs, e.Ours)
+	return fmt.Sprintf("it speaks fabric %s, and this side %s: give both the same (fabric.provider, --provider)", e.Theirs, e.Ours)
 }
 
 // DialError says that no connection to a member came about, and by which address it was tried.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"corfu/client"
 	"corfu/internal/devcluster"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -283,5 +284,128 @@ func TestLeaderWithoutFabricHandsOver(t *testing.T) {
 	load.finish(ctx)
 	if got := log.Layout(); got.Epoch != before.Epoch {
 		t.Errorf("epoch %d became %d: somebody was blamed", before.Epoch, got.Epoch)
+	}
+}
+
+// TestMemberThatMustStayIsNamed: min_replicas keeps the unit that the fabric does not reach. Appends wait and take no positions; what is durable
+// is read from the other replica (rule R11); status, metrics and the client's error say which unit it is, by which address, and why.
+func TestMemberThatMustStayIsNamed(t *testing.T) {
+	for _, how := range []string{silent, refused} {
+		t.Run(how, func(t *testing.T) {
+			ctx, dev, reg := testContext(t), newCuttable(openDevice(t)), prometheus.NewRegistry()
+			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, MinReplicas: 2, Registerer: reg})
+			awaitSealers(t, c, 3)
+			const n = 50
+			for i := range n {
+				if _, err := log.Append(ctx, fmt.Appendf(nil, "entry %d", i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			addr := fabricOf(t, ctx, c, 2)
+			own := prometheus.NewRegistry()
+			fresh, err := client.Open(ctx, client.Options{LayoutServers: []string{c.LayoutAddr()}, Device: dev, Registerer: own})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer fresh.Close()
+			began := time.Now()
+			dev.cut(how, addr)
+			problem(t, ctx, c, "appends wait", "unit 2", "over the fabric", addr, "fabric.advertise")
+			t.Logf("named after %v; fail_after is %v", time.Since(began), failAfter)
+			if w := gauge(t, reg, "corfu_layout_waiting", ""); w != 1 {
+				t.Errorf("corfu_layout_waiting is %v, not 1", w)
+			}
+			for _, x := range []*client.Log{log, fresh} {
+				bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
+				_, err := x.Append(bounded, []byte("more"))
+				cancel()
+				if err == nil || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "unit 2") {
+					t.Errorf("append: %v; wanted unit 2 and %s in it", err, addr)
+				}
+			}
+			if got := sums(t, own, "corfu_client_tokens_total", "")[""]; got != 0 {
+				t.Errorf("a client that reaches half of the chain took %v positions", got)
+			}
+			began = time.Now()
+			for p := range layout.Position(n) {
+				b, err := fresh.Read(ctx, p)
+				if err != nil || string(b) != fmt.Sprintf("entry %d", p) {
+					t.Fatalf("read %d: %q, %v", p, b, err)
+				}
+			}
+			t.Logf("%d reads beside the tail in %v", n, time.Since(began))
+			dev.mend()
+			if _, err := fresh.Append(ctx, []byte("again")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestClientsReportWhatTheyCannotReach: the leader has no fabric. Unit 2 is left out on the word of a client, since nothing contradicts it.
+func TestClientsReportWhatTheyCannotReach(t *testing.T) {
+	for _, how := range []string{silent, refused} {
+		t.Run(how, func(t *testing.T) {
+			ctx, dev, reg := testContext(t), newCuttable(openDevice(t)), prometheus.NewRegistry()
+			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Registerer: reg, Layouts: func(o *layoutserver.Config) { o.Device = nil }})
+			load := startLoad(t, ctx, log)
+			load.more(100)
+			addr := fabricOf(t, ctx, c, 2)
+			began := time.Now()
+			dev.cut(how, addr)
+			awaitLayout(t, log, "an epoch without the unit", func(l *layout.Layout) bool { return !l.IsMember(2) })
+			t.Logf("left out after %v; fail_after is %v", time.Since(began), failAfter)
+			problem(t, ctx, c, "unit 2", "over the fabric", addr)
+			load.more(100)
+			dev.mend()
+			awaitLayout(t, log, "it is back", func(l *layout.Layout) bool { return l.IsMember(2) && rebuilt(l) })
+			load.more(100)
+			load.finish(ctx)
+		})
+	}
+}
+
+// TestOneClientEvictsNobody: a client whose own fabric is cut reports a unit that the leader, or another client, reaches. It is named, and
+// nobody is left out.
+func TestOneClientEvictsNobody(t *testing.T) {
+	for _, fabric := range []bool{true, false} {
+		t.Run(fmt.Sprintf("leader has a fabric: %v", fabric), func(t *testing.T) {
+			ctx, dev := testContext(t), openDevice(t)
+			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Layouts: func(o *layoutserver.Config) {
+				if !fabric {
+					o.Device = nil
+				}
+			}})
+			load := startLoad(t, ctx, log)
+			load.more(100)
+			if fabric {
+				awaitSealers(t, c, 3)
+			}
+			before := log.Layout()
+			own := newCuttable(dev)
+			addr := fabricOf(t, ctx, c, 2)
+			own.cut(silent, addr)
+			bad, err := client.Open(ctx, client.Options{LayoutServers: []string{c.LayoutAddr()}, Device: own})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer bad.Close()
+			bounded, cancel := context.WithTimeout(ctx, 6*failAfter)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() {
+				_, err := bad.Append(bounded, []byte("it never comes that far"))
+				ended <- err
+			}()
+			problem(t, ctx, c, "unit 2", addr, "others reach it")
+			if err := <-ended; err == nil || !strings.Contains(err.Error(), addr) {
+				t.Errorf("append: %v; wanted the address in it", err)
+			}
+			load.more(100)
+			load.finish(ctx)
+			if got := log.Layout(); got.Epoch != before.Epoch {
+				t.Errorf("epoch %d became %d", before.Epoch, got.Epoch)
+			}
+		})
 	}
 }
