@@ -55,7 +55,7 @@ test-web: go-present ## the web page in headless Chromium; leaves pictures of it
 
 test-watch: go-present ## alerts by promtool; every panel of the dashboards against a real Prometheus and a cluster; pictures in build/watch
 	deploy/apt-missing prometheus librsvg2-bin fonts-dejavu-core
-	$(GO) test ./deploy/watch -count=1 -timeout 5m -v -run 'Promtool|LiveCluster' -args -live
+	$(GO) test ./deploy/watch -count=1 -timeout 5m -v -run 'Promtool|LiveCluster|Shipped' -args -live
 
 test-watch-lab: build ## the same over verbs in the lab, with panels of the RDMA device: 2 to 5 minutes; pictures in build/watch-lab
 	deploy/apt-missing prometheus librsvg2-bin fonts-dejavu-core

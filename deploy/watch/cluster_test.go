@@ -2,6 +2,7 @@ package watch
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,6 +39,8 @@ type cluster struct {
 	t      *testing.T
 	binary string
 	dir    string
+	http   string                     // where its daemons serve metrics; "" means a port of loopback
+	trust  func(name string) []string // further arguments of the daemon of that name; nil means none
 	layout *process
 	seqs   []*process
 	units  []*process
@@ -83,7 +86,10 @@ func (c *cluster) build() {
 // start starts a daemon and waits until it says that it is up.
 func (c *cluster) start(name string, args ...string) *process {
 	c.t.Helper()
-	args = append(args, "--control", "127.0.0.1:0", "--http", "127.0.0.1:0", "-o", "json")
+	args = append(args, "--control", "127.0.0.1:0", "--http", cmp.Or(c.http, "127.0.0.1:0"), "-o", "json")
+	if c.trust != nil {
+		args = append(args, c.trust(name)...)
+	}
 	if args[0] != "layout" {
 		args = append(args, "--provider", *provider)
 	}
@@ -216,12 +222,17 @@ func (l *load) end(t *testing.T) {
 
 // startPrometheus runs Debian's Prometheus on the files of deploy/prometheus, with targets of this cluster, and with shorter intervals.
 func startPrometheus(t *testing.T, c *cluster, l *load) *prom {
-	dir := t.TempDir()
+	dir := shipped(t, "prometheus.yml", map[string][]*process{"layout": {c.layout}, "seq": c.seqs, "unit": c.units, "client": {{HTTP: l.http}}})
+	return runPrometheus(t, dir, "prometheus.yml")
+}
+
+// shipped returns a copy of deploy/prometheus whose configuration has shorter intervals, and whose targets are those of each role.
+func shipped(t *testing.T, config string, roles map[string][]*process) (dir string) {
+	dir = t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(prometheusDir)); err != nil {
 		t.Fatal(err)
 	}
-	config := filepath.Join(dir, "prometheus.yml")
-	b, err := os.ReadFile(config)
+	b, err := os.ReadFile(filepath.Join(dir, config))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,24 +241,24 @@ func startPrometheus(t *testing.T, c *cluster, l *load) *prom {
 		t.Fatal("the intervals are not where they were")
 	}
 	write := func(file, text string) {
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write(config, quick)
-	targets := func(role string, list ...*process) {
+	for role, list := range roles {
 		var addrs []string
 		for _, p := range list {
 			addrs = append(addrs, p.HTTP)
 		}
 		b, _ := json.Marshal([]map[string]any{{"targets": addrs, "labels": map[string]string{"cluster": clusterName}}})
-		write(filepath.Join(dir, "targets", role+".yml"), string(b))
+		write(filepath.Join("targets", role+".yml"), string(b))
 	}
-	targets("layout", c.layout)
-	targets("seq", c.seqs...)
-	targets("unit", c.units...)
-	targets("client", &process{HTTP: l.http})
+	return dir
+}
 
+// runPrometheus runs Prometheus on a configuration in dir until the test ends.
+func runPrometheus(t *testing.T, dir, config string) *prom {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +266,7 @@ func startPrometheus(t *testing.T, c *cluster, l *load) *prom {
 	addr := lis.Addr().String()
 	_ = lis.Close()
 	var log strings.Builder
-	cmd := exec.Command("prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
+	cmd := exec.Command("prometheus", "--config.file="+filepath.Join(dir, config), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn")
 	cmd.Stderr, cmd.SysProcAttr = &log, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
