@@ -16,6 +16,8 @@ lib=$here/appliance
 . "$lib/config.sh"
 # shellcheck source=appliance/stores.sh
 . "$lib/stores.sh"
+# shellcheck source=appliance/services.sh
+. "$lib/services.sh"
 # shellcheck source=appliance/steps.sh
 . "$lib/steps.sh"
 
@@ -47,5 +49,11 @@ check)
 	[ "$DIFFERS" -eq 0 ] || die "$DIFFERS things differ; without --check they are mended"
 	note "everything is as it should be"
 	;;
-apply) note "done: corfu-setup --check looks again, uninstall.sh (or apt-get purge corfu) takes it away" ;;
+apply)
+	if [ ${#TROUBLES[@]} -gt 0 ]; then
+		printf "$ME: %s\n" "${TROUBLES[@]}" >&2
+		exit 1
+	fi
+	note "done: corfu-setup --check looks again, uninstall.sh (or apt-get purge corfu) takes it away"
+	;;
 esac

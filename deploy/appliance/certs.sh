@@ -61,6 +61,8 @@ check_trust() {
 	if ! secured; then
 		! serves || loopback "$ADDR" || [ -n "$INSECURE" ] ||
 			die "$ADDR is not loopback, and the control plane would be in clear: give --certs, or --insecure on a network that you trust"
+		[[ -z $METRICS || -n $INSECURE ]] || loopback "$METRICS" ||
+			die "--metrics $METRICS: without certificates metrics are served on loopback alone: give --certs, or --insecure on a network that you trust"
 		[ -z "$CERTS" ] || usage_error "--certs and --insecure exclude each other (options of the last time are in $ROOT_CONF/appliance.conf)"
 		return 0
 	fi
@@ -71,11 +73,37 @@ check_trust() {
 	certificates | while read -r name role host group; do
 		dir=$(certificate_dir "$name")
 		[ "$host" != - ] || host=
-		[ -n "$dir" ] || die "no certificate $name.crt in ${CERTS:-$TLS}: corfu certs issue --role $role --name $name --host $host --out DIR, then --certs DIR"
-		said=$("$BINARY" certs check --ca "$ca" ${list:+--crl "$list"} --role "$role" ${host:+--host "$host"} "$dir/$name.crt" 2>&1) || die "${said#corfu: }"
+		if [ -z "$dir" ]; then
+			distrust "$name" "no certificate $name.crt in ${CERTS:-$TLS}: corfu certs issue --role $role --name $name --host $host --out DIR, then --certs DIR"
+		elif ! said=$("$BINARY" certs check --ca "$ca" ${list:+--crl "$list"} --role "$role" ${host:+--host "$host"} "$dir/$name.crt" 2>&1); then
+			distrust "$name" "${said#corfu: }"
+		fi
 	done
 	! has_role client || serves || has_certificate client ||
 		die "no certificate client.crt in ${CERTS:-$TLS}: corfu certs issue --role client --name client --out DIR, then --certs DIR"
+}
+
+# distrust NAME TEXT: this certificate does not do. With the package's installation that is a matter of its daemon alone: one that runs is
+# left as it is, since it would not come up again.
+distrust() {
+	[ -n "$PACKAGE" ] || die "$2"
+	trouble "$2"
+	DISTRUSTED+=("$1")
+}
+
+DISTRUSTED=()
+
+# distrusted SERVICE: its certificate does not do.
+distrusted() {
+	local name
+	for name in "${DISTRUSTED[@]}"; do
+		case $1 in
+		corfu-layout.service) [[ $name != layout-* ]] || return 0 ;;
+		corfu-seq.service) [[ $name != seq-* ]] || return 0 ;;
+		corfu-unit@*) [ "$1" != "corfu-unit@${name#unit-}.service" ] || return 0 ;;
+		esac
+	done
+	return 1
 }
 
 install_certificates() {
@@ -87,6 +115,7 @@ install_certificates() {
 	[ -z "$list" ] || ensure_file "$TLS/ca.crl" 644 root:root <"$list"
 	certificates | while read -r name _ _ group; do
 		dir=$(certificate_dir "$name")
+		[[ " ${DISTRUSTED[*]} " != *" $name "* ]] || continue
 		ensure_file "$TLS/$name.key" 640 "root:$group" <"$dir/$name.key"
 		ensure_file "$TLS/$name.crt" 644 root:root <"$dir/$name.crt"
 	done

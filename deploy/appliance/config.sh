@@ -11,7 +11,7 @@ common_config() { # DIR PORT NAME, which is ROLE-NUMBER
 role: ${3%-*}
 dir: $1
 control: "$(with_port "$ADDR" "$2")"
-http: "127.0.0.1:$(($2 + HTTP_OFFSET))"
+http: "$(with_port "${METRICS:-127.0.0.1}" $(($2 + HTTP_OFFSET)))"
 END
 	if [ -n "$INSECURE" ]; then
 		echo "insecure: true # the control plane is in clear: whoever reaches it can wipe units"

@@ -25,6 +25,14 @@ usage_error() {
 ok() { printf 'ok       %s\n' "$*"; }
 note() { printf 'note     %s\n' "$*"; }
 
+# trouble TEXT: something is wrong that the rest does not depend on. The installation goes on, and fails at its end.
+TROUBLES=()
+trouble() {
+	printf 'WRONG    %s\n' "$*"
+	TROUBLES+=("$*")
+	DIFFERS=$((DIFFERS + 1))
+}
+
 # change WHAT COMMAND...: the command makes WHAT true.
 change() {
 	local what=$1
@@ -50,6 +58,10 @@ noted() { [ -e "$NOTES/$1" ] && grep -qxF -- "$2" "$NOTES/$1"; }
 
 take_note() {
 	noted "$1" "$2" || { mkdir -p "$NOTES" && printf '%s\n' "$2" >>"$NOTES/$1" && sync "$NOTES/$1"; }
+}
+
+drop_note() { # FILE LINE
+	! noted "$1" "$2" || { grep -vxF -- "$2" "$NOTES/$1" || true; } | put_file "$NOTES/$1" 644 root:root
 }
 
 notes_of() { cat "$NOTES/$1" 2>/dev/null || true; }

@@ -23,6 +23,8 @@ This machine
   --provider NAME        verbs or tcp (default: verbs if there is a device, else tcp)
   --soft-roce NETDEV     make a Soft-RoCE device over this interface, now and at each boot
   --huge-pages N         set N pages of 2 MiB aside for registered memory, and use them
+  --metrics IP           where the daemons serve metrics and health (default 127.0.0.1, in clear); elsewhere with TLS, for a Prometheus
+                         that has a certificate of the role monitor
 
 The cluster; the same on every machine. HOST is an address; ports are only named where they are not the usual ones
   --server N=HOST        a layout server; once for each of one, three, five or seven
@@ -44,50 +46,85 @@ How
   --dry-run              change nothing, say what would be done
   --force                write configuration anew even where it was changed by hand
   --no-start             do not start services
+  --package              as the package's installation does: --again, with services left disabled, masked or stopped as they are
   --binary PATH          the corfu to install (default: bin/corfu beside deploy; make build)
 END
 }
 
 ROLES='' ADDR='' ID='' UNITS='' STORES='' CAPACITY='' DEVICE='' PROVIDER='' SOFT_ROCE='' HUGE_PAGES='' DURABILITY=flash
-CLUSTER='' CERTS='' INSECURE='' AGAIN='' FORCE='' NO_START='' BINARY=''
+CLUSTER='' CERTS='' INSECURE='' AGAIN='' PACKAGE='' FORCE='' NO_START='' BINARY='' METRICS=''
 SERVERS=() SEQ='' STANDBYS=() MEMBERS=() SPARES=() CHAINS=()
 SAVED=() # the options that describe the machine, as they were given: they are replayed when the package is upgraded
 
 parse_options() {
-	local option replay=() keep
-	if [[ " $* " == *" --again "* ]]; then
+	local option replay=() i=0
+	if [[ " $* " == *" --again "* || " $* " == *" --package "* ]]; then
 		[ -r "$ROOT_CONF/appliance.conf" ] || die "no $ROOT_CONF/appliance.conf yet: run $ME --role ... first"
 		mapfile -t replay < <(grep -v '^#' "$ROOT_CONF/appliance.conf")
 		set -- "${replay[@]}" "$@"
 	fi
 	while [ $# -gt 0 ]; do
 		option=$1
-		keep=1
 		case $option in
 		-h | --help)
 			usage
 			exit 0
 			;;
-		--again) AGAIN=1 keep= ;;
-		--check) MODE=check keep= ;;
-		--dry-run) MODE=dry-run keep= ;;
-		--force) FORCE=1 keep= ;;
-		--no-start) NO_START=1 keep= ;;
-		--insecure) INSECURE=1 ;;
-		--role | --addr | --id | --units | --store | --capacity | --device | --provider | --soft-roce | --huge-pages | --server | \
+		--again) AGAIN=1 ;;
+		--package) AGAIN=1 PACKAGE=1 ;;
+		--check) MODE=check ;;
+		--dry-run) MODE=dry-run ;;
+		--force) FORCE=1 ;;
+		--no-start) NO_START=1 ;;
+		--insecure) INSECURE=1 && save_option --insecure ;;
+		--role | --addr | --id | --units | --store | --capacity | --device | --provider | --soft-roce | --huge-pages | --metrics | --server | \
 			--seq | --standby | --unit | --spare | --chain | --durability | --cluster | --certs | --binary)
 			[ $# -ge 2 ] || usage_error "$option needs a value"
-			take_option "$option" "$2"
-			case $option in --binary | --certs) keep= ;; esac
-			[ -z "$keep" ] || SAVED+=("$option" "$2")
-			shift 2
-			continue
+			case $option in
+			--binary) BINARY=$2 ;;
+			--certs) CERTS=${2%/} ;;
+			*) save_option "$option" "$2" ;;
+			esac
+			shift
 			;;
 		*) usage_error "unknown option $option" ;;
 		esac
-		[ -z "$keep" ] || SAVED+=("$option")
 		shift
 	done
+	while [ $i -lt ${#SAVED[@]} ]; do
+		[ "${SAVED[i]}" = --insecure ] || take_option "${SAVED[i]}" "${SAVED[i + 1]}"
+		i=$((i + $(words_of "${SAVED[i]}")))
+	done
+}
+
+# words_of OPTION: how many words it takes.
+words_of() {
+	case $1 in
+	--insecure) echo 1 ;;
+	*) echo 2 ;;
+	esac
+}
+
+# save_option OPTION [VALUE]: it takes the place of what it overrides, so that the options of many runs are noted once.
+save_option() {
+	local i=0
+	while [ $i -lt ${#SAVED[@]} ]; do
+		if overrides "$1" "${2-}" "${SAVED[i]}" "${SAVED[i + 1]-}"; then
+			[ $# -eq 1 ] || SAVED[i + 1]=$2
+			return
+		fi
+		i=$((i + $(words_of "${SAVED[i]}")))
+	done
+	SAVED+=("$@")
+}
+
+# overrides OPTION VALUE OLD-OPTION OLD-VALUE: of a member the number counts, of a chain all of it, of others the name of the option.
+overrides() {
+	[ "$1" = "$3" ] || return 1
+	case $1 in
+	--server | --standby | --unit | --spare) [ "${2%%=*}" = "${4%%=*}" ] ;;
+	--chain) [ "$2" = "$4" ] ;;
+	esac
 }
 
 take_option() {
@@ -110,8 +147,7 @@ take_option() {
 	--chain) CHAINS+=("$2") ;;
 	--durability) DURABILITY=$2 ;;
 	--cluster) CLUSTER=$2 ;;
-	--certs) CERTS=${2%/} ;;
-	--binary) BINARY=$2 ;;
+	--metrics) METRICS=$2 ;;
 	esac
 }
 
@@ -157,6 +193,7 @@ check_options() {
 	[[ $STORES =~ ^[0-9a-zA-Z/._:@+=#,-]*$ ]] || usage_error "--store $STORES: paths of letters, digits and ._:@+=#- alone"
 	! serves || [ -n "$ADDR" ] || usage_error "--addr is needed: the address that other machines reach this one at"
 	[[ $ADDR =~ ^[0-9a-fA-F.:]*$ ]] || usage_error "--addr $ADDR: must be an IP address"
+	[[ $METRICS =~ ^[0-9a-fA-F.:]*$ ]] || usage_error "--metrics $METRICS: must be an IP address"
 	check_cluster
 }
 

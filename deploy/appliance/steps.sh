@@ -1,9 +1,8 @@
 # shellcheck shell=bash
 # The steps of install.sh, in the order in which they are taken.
 
-PARTS=(lib.sh options.sh certs.sh config.sh steps.sh stores.sh undo.sh)
+PARTS=(lib.sh options.sh certs.sh config.sh steps.sh stores.sh services.sh undo.sh)
 RDMA_PACKAGES=(libibverbs1 librdmacm1 ibverbs-providers rdma-core)
-PATIENCE=${CORFU_SETUP_PATIENCE:-120} # seconds for a service to come up
 
 # in_place: this script is part of what was installed, by dpkg or by itself.
 in_place() { [ "$lib" = /usr/lib/corfu ]; }
@@ -127,14 +126,20 @@ clear_fabric() {
 }
 
 make_soft_roce() {
+	local service why
 	[ -e "/sys/class/net/$SOFT_ROCE" ] || die "no network interface $SOFT_ROCE (ip link lists them)"
 	if ! systemd_runs; then
 		change "make a Soft-RoCE device over $SOFT_ROCE" "$BINARY" devices add-rxe --netdev "$SOFT_ROCE"
 		return
 	fi
 	reload_systemd
-	enable_service "corfu-soft-roce@$(systemd-escape "$SOFT_ROCE").service"
-	start_service "corfu-soft-roce@$(systemd-escape "$SOFT_ROCE").service"
+	service=corfu-soft-roce@$(systemd-escape "$SOFT_ROCE").service
+	left_alone "$service" || enable_service "$service"
+	if why=$(kept_down "$service"); then
+		note "$service $why, and is not started"
+	else
+		start_service "$service"
+	fi
 }
 
 # arp_for_rdma: where a machine has two interfaces in one network, either answers for the other's address unless told not to
@@ -200,157 +205,4 @@ remember_options() {
 		echo "# Written by corfu-setup: the options that this machine was set up with, one word a line."
 		printf '%s\n' "${SAVED[@]}"
 	} | ensure_file "$ROOT_CONF/appliance.conf" 644 root:root
-}
-
-# services: every service of this machine, in the order of a start.
-services() {
-	local n
-	! has_role layout || echo corfu-layout.service
-	! has_role seq || echo corfu-seq.service
-	has_role unit || return 0
-	for n in ${UNITS//,/ }; do
-		echo "corfu-unit@$n.service"
-	done
-}
-
-install_services() {
-	local service
-	serves || return 0
-	if ! systemd_runs; then
-		[ -n "$NO_START" ] || [ "$MODE" != apply ] ||
-			die "systemd does not run here, so nothing can be started (--no-start writes files only)"
-		NO_START=1
-	else
-		reload_systemd
-	fi
-	for service in $(services); do
-		enable_service "$service"
-	done
-}
-
-reload_systemd() {
-	[ "$MODE" != apply ] || systemctl daemon-reload
-}
-
-enable_service() {
-	if systemctl is-enabled -q "$1" 2>/dev/null; then
-		ok "$1 starts at boot"
-	else
-		change "start $1 at every boot" systemctl -q enable "$1"
-	fi
-	[ "$MODE" != apply ] || take_note services "$1"
-}
-
-start_services() {
-	local service
-	for service in $(services); do
-		without_drive "$service" || start_service "$service"
-	done
-}
-
-# without_drive SERVICE: its unit's drive is not there, of which install_stores has told.
-without_drive() {
-	local n i=0
-	for n in ${UNITS//,/ }; do
-		[ "$1" != "corfu-unit@$n.service" ] || ! gone "$(store_of "$n" "$i")" || return 0
-		i=$((i + 1))
-	done
-	return 1
-}
-
-# start_service: start it, or restart it if its software or configuration is younger than it.
-start_service() {
-	local since file
-	if ! systemctl is-active -q "$1"; then
-		change "start $1" start_or_explain start "$1"
-		return
-	fi
-	case $1 in corfu-soft-roce@*) # its device does not go away under running daemons: the kernel would wait for them
-		ok "$1 runs"
-		return
-		;;
-	esac
-	# Of its process, to the microsecond: what is replaced in the second of a start is newer than it.
-	since=$(date -d "$(systemctl show --timestamp=us+utc -P ExecMainStartTimestamp "$1")" +%s%N)
-	for file in /usr/bin/corfu $(service_files "$1"); do
-		# The time of its arrival here: what dpkg unpacks is older.
-		if [ -e "$file" ] && [ "$(stat -c %.9Z "$file" | tr -d .)" -gt "$since" ]; then
-			change "restart $1 ($file is newer)" start_or_explain restart "$1"
-			return
-		fi
-	done
-	ok "$1 runs"
-}
-
-service_files() {
-	local name=${1%.service} drop
-	case $name in
-	corfu-unit@*) echo "/usr/lib/systemd/system/corfu-unit@.service $ROOT_CONF/unit-${name#*@}.yaml" ;;
-	*) echo "/usr/lib/systemd/system/$1 $ROOT_CONF/${name#corfu-}.yaml" ;;
-	esac
-	for drop in "/etc/systemd/system/$1.d"/*; do
-		[ ! -e "$drop" ] || echo "$drop"
-	done
-}
-
-start_or_explain() {
-	systemctl "$1" "$2" && return
-	journalctl -u "$2" -n 5 --no-pager -o cat >&2 || true
-	return 1
-}
-
-# verify_services: each must be up, and its health is said. Only where the whole cluster is here can it be asked to be good: elsewhere
-# the other machines may not be there yet, and a spare waits.
-verify_services() {
-	local service port at said end
-	[ "$MODE" = apply ] || return 0
-	end=$((SECONDS + PATIENCE))
-	for service in $(services); do
-		! without_drive "$service" || continue
-		port=$(http_port "$service")
-		at=$(http_of "$service")
-		if [ "$at" != "127.0.0.1:$port" ]; then
-			ok "$service is up (its health is told at ${at:-no port})"
-			continue
-		fi
-		while said=$(health "$port") && [ "$said" != ok ] && [ $SECONDS -lt $end ] && whole_here; do
-			sleep 0.5
-		done
-		case $said in
-		ok) ok "$service is healthy" ;;
-		'') die "$service does not answer at port $port (journalctl -u $service)" ;;
-		*)
-			! whole_here || die "$service is not healthy: $said (journalctl -u $service)"
-			note "$service is up and waits: $said"
-			;;
-		esac
-	done
-	# A build that has the doctor is asked; its findings are the operator's to read.
-	if "$BINARY" doctor --help >/dev/null 2>&1; then
-		# The device was tried when the machine was set up; on an upgrade the daemons are at work on it.
-		"$BINARY" doctor ${AGAIN:+--live=false} || note "corfu doctor found something: see above"
-	fi
-}
-
-whole_here() { [ ${#SERVERS[@]} -eq 0 ] && has_role layout && has_role seq && has_role unit; }
-
-# http_of SERVICE: where its configuration says that it tells its health: an operator may have put that where a Prometheus elsewhere reaches it.
-http_of() {
-	local file=${1%.service}
-	file=$ROOT_CONF/${file#corfu-}.yaml
-	sed -En 's/^http:[[:space:]]*"?([^"[:space:]]*).*/\1/p' "${file/@/-}"
-}
-
-http_port() {
-	local n i=0
-	case $1 in
-	corfu-layout.service) echo $((LAYOUT_PORT + HTTP_OFFSET)) ;;
-	corfu-seq.service) echo $((SEQ_PORT + HTTP_OFFSET)) ;;
-	*)
-		for n in ${UNITS//,/ }; do
-			[ "$1" != "corfu-unit@$n.service" ] || echo $((UNIT_PORT + HTTP_OFFSET + i))
-			i=$((i + 1))
-		done
-		;;
-	esac
 }

@@ -25,6 +25,8 @@ stop_services() {
 		fi
 		if systemctl is-enabled -q "$service" 2>/dev/null; then
 			change "no longer start $service at boot" systemctl -q disable "$service"
+		elif [ "$MODE" = apply ] && [[ $service != corfu-soft-roce@* ]]; then
+			take_note disabled "$service" # the operator's decision outlives a package that is installed again
 		fi
 		! systemd_runs || [ "$MODE" != apply ] || systemctl reset-failed "$service" 2>/dev/null || true
 	done
@@ -32,6 +34,7 @@ stop_services() {
 		change "stop corfu-fabric.target" systemctl stop corfu-fabric.target
 	fi
 	forget services
+	forget new-services
 }
 
 restore_sysctls() {

@@ -25,7 +25,10 @@ machine() {
 	(cd /etc && find . -type f ! -name '*-' ! -name ld.so.cache -exec sha256sum {} + | sort -k 2) >"$keep/$1/etc"
 	getent passwd >"$keep/$1/passwd"
 	getent group >"$keep/$1/group"
-	sysctl -a 2>/dev/null | grep -E '^(vm\.nr_hugepages|vm\.overcommit|kernel\.sem|net\.ipv4\.conf)' | sort >"$keep/$1/sysctl"
+	# In a container what is not its network's is the host's, which others change meanwhile.
+	local own='^(vm\.nr_hugepages|vm\.overcommit|kernel\.sem|net\.ipv4\.conf)'
+	! systemd-detect-virt -q --container || own='^net\.ipv4\.conf'
+	sysctl -a 2>/dev/null | grep -E "$own" | sort >"$keep/$1/sysctl"
 	ls /sys/class/infiniband 2>/dev/null >"$keep/$1/rdma" || true
 	systemctl list-units --all --no-legend --no-pager --plain 'corfu*' >"$keep/$1/running"
 }
@@ -66,6 +69,20 @@ disk_full() {
 	[ ! -e /tmp/small/file.corfu-new ] || wrong "a part of a file is left"
 	umount /tmp/small
 	rmdir /tmp/small
+}
+
+# options_once: what is noted for the next time has each option once, the last; of members by their numbers.
+options_once() {
+	local noted
+	noted=$(
+		# shellcheck source=/dev/null
+		. "$checkout/deploy/appliance/lib.sh"
+		# shellcheck source=/dev/null
+		. "$checkout/deploy/appliance/options.sh"
+		parse_options --role unit --unit 1=a --unit 2=b --unit 1=c --insecure --insecure --addr 1.1.1.1 --addr 1.1.1.2 --chain 1,2 --chain 3 --chain 1,2
+		echo "${SAVED[*]} / ${MEMBERS[*]} / $ADDR / ${CHAINS[*]}"
+	)
+	[ "$noted" = '--role unit --unit 1=c --unit 2=b --insecure --addr 1.1.1.2 --chain 1,2 --chain 3 / 1=c 2=b / 1.1.1.2 / 1,2 3' ] || wrong "$noted"
 }
 
 # refused LINE OPTION...: the installer says so, in this one line, and has done nothing.
@@ -154,9 +171,8 @@ again() {
 
 # elsewhere: a daemon that tells its health where a Prometheus of another machine reaches it is no reason for the next run to fail.
 elsewhere() {
-	sed -i.bak 's/^http: .*/http: 10.77.0.1:7880/' /etc/corfu/unit-1.yaml
-	"$checkout/deploy/install.sh" "${options[@]}" | grep 'corfu-unit@1.service is up (its health is told at 10.77.0.1:7880)'
-	mv /etc/corfu/unit-1.yaml.bak /etc/corfu/unit-1.yaml
+	"$checkout/deploy/install.sh" "${options[@]}" --metrics 10.77.0.1 | grep 'corfu-unit@1.service is up (its health is told at 10.77.0.1:7880)'
+	grep -x 'http: "10.77.0.1:7880"' /etc/corfu/unit-1.yaml
 	"$checkout/deploy/install.sh" "${options[@]}" | grep 'corfu-unit@1.service is healthy'
 }
 
@@ -317,4 +333,98 @@ package_alone() {
 	cp /run/lab/certs/*.crt /run/lab/certs/*.key /etc/corfu/tls/
 	printf '%s\n' "${options[@]}" | sed '/^--certs$/,+1d' >/etc/corfu/appliance.conf
 	(umask 077 && MODE=production dpkg -i /run/lab/two.deb)
+}
+
+# installs LINE...: dpkg installs the package whatever is wrong with a daemon, leaves nothing half configured, and says each line.
+installs() {
+	local line
+	CORFU_SETUP_PATIENCE=20 dpkg -i /run/lab/two.deb >/tmp/installs 2>&1 || { cat /tmp/installs && wrong "dpkg -i ends with $?"; }
+	dpkg -s corfu | grep -x 'Status: install ok installed' >/dev/null || wrong "$(dpkg -s corfu | grep ^Status)"
+	for line in "$@"; do
+		grep -E "$line" /tmp/installs || { cat /tmp/installs && wrong "this was not said: $line"; }
+	done
+}
+
+# mended: the operator's run after that finds everything well.
+mended() {
+	systemctl reset-failed
+	corfu-setup --again >/tmp/mended || { cat /tmp/mended && wrong "corfu-setup --again fails"; }
+	healthy
+}
+
+# sick: a daemon that cannot start does not keep dpkg from coming to its end, nor the other daemons from the new software.
+sick() {
+	local pid started
+	local said='^corfu: the package is installed, but this machine is not as it should be'
+	started=$(systemctl show -P ExecMainStartTimestampMonotonic corfu-unit@2)
+	echo 'scrub_rat: 1MiB' >>/etc/corfu/unit-1.yaml
+	installs "$said" 'scrub_rat' '^WRONG    could not do this: restart corfu-unit@1.service' '^do       restart corfu-unit@2.service'
+	! systemctl is-active -q corfu-unit@1 || wrong "unit 1 runs with a key that there is not"
+	[ "$(systemctl show -P ExecMainStartTimestampMonotonic corfu-unit@2)" -gt "$started" ] || wrong "unit 2 runs on with the old software"
+	! corfu-setup --again >/tmp/again 2>&1 || wrong "the operator's run says that all is well"
+	grep '^corfu-setup: could not do this: start corfu-unit@1.service$' /tmp/again
+	sed -i '/^scrub_rat/d' /etc/corfu/unit-1.yaml
+	mended
+
+	# A certificate that ended: its daemon runs on as it is, since it would not come up again.
+	cp -p /etc/corfu/tls/unit-1.crt /etc/corfu/tls/unit-1.key /tmp/
+	pid=$(systemctl show -P MainPID corfu-unit@1)
+	cat /run/lab/certs/over/unit-1.crt >/etc/corfu/tls/unit-1.crt
+	cat /run/lab/certs/over/unit-1.key >/etc/corfu/tls/unit-1.key
+	installs "$said" '^WRONG    .*unit-1.crt ended at' '^do       restart corfu-unit@2.service'
+	[ "$(systemctl show -P MainPID corfu-unit@1)" = "$pid" ] || wrong "unit 1 was restarted with a certificate that ended"
+	cat /tmp/unit-1.crt >/etc/corfu/tls/unit-1.crt
+	cat /tmp/unit-1.key >/etc/corfu/tls/unit-1.key
+	mended
+
+	systemctl stop corfu-unit@1
+	mv /var/lib/corfu/unit-1 /var/lib/corfu/was
+	mkdir /var/lib/corfu/unit-1
+	chown corfu: /var/lib/corfu/unit-1
+	mount -t tmpfs -o ro,size=1m tmpfs /var/lib/corfu/unit-1
+	systemctl start --no-block corfu-unit@1
+	until [ "$(systemctl show -P NRestarts corfu-unit@1)" -gt 0 ] || systemctl is-failed -q corfu-unit@1; do sleep 0.2; done
+	installs "$said" '^WRONG    could not do this: (re)?start corfu-unit@1.service'
+	umount /var/lib/corfu/unit-1
+	rmdir /var/lib/corfu/unit-1
+	mv /var/lib/corfu/was /var/lib/corfu/unit-1
+	mended
+}
+
+# decided: the package's installation changes nothing that the operator decided of a service.
+decided() {
+	local state
+	states() { echo "$(systemctl is-enabled "$1"), $(systemctl is-active "$1")" || true; }
+	systemctl disable -q --now corfu-seq
+	systemctl stop corfu-unit@1 corfu-unit@2
+	systemctl mask -q corfu-unit@2
+	installs 'corfu-seq.service is disabled, and is not started' 'corfu-unit@1.service was stopped, and is not started' \
+		'corfu-unit@2.service is masked, and is not started' '^do       restart corfu-layout.service'
+	for state in 'corfu-layout enabled, active' 'corfu-seq disabled, inactive' 'corfu-unit@1 enabled, inactive' 'corfu-unit@2 masked, inactive'; do
+		[ "${state%% *} $(states "${state%% *}")" = "$state" ] || wrong "${state%% *} is $(states "${state%% *}"), it was ${state#* }"
+	done
+	# Nor where it is taken away first, and is installed again.
+	dpkg --remove corfu
+	installs 'corfu-seq.service was disabled when corfu was removed' 'corfu-unit@2.service is masked|corfu-unit@2.service was disabled'
+	for state in 'corfu-layout enabled, active' 'corfu-seq disabled, inactive' 'corfu-unit@1 enabled, active' 'corfu-unit@2 masked, inactive'; do
+		[ "${state%% *} $(states "${state%% *}")" = "$state" ] || wrong "${state%% *} is $(states "${state%% *}"), it should be ${state#* }"
+	done
+	# The operator's own run says what it cannot do, and does the rest.
+	! corfu-setup --again >/tmp/again 2>&1 || wrong "a service that is masked goes unnoticed"
+	grep '^corfu-setup: corfu-unit@2.service is masked' /tmp/again
+	systemctl is-active corfu-seq
+	systemctl unmask -q corfu-unit@2
+	mended
+}
+
+# retired: what a machine no longer is does not go on running, nor comes back at the next boot; its data stay.
+retired() {
+	corfu-setup --again --units 1 --units 1,2 >/dev/null
+	corfu-setup --again --units 1 --store /var/lib/corfu/first | grep '^do       stop corfu-unit@2.service'
+	[ "$(systemctl is-enabled corfu-unit@2)" = disabled ] || wrong "unit 2 comes back at the next boot"
+	! systemctl is-active -q corfu-unit@2 || wrong "unit 2 runs on"
+	[ -e /var/lib/corfu/unit-2 ] || wrong "the data of unit 2 are gone"
+	[ "$(grep -cx -- --units /etc/corfu/appliance.conf)" = 1 ] || { cat /etc/corfu/appliance.conf && wrong "--units was noted twice"; }
+	corfu-setup --again --units 1,2 --store /var/lib/corfu/first, >/dev/null
+	mended
 }

@@ -64,10 +64,10 @@ case ${1-} in
 '') ;;
 --container)
 	boot=boot_container fabric=(--provider tcp --store '/var/lib/corfu/first,')
-	plan='before dry disk_full mistrust setup again elsewhere healthy running entries trusted doctor idle crash healthy read_back reboot
+	plan='before dry options_once disk_full mistrust setup again elsewhere healthy running entries trusted doctor idle crash healthy read_back reboot
 	healthy running read_back entries remove_and_back healthy read_back
 	package_1 healthy read_back package_2 healthy running read_back entries package_gone
-	package_alone healthy running entries package_gone purge_mounted setup purge_script'
+	package_alone healthy running entries sick decided retired read_back package_gone purge_mounted setup purge_script'
 	;;
 *) die "takes --container or nothing" ;;
 esac
