@@ -106,6 +106,10 @@ func (t *listener) handshake(c net.Conn) {
 	defer cancel()
 	x := tls.Server(c, t.config)
 	if err := x.HandshakeContext(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err() // it is what closed the connection
+		}
+		t.source.HandshakeRefused(c, err)
 		_ = c.Close()
 		return
 	}

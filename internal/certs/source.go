@@ -32,6 +32,8 @@ type Source struct {
 	looking bool                // somebody looks for new lists
 	refused uint64              // handshakes and connections of peers that are revoked
 	said    map[certName]time.Time
+
+	refusals refusals // handshakes of others that failed
 }
 
 // material is what one reading of the files gave.
@@ -95,7 +97,10 @@ func read(f Files, now time.Time) (m material, err error) {
 	if now.After(m.pair.Leaf.NotAfter) {
 		return m, fmt.Errorf("%s ended at %s: renew it (corfu certs renew)", f.Cert, m.pair.Leaf.NotAfter.Format(time.RFC3339))
 	}
-	o := x509.VerifyOptions{Roots: m.pool, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	if err := checkUsage(m.pair.Leaf, m.id.Role); err != nil {
+		return m, fmt.Errorf("%s: %w", f.Cert, err)
+	}
+	o := x509.VerifyOptions{Roots: m.pool, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: m.id.Role.usages()}
 	for _, der := range m.pair.Certificate[1:] {
 		if c, err := x509.ParseCertificate(der); err == nil {
 			o.Intermediates.AddCert(c)
@@ -219,8 +224,13 @@ func (s *Source) Server(protocols []string, roles ...Role) *tls.Config {
 			m := s.current()
 			return &tls.Config{
 				MinVersion: tls.VersionTLS13, NextProtos: protocols,
-				Certificates: []tls.Certificate{m.pair}, ClientCAs: m.pool, ClientAuth: tls.RequireAndVerifyClientCert,
-				VerifyConnection:       s.verify(m, roles),
+				Certificates: []tls.Certificate{m.pair}, ClientCAs: m.pool, ClientAuth: tls.RequireAnyClientCert, // verified by chains
+				VerifyConnection: func(cs tls.ConnectionState) error {
+					if err := m.chains(cs); err != nil {
+						return err
+					}
+					return s.verify(m, roles)(cs)
+				},
 				SessionTicketsDisabled: true, // a resumed session would carry an identity past a change of the files
 			}, nil
 		},

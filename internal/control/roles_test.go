@@ -147,7 +147,8 @@ func TestServerLooksAtRolesItself(t *testing.T) {
 // TestNobodyGetsInWithoutACertificate: no certificate, one that ended, of another authority, and clear text.
 func TestNobodyGetsInWithoutACertificate(t *testing.T) {
 	set, stranger := certstest.New(t, "corfu"), certstest.New(t, "corfu")
-	addr := startAll(t, ServerOptions(set.Source(certs.Unit, "unit-1"))...)
+	server := set.Source(certs.Unit, "unit-1")
+	addr := startAll(t, ServerOptions(server)...)
 	pair := func(f certs.Files) []tls.Certificate {
 		p, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 		if err != nil {
@@ -166,8 +167,14 @@ func TestNobodyGetsInWithoutACertificate(t *testing.T) {
 		"an honest one, whom to trust?": DialOptions(stranger.Source(certs.Admin, "op")),
 		"clear text":                    nil,
 	} {
+		before := server.HandshakesRefused()
 		if err := call(dial(t, addr, o...), pb.UnitService_State_FullMethodName); status.Code(err) != codes.Unavailable {
 			t.Errorf("%s: %v", name, err)
+		}
+		for end := time.Now().Add(30 * time.Second); server.HandshakesRefused() == before; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: the server says nothing of it", name)
+			}
 		}
 	}
 	if err := call(dial(t, addr, DialOptions(set.Source(certs.Admin, "op"))...), pb.UnitService_State_FullMethodName); status.Code(err) != codes.Unimplemented {

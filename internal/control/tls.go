@@ -51,7 +51,11 @@ func (t *transport) ClientHandshake(ctx context.Context, authority string, c net
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (t *transport) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return t.expire(credentials.NewTLS(t.source.Server(alpn)).ServerHandshake(c))
+	x, info, err := credentials.NewTLS(t.source.Server(alpn)).ServerHandshake(c)
+	if err != nil {
+		t.source.HandshakeRefused(c, err)
+	}
+	return t.expire(x, info, err)
 }
 
 // authInfo is what TLS says of a peer, and how it stands since.

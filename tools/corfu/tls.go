@@ -106,6 +106,9 @@ func registerTLS(r prometheus.Registerer, s *certs.Source) {
 			Help: "New certificates taken over from the files."}, func() float64 { n, _ := s.Reloads(); return float64(n) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_tls_reload_failures_total",
 			Help: "Attempts to take over new certificates that failed; those before stay in use."}, func() float64 { _, n := s.Reloads(); return float64(n) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "corfu_tls_refused_handshakes_total",
+			Help: "TLS handshakes of peers that this server refused: without a certificate of this cluster, or none that is good. The log names them."},
+			func() float64 { return float64(s.HandshakesRefused()) }),
 	)
 	if _, ok := s.Revocations(); !ok {
 		return
