@@ -336,11 +336,11 @@ func TestFetch(t *testing.T) {
 func TestScrubKeepsItsRateAndItsPlace(t *testing.T) {
 	r, _, x := repairRig(t, 200)
 	began, reads := time.Now(), x.reads.Load()
-	_, err := r.ctl.Scrub(t.Context(), &pb.ScrubRequest{Rate: 400 << 10}) // two seconds for all
+	_, err := r.ctl.Scrub(t.Context(), &pb.ScrubRequest{Rate: 100 << 10}) // eight seconds for all
 	must(t, err)
 	eventually(t, "progress", func() bool { return r.state().Scrub.Pages >= 32 })
 	s := r.state().Scrub
-	if bound := uint64(400<<10*time.Since(began).Seconds()) + 128<<10; !s.Running || s.Bytes > bound {
+	if bound := uint64(100<<10*time.Since(began).Seconds()) + 128<<10; !s.Running || s.Bytes > bound {
 		t.Errorf("after %v: %v; at most %d bytes", time.Since(began), s, bound)
 	}
 	if n := x.reads.Load() - reads; n > int64(s.Pages) {
@@ -363,9 +363,10 @@ func TestScrubKeepsItsRateAndItsPlace(t *testing.T) {
 	if s := r.scrub(0); s.Pass != 1 || s.First != 0 || s.Pages != 200 {
 		t.Errorf("by order: %v", s)
 	}
-	r.cfg.ScrubEvery = time.Millisecond
-	time.Sleep(2 * time.Second) // ends are noted in whole seconds
-	r.restart()
+	r.stop()
+	r.change(func(m *flash.Meta) { m.Scrub.Ended -= 3600 })
+	r.cfg.ScrubEvery = time.Hour
+	r.start()
 	r.open(4, false)
 	eventually(t, "a scrub that is due", func() bool { return r.state().Scrub.Pages == 200 })
 }
@@ -400,13 +401,10 @@ func TestR16MoreCorruptCopiesThanAreNamed(t *testing.T) {
 		r.spoil(a)
 	}
 	r.stop()
-	s, err := flash.Open(r.cfg.Dir, r.cfg.ID, flash.Options{}, r.cfg.Logger)
-	must(t, err)
-	must(t, s.UpdateMeta(func(m *flash.Meta) { m.Corrupt, m.MoreCorrupt = []layout.Address{0, 1}, true }))
-	must(t, s.Close())
+	r.change(func(m *flash.Meta) { m.Corrupt, m.MoreCorrupt = []layout.Address{0, 1}, true })
 	r.cfg.ScrubRate = 1 << 30
 	r.start()
-	time.Sleep(50 * time.Millisecond) // the scrub looks whether a pass is due
+	eventually(t, "a pass that waits for the unit to open", func() bool { return r.state().Scrub.Waiting != "" })
 	if snap, err := r.seal(2, 1); err != nil || !snap.MoreCorrupt {
 		t.Errorf("sealed: %v, %v", snap, err)
 	}
@@ -416,6 +414,26 @@ func TestR16MoreCorruptCopiesThanAreNamed(t *testing.T) {
 	if snap, err := r.seal(3, 2); err != nil || snap.MoreCorrupt || len(snap.Corrupt) != many {
 		t.Errorf("sealed after the pass: %v, %v", snap, err)
 	}
+}
+
+// change changes the meta of a unit that does not run.
+func (r *rig) change(change func(*flash.Meta)) {
+	r.t.Helper()
+	s, err := flash.Open(r.cfg.Dir, r.cfg.ID, flash.Options{}, r.cfg.Logger)
+	must(r.t, err)
+	must(r.t, s.UpdateMeta(change))
+	must(r.t, s.Close())
+}
+
+// noted returns below which address everything is settled, as a start after a crash would find it.
+func (r *rig) noted() layout.Address {
+	r.t.Helper()
+	image := r.t.TempDir()
+	must(r.t, os.CopyFS(image, os.DirFS(r.cfg.Dir)))
+	in, err := flash.OpenInspector(image)
+	must(r.t, err)
+	defer in.Close()
+	return in.Meta().SettledBelow
 }
 
 // R17: what another member has at an address takes the place of a page that the disk cannot read. One bad block is no reason to leave the unit out.
@@ -443,7 +461,7 @@ func TestR17ReconcileOverAPageThatCannotBeRead(t *testing.T) {
 // lack something: alone, as the tail, it would have the entry taken for one that never was.
 func TestR16UnreadablePageAboveTheLastEntry(t *testing.T) {
 	r, m, x := repairRig(t, 1)
-	time.Sleep(100 * time.Millisecond) // the first one is noted as settled; the next note comes a second later
+	eventually(t, "a note that the first one is settled", func() bool { return r.noted() == 1 }) // the next note comes a second later
 	const last = 9
 	for a := layout.Address(1); a <= last; a++ {
 		m.put(a)
