@@ -68,19 +68,17 @@ func TestFullUnitRefusesAndGoesOnAfterATrim(t *testing.T) {
 	if err := l.TrimPrefix(ctx, 200); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		p, err := l.Append(ctx, []byte("after the trim"))
-		if errors.Is(err, client.ErrFull) {
-			time.Sleep(10 * time.Millisecond) // as the error says: the trim frees room in the background
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b, err := l.Read(ctx, p); err != nil || string(b) != "after the trim" {
-			t.Fatal(string(b), err)
-		}
-		break
+	var p layout.Position
+	var err error
+	until(t, "room", func() bool { // as the error says: the trim frees it in the background
+		p, err = l.Append(ctx, []byte("after the trim"))
+		return !errors.Is(err, client.ErrFull)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := l.Read(ctx, p); err != nil || string(b) != "after the trim" {
+		t.Fatal(string(b), err)
 	}
 	if b, err := l.Read(ctx, last); err != nil || !strings.HasPrefix(string(b), "entry") {
 		t.Fatal(string(b), err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -108,16 +109,28 @@ func TestReadRangeEnds(t *testing.T) {
 
 func TestFollowSeesWhatIsAppendedLater(t *testing.T) {
 	c := start(t, devcluster.Options{})
-	l, ctx := c.open(client.Options{}), within(t)
-	go func() {
+	l := c.open(client.Options{})
+	seen := make(chan struct{}, 50)
+	var appending sync.WaitGroup
+	defer appending.Wait()
+	ctx, end := context.WithCancel(within(t))
+	defer end()
+	appending.Go(func() {
 		for i := range 50 {
 			if _, err := l.Append(ctx, fmt.Append(nil, i)); err != nil {
 				t.Errorf("append: %v", err)
 				return
 			}
-			time.Sleep(time.Millisecond)
+			if i%2 == 1 { // Follow catches up, and waits at the tail
+				for range 2 {
+					select {
+					case <-seen:
+					case <-ctx.Done():
+					}
+				}
+			}
 		}
-	}()
+	})
 	n := 0
 	var next layout.Position // not always 50: a slow append finds its position filled, and takes another one
 	for e, err := range l.Follow(ctx, 0) {
@@ -128,6 +141,7 @@ func TestFollowSeesWhatIsAppendedLater(t *testing.T) {
 			t.Fatalf("entry %d is %q at %d", n, e.Payload, e.Position)
 		}
 		next = e.Position + 1
+		seen <- struct{}{}
 		if n++; n == 50 {
 			break
 		}

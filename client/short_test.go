@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"corfu/internal/devcluster"
 	"corfu/internal/sleep"
 	"corfu/rdma"
+	unitserver "corfu/unit/server"
 )
 
 // farDevice takes its time to connect, as rdma_cm does between real machines.
@@ -37,44 +39,45 @@ func TestShortDeadlinesDoNotKeepSessionsFromOpening(t *testing.T) {
 	const enough = 100 * time.Millisecond // for a read, not for two connections
 	c.dev = farDevice{c.dev, enough * 3 / 4}
 	l := c.open(client.Options{})
-	for range 50 {
+	until(t, "a read that has no time to open a session", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), enough)
+		defer cancel()
 		_, err = l.Read(ctx, p)
-		cancel()
-		if err == nil {
-			return
-		}
-	}
-	t.Errorf("the last of 50 reads: %v", err)
+		return err == nil
+	})
 }
 
 // deafDevice reaches nobody, and knows it at once: a port that is down, a route that is missing.
-type deafDevice struct{ rdma.Device }
+type deafDevice struct {
+	rdma.Device
+	tries *atomic.Int32
+}
 
 func (d deafDevice) Dial(context.Context, string, []byte, rdma.ConnOptions) (rdma.Conn, error) {
+	d.tries.Add(1)
 	return nil, rdma.ErrUnavailable
 }
 
 // A client that reaches units over the control plane and not over the fabric goes on trying. It must not take their sessions from everybody else.
 func TestClientWithoutFabricLeavesRoomForOthers(t *testing.T) {
 	client.NotInLab(t, "sessions that nobody connects to")
-	c := start(t, devcluster.Options{})
+	// What nobody connects to would be held for longer than the test takes.
+	c := start(t, devcluster.Options{Units: func(o *unitserver.Config) { o.TokenLife = time.Hour }})
 	p, err := c.open(client.Options{}).Append(within(t), []byte("for all"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	sound := c.dev
-	c.dev = deafDevice{sound}
+	tries := new(atomic.Int32)
+	c.dev = deafDevice{sound, tries}
 	deaf := c.open(client.Options{})
 	c.dev = sound
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
 	var g sync.WaitGroup
 	g.Go(func() { _, _ = deaf.Read(ctx, p) })
-	time.Sleep(4 * time.Second) // 16 tries and more
-	soon, enough := context.WithTimeout(ctx, 2*time.Second)
-	defer enough()
-	if got, err := c.open(client.Options{}).Read(soon, p); err != nil || string(got) != "for all" {
+	until(t, "more tries than there are sessions", func() bool { return int(tries.Load()) > smallGeometry.MaxSessions })
+	if got, err := c.open(client.Options{}).Read(ctx, p); err != nil || string(got) != "for all" {
 		t.Errorf("another client reads %q, %v", got, err)
 	}
 	cancel()

@@ -300,7 +300,7 @@ func TestVerdictOfFragments(t *testing.T) {
 func TestReadersWaitForASlowLargeAppend(t *testing.T) {
 	r := newRig(t, layout.Memory)
 	l, reader := r.open(), r.open()
-	reader.o.HoleTimeout = 100 * time.Millisecond // for a fragment 1 s
+	reader.o.HoleTimeout = 800 * time.Millisecond // for a fragment 8 s
 	e := r.begun(l, 5)
 	r.put(e, 0)
 	read := make(chan string, 2)
@@ -315,7 +315,7 @@ func TestReadersWaitForASlowLargeAppend(t *testing.T) {
 		}
 	}()
 	for i := 1; i < 5; i++ {
-		time.Sleep(600 * time.Millisecond) // more than the time-out all together
+		time.Sleep(2200 * time.Millisecond) // more than the time-out all together
 		r.put(e, i)
 	}
 	for range 2 {

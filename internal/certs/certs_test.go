@@ -337,11 +337,14 @@ func TestAuthorityIsReplacedInSteps(t *testing.T) {
 func TestConnectionEndsWithTheCertificate(t *testing.T) {
 	s := certstest.New(t, "corfu")
 	addr := greet(t, s.Source(certs.Unit, "unit-1"))
-	short := s.Load(s.FilesFor(certs.Client, "c", 3*time.Second))
+	var c net.Conn
 	began := time.Now()
-	c, err := meet(func(ctx context.Context) (net.Conn, error) { return short.Dial(ctx, addr) })
-	if err != nil {
-		t.Fatal(err)
+	for life := 3 * time.Second; c == nil; life *= 2 { // a busy machine needs longer to connect than the first one is valid
+		short := s.Load(s.FilesFor(certs.Client, "c", life))
+		var err error
+		if c, err = meet(func(ctx context.Context) (net.Conn, error) { return short.Dial(ctx, addr) }); err != nil && life > time.Minute {
+			t.Fatal(err)
+		}
 	}
 	defer c.Close()
 	_ = c.SetReadDeadline(time.Now().Add(time.Minute))

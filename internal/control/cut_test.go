@@ -76,7 +76,7 @@ func TestPeerIsReachedSoonAfterItsNetworkIsMended(t *testing.T) {
 	loopback("up")
 	mended := time.Now()
 	until(ask)
-	if took := time.Since(mended); took > 2*unanswered {
+	if took := time.Since(mended); took > 3*unanswered { // TCP by itself: 12 s
 		t.Errorf("it answers %v after its network was mended", took)
 	}
 }

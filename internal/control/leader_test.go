@@ -160,7 +160,9 @@ func TestAskGivesTheLeadersRefusal(t *testing.T) {
 		t.Errorf("%v; the second was asked %d times", err, f[1].count())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f[0].answer = func() (uint32, error) { cancel(); <-ctx.Done(); time.Sleep(50 * time.Millisecond); return 1, nil }
+	over := make(chan struct{})
+	defer close(over) // before the fakes stop
+	f[0].answer = func() (uint32, error) { cancel(); <-over; return 1, nil }
 	if _, err := askID(ctx, l); !errors.Is(err, context.Canceled) && status.Code(err) != codes.Canceled {
 		t.Errorf("cancelled: %v", err)
 	}

@@ -330,7 +330,7 @@ func TestMemberThatHangsInAnyPhaseIsLeftOut(t *testing.T) {
 	for _, phase := range []string{"seal", "reconcile", "activate"} {
 		t.Run(phase, func(t *testing.T) {
 			c := withSpare(t)
-			c.template.Spares = nil
+			c.template.Spares, c.cfg.CallTimeout = nil, 40*time.Second
 			l := c.start().open(1)
 			c.put(l, 0, wire.Durable, 100, 1, 2)
 			var hangs atomic.Bool
@@ -349,8 +349,8 @@ func TestMemberThatHangsInAnyPhaseIsLeftOut(t *testing.T) {
 			if h := c.held(2); !reflect.DeepEqual(h, map[uint64]string{0: "entry 100"}) {
 				t.Errorf("unit 2 holds %v", h)
 			}
-			if took := time.Since(began); took > c.cfg.CallTimeout {
-				t.Errorf("epoch %d after %v", got.Epoch, took)
+			if took := time.Since(began); took >= c.cfg.CallTimeout {
+				t.Errorf("epoch %d after %v, as long as any call may take", got.Epoch, took)
 			}
 		})
 	}

@@ -207,7 +207,7 @@ func TestUnitThatHangsInItsActivationIsLeftOut(t *testing.T) {
 			began := time.Now()
 			go func() { _, _ = c.reconfigure() }()
 			got := c.active("without unit 1", func(l *layout.Layout) bool { return !l.IsMember(1) })
-			if took := time.Since(began); got.Sequencer.ID != 1 || took > 10*time.Second {
+			if took := time.Since(began); got.Sequencer.ID != 1 || took > 40*time.Second {
 				t.Errorf("after %v: %+v", took, got)
 			}
 		})
@@ -218,6 +218,7 @@ func TestUnitThatHangsInItsActivationIsLeftOut(t *testing.T) {
 // flush may take.
 func TestSpareThatHangsInItsSealIsLeftOut(t *testing.T) {
 	c := withSpare(t)
+	c.cfg.CallTimeout = 40 * time.Second
 	c.start().open(1)
 	free := make(chan struct{})
 	defer close(free)
@@ -230,8 +231,8 @@ func TestSpareThatHangsInItsSealIsLeftOut(t *testing.T) {
 	c.units[1].die()
 	began := time.Now()
 	c.active("without unit 1", func(l *layout.Layout) bool { return !l.IsMember(1) && !l.IsMember(5) })
-	if took, most := time.Since(began), c.server.cfg.CallTimeout; took > most/2 {
-		t.Errorf("took %v: a call may take %v", took, most)
+	if took, most := time.Since(began), c.server.cfg.CallTimeout; took >= most {
+		t.Errorf("took %v, as long as any call may take: %v", took, most)
 	}
 	c.says("unit 5", "cannot be sealed", "start it again")
 }

@@ -250,7 +250,7 @@ func TestSlowWriter(t *testing.T) {
 	}
 	start := time.Now()
 	check(t, reg.Close())
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 30*time.Second { // the peer's deadline is a minute
 		t.Errorf("Close took %v", took)
 	}
 	before := slices.Clone(m.Bytes())
