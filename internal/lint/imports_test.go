@@ -37,6 +37,7 @@ var mayImport = []struct {
 	{"internal/tickets", nil},
 
 	// What units and sequencers promise stands in a file that is replaced on a full disk, too.
+	{"internal/boltfile", nil},
 	{"internal/twinfile", nil},
 
 	// Control messages over the fabric: both ends, which know no member.
@@ -75,7 +76,7 @@ var mayImport = []struct {
 	{"rdma/rdmatest", []string{"rdma", "rdma/selftest"}},
 
 	// The servers put a core to work.
-	{"layout/server", []string{"layout", "internal/wire/...", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "internal/sleep", "rdma"}},
+	{"layout/server", []string{"layout", "internal/wire/...", "internal/boltfile", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "internal/sleep", "rdma"}},
 	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/promset", "internal/tickets", "internal/twinfile", "rdma"}},
 	{"unit/flash", []string{"unit", "layout", "internal/twinfile", "internal/wire"}},
 	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "internal/sleep", "internal/tickets", "rdma"}},
