@@ -12,12 +12,17 @@ import (
 // NoLeader is the status of a cluster of which only the layout servers are known: none of them leads, or none answers.
 func NoLeader(now time.Time, servers []*pb.LayoutServerStatus) *pb.ClusterStatus {
 	m := &pb.ClusterStatus{AtMs: uint64(now.UnixMilli()), Verdict: Down, LayoutServers: servers}
-	var start, tried []string
-	up := 0
+	var start, tried, ail, mend []string
+	up, answer := 0, 0
 	for _, s := range servers {
 		tried = append(tried, s.Control)
 		if s.Role != stateUnreachable {
-			up++
+			answer++
+			if what, todo := ailing(s); what == "" {
+				up++
+			} else {
+				ail, mend = append(ail, what), append(mend, todo)
+			}
 			continue
 		}
 		name := "the layout server"
@@ -32,16 +37,38 @@ func NoLeader(now time.Time, servers []*pb.LayoutServerStatus) *pb.ClusterStatus
 	case leader >= 0:
 		p.What = fmt.Sprintf("layout server %d leads, and does not say how the cluster is", servers[leader].Id)
 		p.Todo = "look at its log"
-	case up == 0:
+	case answer == 0:
 		p.What = "no layout server answers at " + strings.Join(tried, ", ")
 		p.Todo = "start them, or name others (--cluster); corfu dev starts a whole cluster"
+	case len(ail) > 0:
+		p.What = fmt.Sprintf("no layout server leads: %d of %d answer and may vote, %d are needed; %s", up, len(servers), need, strings.Join(ail, "; "))
+		p.Todo = strings.Join(append(start, slices.DeleteFunc(mend, func(s string) bool { return s == "" })...), ", or ")
 	case up < need:
 		p.What = fmt.Sprintf("no layout server leads: %d of %d answer, %d are needed", up, len(servers), need)
 		p.Todo = strings.Join(start, ", or ")
 	default:
 		p.What = "no layout server leads"
-		p.Todo = "wait a moment: they elect one; if that lasts, see whether they reach each other's Raft addresses"
+		p.Todo = "they elect one within a few seconds; if this is still shown after 10 s, see whether they reach each other's Raft addresses"
 	}
 	m.Problems = []*pb.Problem{p}
 	return m
+}
+
+// Roles of a layout server that has no vote.
+const (
+	roleEmpty    = "empty"
+	roleLearning = "learning"
+)
+
+// ailing returns what is wrong with a layout server that answers, and what to do; "": nothing.
+func ailing(s *pb.LayoutServerStatus) (what, todo string) {
+	switch {
+	case s.Role == roleEmpty:
+		return fmt.Sprintf("layout server %d is empty and has no vote", s.Id), ""
+	case s.Role == roleLearning:
+		return fmt.Sprintf("layout server %d was empty and has no vote until it is up to date", s.Id), ""
+	case s.Error != "":
+		return fmt.Sprintf("layout server %d: %s", s.Id, s.Error), fmt.Sprintf("mend layout server %d at %s", s.Id, s.Control)
+	}
+	return "", ""
 }

@@ -275,13 +275,29 @@ func (j judge) spares() {
 
 func (j judge) layoutServers() {
 	var names, start []string
+	all, ill := len(j.m.LayoutServers), 0
 	for _, s := range j.m.LayoutServers {
 		if s.Role == stateUnreachable {
 			names = append(names, fmt.Sprint(s.Id))
 			start = append(start, fmt.Sprintf("start layout server %d at %s again", s.Id, s.Control))
+		} else if what, _ := ailing(s); what != "" {
+			ill++
 		}
 	}
-	all := len(j.m.LayoutServers)
+	left := all - len(names) - ill - (all/2 + 1)
+	more := fmt.Sprintf("%d more may fail", left)
+	severity := Degraded
+	switch {
+	case left < 0:
+		more, severity = "no epoch can be made and no client can begin", Down
+	case left == 0:
+		more = "no other may fail"
+	}
+	for _, s := range j.m.LayoutServers {
+		if what, todo := ailing(s); what != "" && s.Role != stateUnreachable {
+			j.say(severity, todo, "%s: %s", what, more)
+		}
+	}
 	if len(names) == 0 {
 		return
 	}
@@ -289,12 +305,7 @@ func (j judge) layoutServers() {
 	if len(names) > 1 {
 		verb = "do not answer"
 	}
-	spare := all - len(names) - (all/2 + 1)
-	more := fmt.Sprintf("%d more may fail", spare)
-	if spare <= 0 {
-		more = "no other may fail"
-	}
-	j.say(Degraded, strings.Join(start, ", "), "layout server %s of %d %s: %s", strings.Join(names, ", "), all, verb, more)
+	j.say(severity, strings.Join(start, ", "), "layout server %s of %d %s: %s", strings.Join(names, ", "), all, verb, more)
 }
 
 // ChainName names a chain by its units, head first: "1-2".

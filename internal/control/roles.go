@@ -50,6 +50,8 @@ var rules = map[string]rule{
 	pb.LayoutService_ReportUnreachable_FullMethodName: {layouts, users},
 
 	pb.LayoutServerService_State_FullMethodName: {layouts, watch},
+	pb.LayoutServerService_Found_FullMethodName: {layouts, leaders},
+	pb.LayoutServerService_Admit_FullMethodName: {layouts, leaders},
 
 	pb.UnitService_OpenSession_FullMethodName: {units, users},
 	pb.UnitService_Seal_FullMethodName:        {units, leaders},

@@ -193,5 +193,5 @@ func unreachableServer(p Peer, err error) *pb.LayoutServerStatus {
 
 func serverStatus(p Peer, a *pb.LayoutServerState) *pb.LayoutServerStatus {
 	return &pb.LayoutServerStatus{Id: uint32(p.ID), Control: p.Control, Role: a.Role, Term: a.Term, CommitIndex: a.CommitIndex,
-		LastContactMs: a.LastContactMs, Epoch: a.Epoch}
+		LastContactMs: a.LastContactMs, Epoch: a.Epoch, Error: clusterstatus.Brief(a.Trouble)}
 }

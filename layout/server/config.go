@@ -71,6 +71,7 @@ type Config struct {
 	Logger     *slog.Logger          // default: discard
 
 	network func(raft.StreamLayer) raft.StreamLayer // of tests: puts faults between Raft and TCP
+	openLog func(path string) (logStore, error)     // of tests: puts faults between Raft and its file; nil: openBolt
 }
 
 func (c Config) withDefaults() Config {

@@ -40,54 +40,71 @@ func serverID(id uint16) raft.ServerID { return raft.ServerID(fmt.Sprintf("layou
 // raftLog is Raft with its log in a file of its own.
 type raftLog struct {
 	*raft.Raft
-	bolt    *raftboltdb.BoltStore
+	disk    *disk
+	snaps   raft.SnapshotStore
+	id      *register
+	stream  *handshake // nil: a single server
+	gate    *gate      // nil: a single server
 	reigns  reigns
 	self    uint16
 	servers []Peer
+	release releases
 }
 
-// openRaft opens or makes the log in cfg.Dir and, a new one, bootstraps it with the servers of the configuration.
+// openRaft opens or makes the log in cfg.Dir. A single server's new one begins with that server; one of several is empty, and waits
+// for the others (founding).
 func openRaft(cfg Config, f raft.FSM) (*raftLog, error) {
+	path := filepath.Join(cfg.Dir, raftFile)
+	if _, err := inspect(cfg); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		return nil, err
 	}
-	if err := settle(filepath.Join(cfg.Dir, "raft.db")); err != nil {
+	open := cfg.openLog
+	if open == nil {
+		open = openBolt
+	}
+	store, err := open(path)
+	if err != nil {
 		return nil, err
 	}
-	// Without the time-out a second process in the same directory would wait for ever.
-	bolt, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(cfg.Dir, "raft.db"),
-		BoltOptions: &bbolt.Options{Timeout: time.Second}})
-	if err != nil {
-		return nil, fmt.Errorf("open %s (is another layout server running there?): %w", filepath.Join(cfg.Dir, "raft.db"), err)
-	}
-	s := &raftLog{bolt: bolt, self: cfg.ID, servers: cfg.peers()}
+	s := &raftLog{disk: newDisk(store, cfg), self: cfg.ID, servers: cfg.peers()}
 	if err := s.start(cfg, f, newLogger(cfg.Logger)); err != nil {
-		return nil, errors.Join(err, bolt.Close())
+		return nil, errors.Join(err, store.Close())
 	}
 	s.watch(cfg.Logger)
 	return s, nil
 }
 
-// settle syncs the log that is there. One that was killed between a write and its sync leaves a vote or entries in a cache: they count as stored
-// for who reads them, and must not be gone after a power cut.
-func settle(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+// openBolt opens the file that was inspected, or makes it.
+func openBolt(path string) (logStore, error) {
+	// Without the time-out a second process in the same directory would wait for ever.
+	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: lockPatience}})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, fmt.Errorf("%s: %w", path, ErrRunning)
 	}
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return bolt, nil
 }
 
-// start opens the transport, bootstraps a new store, and starts Raft.
+// start finds out who this server is, opens the transport, and starts Raft.
 func (s *raftLog) start(cfg Config, f raft.FSM, logger hclog.Logger) error {
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, snapshotsKept, logger)
 	if err != nil {
 		return err
 	}
-	transport, err := newTransport(cfg, logger)
+	s.snaps = snaps
+	c, err := examine(s.disk, snaps, filepath.Join(cfg.Dir, raftFile), cfg.alone())
+	if err != nil {
+		return err
+	}
+	if s.id, err = readIdentity(s.disk, c.holds, c.log); err != nil {
+		return err
+	}
+	transport, err := s.newTransport(cfg, logger)
 	if err != nil {
 		return err
 	}
@@ -98,33 +115,41 @@ func (s *raftLog) start(cfg Config, f raft.FSM, logger hclog.Logger) error {
 }
 
 func (s *raftLog) newRaft(c *raft.Config, f raft.FSM, snaps raft.SnapshotStore, transport raft.Transport) (*raft.Raft, error) {
-	var wanted raft.Configuration
-	for _, p := range s.servers {
-		wanted.Servers = append(wanted.Servers, raft.Server{ID: serverID(p.ID), Address: raft.ServerAddress(serverID(p.ID))})
-	}
-	known, err := raft.HasExistingState(s.bolt, s.bolt, snaps)
+	known, err := raft.HasExistingState(s.disk, s.disk, snaps)
 	if err != nil {
 		return nil, err
 	}
-	if !known {
-		// Every server bootstraps itself with the same configuration, in the same order: their first log entries are equal, as
-		// hashicorp/raft asks (BootstrapCluster: "with an identical configuration listing all Voter servers"), and none has to be the first.
-		if err := raft.BootstrapCluster(c, s.bolt, s.bolt, snaps, transport, wanted); err != nil {
+	switch {
+	case !known && len(s.servers) == 1:
+		if err := raft.BootstrapCluster(c, s.disk, s.disk, snaps, transport, s.wanted()); err != nil {
 			return nil, err
 		}
-	} else if err := s.checkServers(*c, snaps, transport, wanted); err != nil {
-		return nil, err
+		if err := s.id.set(func(i *identity) { i.Standing, i.Cluster = standsMember, newClusterID() }); err != nil {
+			return nil, err
+		}
+	case known:
+		if err := s.checkServers(*c, snaps, transport, s.wanted()); err != nil {
+			return nil, err
+		}
 	}
-	return raft.NewRaft(c, f, s.bolt, s.bolt, snaps, transport)
+	return raft.NewRaft(c, f, s.disk, s.disk, snaps, transport)
+}
+
+// wanted is the first configuration: all servers of the list, with a vote.
+func (s *raftLog) wanted() (c raft.Configuration) {
+	for _, p := range s.servers {
+		c.Servers = append(c.Servers, raft.Server{ID: serverID(p.ID), Address: raft.ServerAddress(serverID(p.ID))})
+	}
+	return c
 }
 
 // checkServers refuses a store of other servers. c is a copy: GetConfiguration marks it.
 func (s *raftLog) checkServers(c raft.Config, snaps raft.SnapshotStore, transport raft.Transport, wanted raft.Configuration) error {
-	stored, err := raft.GetConfiguration(&c, newFSM(), s.bolt, s.bolt, snaps, transport)
+	stored, err := raft.GetConfiguration(&c, newFSM(), s.disk, s.disk, snaps, transport)
 	if err != nil {
 		return err
 	}
-	if has, want := ids(stored), ids(wanted); !slices.Equal(has, want) {
+	if has, want := ids(stored), ids(wanted); len(has) > 0 && !slices.Equal(has, want) {
 		return fmt.Errorf("%w: it names %s, the configuration %s; name the same, or found another log in an empty directory",
 			errServers, strings.Join(has, ", "), strings.Join(want, ", "))
 	}
@@ -161,10 +186,11 @@ func raftConfig(cfg Config, logger hclog.Logger) *raft.Config {
 type transport interface {
 	raft.Transport
 	raft.WithClose
+	raft.WithPreVote
 }
 
 // newTransport opens TCP towards the other servers; a single one gets a transport that leads nowhere.
-func newTransport(cfg Config, logger hclog.Logger) (transport, error) {
+func (s *raftLog) newTransport(cfg Config, logger hclog.Logger) (transport, error) {
 	if cfg.alone() {
 		_, t := raft.NewInmemTransport(raft.ServerAddress(serverID(cfg.ID)))
 		return t, nil
@@ -180,14 +206,30 @@ func newTransport(cfg Config, logger hclog.Logger) (transport, error) {
 	if cfg.TLS != nil {
 		stream = tlsStream{cfg.TLS.Listen(l, certs.Layout), cfg.TLS}
 	}
+	s.stream = newHandshake(stream, cfg, s.id.get, s.release.speaks)
+	stream = s.stream
 	if cfg.network != nil {
 		stream = cfg.network(stream)
 	}
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	was := s.id.get()
+	s.id.changed = func(now identity) { // the others are to hear it: they may have taken this server for one of their own
+		if now.Cluster != was.Cluster || now.Log != was.Log {
+			s.stream.again()
+		}
+		was = now
+	}
+	s.gate = newGate(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: newOwnStream(stream), MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
 		Timeout: 10 * cfg.Election, // to connect, and to answer a message
-	}), nil
+	}), s.mayTake, s.mayVote)
+	return s.gate, nil
 }
+
+// mayTake reports whether this server takes what a leader sends.
+func (s *raftLog) mayTake() bool { return s.id.get().Standing != standsEmpty }
+
+// mayVote reports whether this server votes, stands for election and leads.
+func (s *raftLog) mayVote() bool { return s.id.get().member() && s.disk.trouble() == nil }
 
 // tlsStream carries Raft between those who have a layout server's certificate.
 type tlsStream struct {
@@ -231,10 +273,17 @@ var chatter = map[string]bool{
 	"failed to decode incoming command": true, "peer has newer term, stopping replication": true,
 }
 
-// newLogger takes what Raft says at level error, chatter left out.
+// newLogger takes what Raft says at level error, chatter left out, and what it repeats as long as a disk is full once in a while.
 func newLogger(log *slog.Logger) hclog.Logger {
+	seldom := &limiter{every: 10 * time.Second}
 	return hclog.New(&hclog.LoggerOptions{Name: "raft", Level: hclog.Error, DisableTime: true, Output: slogWriter{log},
-		Exclude: func(_ hclog.Level, msg string, _ ...any) bool { return chatter[msg] }})
+		Exclude: func(level hclog.Level, msg string, _ ...any) bool {
+			if level < hclog.Error || chatter[msg] {
+				return true
+			}
+			_, ok := seldom.allow(msg)
+			return !ok
+		}})
 }
 
 // slogWriter turns Raft's lines, "[ERROR] raft: text: k=v", into records.

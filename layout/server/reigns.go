@@ -3,6 +3,7 @@ package server
 import (
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -30,10 +31,19 @@ func (s *raftLog) watch(log *slog.Logger) {
 	s.reigns.running.Go(func() {
 		defer s.DeregisterObserver(observer)
 		silent := map[raft.ServerID]bool{}
+		look := time.NewTicker(fallPoll)
+		defer look.Stop()
+		fallen := false
 		for {
 			select {
 			case <-s.reigns.done:
 				return
+			case <-look.C:
+				if now := s.fallen(); now != fallen {
+					fallen = now
+					s.reigns.next()
+					s.reportFall(log, fallen)
+				}
 			case <-s.LeaderCh():
 				clear(silent)
 				s.reigns.next()
@@ -42,6 +52,17 @@ func (s *raftLog) watch(log *slog.Logger) {
 			}
 		}
 	})
+}
+
+// fallPoll is how often it is looked whether the disk hangs.
+const fallPoll = 50 * time.Millisecond
+
+func (s *raftLog) reportFall(log *slog.Logger, fallen bool) {
+	if fallen {
+		log.Error("the disk does not answer: this layout server neither leads nor votes until it does", "err", s.disk.trouble())
+		return
+	}
+	log.Info("the disk answers again")
 }
 
 // report logs news of the other servers.

@@ -72,6 +72,7 @@ func (s *Server) open() (err error) {
 	pb.RegisterLayoutServerServiceServer(services, stateService{s: s})
 	s.serving.Go(func() { _ = s.grpc.Serve(s.control) })
 	s.managing.Go(func() { s.manager.run(s.ctx) })
+	s.managing.Go(func() { s.keepVoters(s.ctx) })
 	return nil
 }
 
@@ -80,6 +81,9 @@ func (s *Server) ControlAddr() string { return s.control.Addr().String() }
 
 // Health is nil while this server, as leader or as follower of one that it hears of, knows an active layout; else it says why not.
 func (s *Server) Health() error {
+	if err := s.store.ailing(); err != nil {
+		return err
+	}
 	if _, err := s.store.verify(); err != nil && (s.store.leader().ID == 0 || s.store.contact() > healthyContact*s.cfg.Election) {
 		return err
 	}

@@ -22,6 +22,17 @@ func (v stateService) State(context.Context, *pb.LayoutServerStateRequest) (*pb.
 		m.Leader = m.Id
 	}
 	st.fsm.view(func(s *layout.State) { m.Epoch = uint64(s.Latest()) })
+	if r, ok := st.raft.(*raftLog); ok {
+		id := r.id.get()
+		m.Standing, m.Incarnation, m.Blank, m.LastIndex = string(id.Standing), id.Incarnation, r.blank(), r.LastIndex()
+		if id.Cluster != (clusterID{}) {
+			m.Cluster = id.Cluster[:]
+		}
+	}
+	if err := st.ailing(); err != nil {
+		m.Trouble = err.Error()
+	}
+	m.Commands = commandsRead
 	for _, p := range st.servers {
 		m.Servers = append(m.Servers, &pb.LayoutServer{Id: uint32(p.ID), Control: p.Control})
 	}

@@ -34,6 +34,20 @@ type store struct {
 	reigning sync.WaitGroup // who waits for the end of a term
 
 	trouble atomic.Pointer[string] // what the manager cannot mend; "" or nil: nothing
+	waits   atomic.Pointer[string] // why this server has no vote; "" or nil: it has one
+}
+
+// ailing returns why this server is of no use to the others at present, or of less; nil: it is well.
+func (s *store) ailing() error {
+	if r, ok := s.raft.(*raftLog); ok {
+		if err := r.disk.trouble(); err != nil {
+			return err
+		}
+		if w := s.waits.Load(); w != nil && *w != "" && !r.id.get().member() {
+			return errors.New(*w)
+		}
+	}
+	return nil
 }
 
 // openStore opens or makes the store: Raft in cfg.Dir, or what cfg.Consensus brings.

@@ -62,13 +62,20 @@ func (*LayoutServerStateRequest) Descriptor() ([]byte, []int) {
 type LayoutServerState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // "leader", "follower", "candidate", "shutdown"
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // "leader", "follower", "candidate", "shutdown"; "empty", "learning": it has no vote
 	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	Leader        uint32                 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`                                      // id; 0: none is known
 	CommitIndex   uint64                 `protobuf:"varint,5,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`         // of Raft's log
 	LastContactMs uint64                 `protobuf:"varint,6,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"` // since the leader was last heard; 0 at the leader itself
 	Epoch         uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`                                        // latest ACTIVE one that was applied here; 0: none
 	Servers       []*LayoutServer        `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`                                     // all of them, by id; a single one names itself
+	Standing      string                 `protobuf:"bytes,9,opt,name=standing,proto3" json:"standing,omitempty"`                                   // "empty", "learning", "member"; "": a release that has no such thing
+	Incarnation   string                 `protobuf:"bytes,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                            // of its store
+	Cluster       []byte                 `protobuf:"bytes,11,opt,name=cluster,proto3" json:"cluster,omitempty"`                                    // the group of layout servers; empty: none is known
+	Blank         bool                   `protobuf:"varint,12,opt,name=blank,proto3" json:"blank,omitempty"`                                       // its store has nothing but, at most, the first configuration
+	LastIndex     uint64                 `protobuf:"varint,13,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`              // of Raft's log, durable here
+	Trouble       string                 `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`                                    // what ails it, such as a full disk; "": nothing
+	Commands      uint32                 `protobuf:"varint,15,opt,name=commands,proto3" json:"commands,omitempty"`                                 // the commands of the layout store that it reads: a number that each new one raises
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +166,247 @@ func (x *LayoutServerState) GetServers() []*LayoutServer {
 	return nil
 }
 
+func (x *LayoutServerState) GetStanding() string {
+	if x != nil {
+		return x.Standing
+	}
+	return ""
+}
+
+func (x *LayoutServerState) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *LayoutServerState) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *LayoutServerState) GetBlank() bool {
+	if x != nil {
+		return x.Blank
+	}
+	return false
+}
+
+func (x *LayoutServerState) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *LayoutServerState) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+func (x *LayoutServerState) GetCommands() uint32 {
+	if x != nil {
+		return x.Commands
+	}
+	return 0
+}
+
+type FoundServersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Incarnation   string                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the server that is asked, as it said
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoundServersRequest) Reset() {
+	*x = FoundServersRequest{}
+	mi := &file_layoutserver_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoundServersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoundServersRequest) ProtoMessage() {}
+
+func (x *FoundServersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_layoutserver_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoundServersRequest.ProtoReflect.Descriptor instead.
+func (*FoundServersRequest) Descriptor() ([]byte, []int) {
+	return file_layoutserver_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FoundServersRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *FoundServersRequest) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+type FoundServersReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoundServersReply) Reset() {
+	*x = FoundServersReply{}
+	mi := &file_layoutserver_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoundServersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoundServersReply) ProtoMessage() {}
+
+func (x *FoundServersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_layoutserver_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoundServersReply.ProtoReflect.Descriptor instead.
+func (*FoundServersReply) Descriptor() ([]byte, []int) {
+	return file_layoutserver_proto_rawDescGZIP(), []int{3}
+}
+
+type AdmitServerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   string                 `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the server that is asked, as it said
+	Without       uint64                 `protobuf:"varint,2,opt,name=without,proto3" json:"without,omitempty"`        // index of the committed configuration in which it has no vote
+	Cluster       []byte                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Log           []byte                 `protobuf:"bytes,4,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitServerRequest) Reset() {
+	*x = AdmitServerRequest{}
+	mi := &file_layoutserver_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitServerRequest) ProtoMessage() {}
+
+func (x *AdmitServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_layoutserver_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitServerRequest.ProtoReflect.Descriptor instead.
+func (*AdmitServerRequest) Descriptor() ([]byte, []int) {
+	return file_layoutserver_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdmitServerRequest) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *AdmitServerRequest) GetWithout() uint64 {
+	if x != nil {
+		return x.Without
+	}
+	return 0
+}
+
+func (x *AdmitServerRequest) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *AdmitServerRequest) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+type AdmitServerReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitServerReply) Reset() {
+	*x = AdmitServerReply{}
+	mi := &file_layoutserver_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitServerReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitServerReply) ProtoMessage() {}
+
+func (x *AdmitServerReply) ProtoReflect() protoreflect.Message {
+	mi := &file_layoutserver_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitServerReply.ProtoReflect.Descriptor instead.
+func (*AdmitServerReply) Descriptor() ([]byte, []int) {
+	return file_layoutserver_proto_rawDescGZIP(), []int{5}
+}
+
 type LayoutServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -169,7 +417,7 @@ type LayoutServer struct {
 
 func (x *LayoutServer) Reset() {
 	*x = LayoutServer{}
-	mi := &file_layoutserver_proto_msgTypes[2]
+	mi := &file_layoutserver_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -181,7 +429,7 @@ func (x *LayoutServer) String() string {
 func (*LayoutServer) ProtoMessage() {}
 
 func (x *LayoutServer) ProtoReflect() protoreflect.Message {
-	mi := &file_layoutserver_proto_msgTypes[2]
+	mi := &file_layoutserver_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -194,7 +442,7 @@ func (x *LayoutServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LayoutServer.ProtoReflect.Descriptor instead.
 func (*LayoutServer) Descriptor() ([]byte, []int) {
-	return file_layoutserver_proto_rawDescGZIP(), []int{2}
+	return file_layoutserver_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LayoutServer) GetId() uint32 {
@@ -223,7 +471,7 @@ type NotLeader struct {
 
 func (x *NotLeader) Reset() {
 	*x = NotLeader{}
-	mi := &file_layoutserver_proto_msgTypes[3]
+	mi := &file_layoutserver_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +483,7 @@ func (x *NotLeader) String() string {
 func (*NotLeader) ProtoMessage() {}
 
 func (x *NotLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_layoutserver_proto_msgTypes[3]
+	mi := &file_layoutserver_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +496,7 @@ func (x *NotLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotLeader.ProtoReflect.Descriptor instead.
 func (*NotLeader) Descriptor() ([]byte, []int) {
-	return file_layoutserver_proto_rawDescGZIP(), []int{3}
+	return file_layoutserver_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NotLeader) GetLeader() uint32 {
@@ -270,7 +518,7 @@ var File_layoutserver_proto protoreflect.FileDescriptor
 const file_layoutserver_proto_rawDesc = "" +
 	"\n" +
 	"\x12layoutserver.proto\x12\bcorfu.v1\"\x1a\n" +
-	"\x18LayoutServerStateRequest\"\xf6\x01\n" +
+	"\x18LayoutServerStateRequest\"\xb9\x03\n" +
 	"\x11LayoutServerState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -279,15 +527,36 @@ const file_layoutserver_proto_rawDesc = "" +
 	"\fcommit_index\x18\x05 \x01(\x04R\vcommitIndex\x12&\n" +
 	"\x0flast_contact_ms\x18\x06 \x01(\x04R\rlastContactMs\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x120\n" +
-	"\aservers\x18\b \x03(\v2\x16.corfu.v1.LayoutServerR\aservers\"8\n" +
+	"\aservers\x18\b \x03(\v2\x16.corfu.v1.LayoutServerR\aservers\x12\x1a\n" +
+	"\bstanding\x18\t \x01(\tR\bstanding\x12 \n" +
+	"\vincarnation\x18\n" +
+	" \x01(\tR\vincarnation\x12\x18\n" +
+	"\acluster\x18\v \x01(\fR\acluster\x12\x14\n" +
+	"\x05blank\x18\f \x01(\bR\x05blank\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\r \x01(\x04R\tlastIndex\x12\x18\n" +
+	"\atrouble\x18\x0e \x01(\tR\atrouble\x12\x1a\n" +
+	"\bcommands\x18\x0f \x01(\rR\bcommands\"Q\n" +
+	"\x13FoundServersRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"\x13\n" +
+	"\x11FoundServersReply\"|\n" +
+	"\x12AdmitServerRequest\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x18\n" +
+	"\awithout\x18\x02 \x01(\x04R\awithout\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\fR\acluster\x12\x10\n" +
+	"\x03log\x18\x04 \x01(\fR\x03log\"\x12\n" +
+	"\x10AdmitServerReply\"8\n" +
 	"\fLayoutServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\"=\n" +
 	"\tNotLeader\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\rR\x06leader\x12\x18\n" +
-	"\acontrol\x18\x02 \x01(\tR\acontrol2_\n" +
+	"\acontrol\x18\x02 \x01(\tR\acontrol2\xe7\x01\n" +
 	"\x13LayoutServerService\x12H\n" +
-	"\x05State\x12\".corfu.v1.LayoutServerStateRequest\x1a\x1b.corfu.v1.LayoutServerStateB\x18Z\x16corfu/internal/wire/pbb\x06proto3"
+	"\x05State\x12\".corfu.v1.LayoutServerStateRequest\x1a\x1b.corfu.v1.LayoutServerState\x12C\n" +
+	"\x05Found\x12\x1d.corfu.v1.FoundServersRequest\x1a\x1b.corfu.v1.FoundServersReply\x12A\n" +
+	"\x05Admit\x12\x1c.corfu.v1.AdmitServerRequest\x1a\x1a.corfu.v1.AdmitServerReplyB\x18Z\x16corfu/internal/wire/pbb\x06proto3"
 
 var (
 	file_layoutserver_proto_rawDescOnce sync.Once
@@ -301,19 +570,27 @@ func file_layoutserver_proto_rawDescGZIP() []byte {
 	return file_layoutserver_proto_rawDescData
 }
 
-var file_layoutserver_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_layoutserver_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_layoutserver_proto_goTypes = []any{
 	(*LayoutServerStateRequest)(nil), // 0: corfu.v1.LayoutServerStateRequest
 	(*LayoutServerState)(nil),        // 1: corfu.v1.LayoutServerState
-	(*LayoutServer)(nil),             // 2: corfu.v1.LayoutServer
-	(*NotLeader)(nil),                // 3: corfu.v1.NotLeader
+	(*FoundServersRequest)(nil),      // 2: corfu.v1.FoundServersRequest
+	(*FoundServersReply)(nil),        // 3: corfu.v1.FoundServersReply
+	(*AdmitServerRequest)(nil),       // 4: corfu.v1.AdmitServerRequest
+	(*AdmitServerReply)(nil),         // 5: corfu.v1.AdmitServerReply
+	(*LayoutServer)(nil),             // 6: corfu.v1.LayoutServer
+	(*NotLeader)(nil),                // 7: corfu.v1.NotLeader
 }
 var file_layoutserver_proto_depIdxs = []int32{
-	2, // 0: corfu.v1.LayoutServerState.servers:type_name -> corfu.v1.LayoutServer
+	6, // 0: corfu.v1.LayoutServerState.servers:type_name -> corfu.v1.LayoutServer
 	0, // 1: corfu.v1.LayoutServerService.State:input_type -> corfu.v1.LayoutServerStateRequest
-	1, // 2: corfu.v1.LayoutServerService.State:output_type -> corfu.v1.LayoutServerState
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
+	2, // 2: corfu.v1.LayoutServerService.Found:input_type -> corfu.v1.FoundServersRequest
+	4, // 3: corfu.v1.LayoutServerService.Admit:input_type -> corfu.v1.AdmitServerRequest
+	1, // 4: corfu.v1.LayoutServerService.State:output_type -> corfu.v1.LayoutServerState
+	3, // 5: corfu.v1.LayoutServerService.Found:output_type -> corfu.v1.FoundServersReply
+	5, // 6: corfu.v1.LayoutServerService.Admit:output_type -> corfu.v1.AdmitServerReply
+	4, // [4:7] is the sub-list for method output_type
+	1, // [1:4] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -330,7 +607,7 @@ func file_layoutserver_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_layoutserver_proto_rawDesc), len(file_layoutserver_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	LayoutServerService_State_FullMethodName = "/corfu.v1.LayoutServerService/State"
+	LayoutServerService_Found_FullMethodName = "/corfu.v1.LayoutServerService/Found"
+	LayoutServerService_Admit_FullMethodName = "/corfu.v1.LayoutServerService/Admit"
 )
 
 // LayoutServerServiceClient is the client API for LayoutServerService service.
@@ -32,6 +34,10 @@ const (
 type LayoutServerServiceClient interface {
 	// State is what the server knows of itself and of its leader. It asks nobody, and so may be behind.
 	State(ctx context.Context, in *LayoutServerStateRequest, opts ...grpc.CallOption) (*LayoutServerState, error)
+	// Found asks an empty server to begin as one of a group, all of which said that they are empty. It may be asked again.
+	Found(ctx context.Context, in *FoundServersRequest, opts ...grpc.CallOption) (*FoundServersReply, error)
+	// Admit tells an empty server that the leader has taken its vote away, so that it may be filled.
+	Admit(ctx context.Context, in *AdmitServerRequest, opts ...grpc.CallOption) (*AdmitServerReply, error)
 }
 
 type layoutServerServiceClient struct {
@@ -52,6 +58,26 @@ func (c *layoutServerServiceClient) State(ctx context.Context, in *LayoutServerS
 	return out, nil
 }
 
+func (c *layoutServerServiceClient) Found(ctx context.Context, in *FoundServersRequest, opts ...grpc.CallOption) (*FoundServersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FoundServersReply)
+	err := c.cc.Invoke(ctx, LayoutServerService_Found_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *layoutServerServiceClient) Admit(ctx context.Context, in *AdmitServerRequest, opts ...grpc.CallOption) (*AdmitServerReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdmitServerReply)
+	err := c.cc.Invoke(ctx, LayoutServerService_Admit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LayoutServerServiceServer is the server API for LayoutServerService service.
 // All implementations must embed UnimplementedLayoutServerServiceServer
 // for forward compatibility.
@@ -60,6 +86,10 @@ func (c *layoutServerServiceClient) State(ctx context.Context, in *LayoutServerS
 type LayoutServerServiceServer interface {
 	// State is what the server knows of itself and of its leader. It asks nobody, and so may be behind.
 	State(context.Context, *LayoutServerStateRequest) (*LayoutServerState, error)
+	// Found asks an empty server to begin as one of a group, all of which said that they are empty. It may be asked again.
+	Found(context.Context, *FoundServersRequest) (*FoundServersReply, error)
+	// Admit tells an empty server that the leader has taken its vote away, so that it may be filled.
+	Admit(context.Context, *AdmitServerRequest) (*AdmitServerReply, error)
 	mustEmbedUnimplementedLayoutServerServiceServer()
 }
 
@@ -72,6 +102,12 @@ type UnimplementedLayoutServerServiceServer struct{}
 
 func (UnimplementedLayoutServerServiceServer) State(context.Context, *LayoutServerStateRequest) (*LayoutServerState, error) {
 	return nil, status.Error(codes.Unimplemented, "method State not implemented")
+}
+func (UnimplementedLayoutServerServiceServer) Found(context.Context, *FoundServersRequest) (*FoundServersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Found not implemented")
+}
+func (UnimplementedLayoutServerServiceServer) Admit(context.Context, *AdmitServerRequest) (*AdmitServerReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Admit not implemented")
 }
 func (UnimplementedLayoutServerServiceServer) mustEmbedUnimplementedLayoutServerServiceServer() {}
 func (UnimplementedLayoutServerServiceServer) testEmbeddedByValue()                             {}
@@ -112,6 +148,42 @@ func _LayoutServerService_State_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LayoutServerService_Found_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FoundServersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LayoutServerServiceServer).Found(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LayoutServerService_Found_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LayoutServerServiceServer).Found(ctx, req.(*FoundServersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LayoutServerService_Admit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdmitServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LayoutServerServiceServer).Admit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LayoutServerService_Admit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LayoutServerServiceServer).Admit(ctx, req.(*AdmitServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LayoutServerService_ServiceDesc is the grpc.ServiceDesc for LayoutServerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +194,14 @@ var LayoutServerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "State",
 			Handler:    _LayoutServerService_State_Handler,
+		},
+		{
+			MethodName: "Found",
+			Handler:    _LayoutServerService_Found_Handler,
+		},
+		{
+			MethodName: "Admit",
+			Handler:    _LayoutServerService_Admit_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
