@@ -11,32 +11,39 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"corfu/internal/wire/pb"
 )
 
 // The faults of this file exceed what is promised: all stores of a chain go back, or those of all layout servers. The log must
 // stop then, and say which store lost its past and what an operator may do. Here the operator finds the true stores and puts them back:
 // everything must be there.
 
-// advice is what the status says of a way on: the operator's word for what is lost, or that the true store is put back.
-var advice = regexp.MustCompile(`--accept-loss|corfu layout recover|back`)
+// lostPast and advice are what the status says of stores that lost their past: that they did, and a way on.
+var (
+	lostPast = regexp.MustCompile(`lost (its|their) past|holds a log already`)
+	advice   = regexp.MustCompile(`--accept-loss|corfu layout recover|mounted|[Rr]estore`)
+)
 
-// awaitStopped waits until the status names all of these and a way on. It fails if the log goes on.
+// awaitStopped waits until the status says that the log has stopped, why, and what can be done, and names all of these, and returns its first
+// line. If the log goes on, it returns "".
 func (x *run) awaitStopped(ctx context.Context, named []string) (string, error) {
 	out := ""
 	for end := time.Now().Add(x.o.patience); ; time.Sleep(200 * time.Millisecond) {
 		out, _ = x.c.command(ctx, 5*time.Second, "status") // its exit status says that not all is well
 		missing := slices.DeleteFunc(slices.Clone(named), func(n string) bool { return strings.Contains(out, n) })
-		if len(missing) == 0 && advice.MatchString(out) && x.c.whole(ctx) != nil {
-			return firstLine(out), nil
-		}
 		if x.c.whole(ctx) == nil {
-			return "", errors.New("the log goes on, although nothing that is left has what was acknowledged")
+			return "", nil
+		}
+		if len(missing) == 0 && lostPast.MatchString(out) && advice.MatchString(out) {
+			return firstLine(out), nil
 		}
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
 		if time.Now().After(end) {
-			return "", fmt.Errorf("after %v the status does not say that it waits for %s and what can be done:\n%s", x.o.patience, strings.Join(missing, ", "), out)
+			return "", fmt.Errorf("after %v the status does not say that a store lost its past, what can be done, and that it waits for %s:\n%s",
+				x.o.patience, strings.Join(named, ", "), out)
 		}
 	}
 }
@@ -76,6 +83,9 @@ func (x *run) replaceAll(ctx context.Context, r *rand.Rand, victims []*member, n
 	if err != nil {
 		return what, err
 	}
+	if said == "" {
+		return what, errors.New("the log goes on, although nothing that is left has what was acknowledged")
+	}
 	for _, m := range off {
 		endOneWay(r, m)
 	}
@@ -94,9 +104,9 @@ func (x *run) replaceAll(ctx context.Context, r *rand.Rand, victims []*member, n
 
 // aChain draws a chain of the layout in force.
 func (x *run) aChain(ctx context.Context, r *rand.Rand) (chain []*member, err error) {
-	s, err := x.c.status(ctx)
-	if err != nil {
-		return nil, err
+	var s *pb.StatusReply
+	if e := x.await(ctx, func() bool { s, err = x.c.status(ctx); return err == nil }); e != nil {
+		return nil, errors.Join(e, err)
 	}
 	segments := s.GetLayout().GetSegments()
 	chains := segments[len(segments)-1].GetChains()

@@ -256,6 +256,9 @@ func (c *cluster) whole(ctx context.Context) error {
 	if got := len(l.GetUnits()) + len(l.GetSpares()); got != len(c.unit) || len(l.GetStandbys())+1 != len(c.seq) {
 		return fmt.Errorf("the layout has %d units and %d sequencers, not %d and %d", got, len(l.GetStandbys())+1, len(c.unit), len(c.seq))
 	}
+	if got, want := len(m.GetMembers()), len(c.unit)+len(c.seq); got != want { // a leader that was just elected has heard nobody
+		return fmt.Errorf("the leader of the layout servers tells of %d members, not %d", got, want)
+	}
 	var errs []error
 	for _, x := range m.GetMembers() {
 		open := x.GetState() == "open" && x.GetEpoch() == l.GetEpoch()

@@ -58,12 +58,17 @@ func (x *run) passTime(ctx context.Context) error {
 }
 
 // endOneWay ends a process in peace or by kill -9.
-func endOneWay(r *rand.Rand, m *member) {
-	if r.IntN(2) == 0 {
-		m.kill()
-		return
+func endOneWay(r *rand.Rand, m *member) { endAll([]*member{m}, r.IntN(2) == 0) }
+
+// endAll ends processes one after another, in peace or by kill -9.
+func endAll(list []*member, kill bool) {
+	for _, m := range list {
+		if kill {
+			m.kill()
+		} else {
+			m.end(syscall.SIGTERM, 20*time.Second)
+		}
 	}
-	m.end(syscall.SIGTERM, 20*time.Second)
 }
 
 // alone draws how long those that come up first are alone. A member that a new leader has never heard gets ten times fail-after.
@@ -83,41 +88,74 @@ func (x *run) victim(ctx context.Context, r *rand.Rand) (*member, error) {
 	return chain[len(chain)-1], nil
 }
 
-// replace ends the unit, calls put, which replaces its store, and starts it, in one of three ways: the others go on; all units are
-// switched off with it; all servers are. Those that were switched off come up later than the unit, so that for a while it is alone.
-func (x *run) replace(ctx context.Context, r *rand.Rand, victim *member, put func() error) (what string, err error) {
+// replaced is a unit whose store was replaced, and is up.
+type replaced struct {
+	unit    *member
+	away    string // its true store
+	stopped bool   // the log stopped for it, and it has its true store again
+	what    string
+}
+
+// replace ends a unit, puts its store away, calls put, which puts another in its place, and starts the unit, in one of three ways: the others
+// go on; all units are switched off with it; all servers are. Those that were switched off come up later than the unit, so that for a
+// while it is alone. Then the log must go on. If the others were killed, the chain may lack an intact member (rule R16): then the log may also
+// stop, name the unit and say what can be done; with its true store it must go on.
+func (x *run) replace(ctx context.Context, r *rand.Rand, victim *member, put func() error) (p replaced, err error) {
 	var first, later []*member
-	switch what = "the others go on"; r.IntN(3) {
+	switch p.what = "the others go on"; r.IntN(3) {
 	case 1:
-		what, later = "all units were off", slices.Clone(x.c.unit)
+		p.what, later = "all units were off", slices.Clone(x.c.unit)
 	case 2:
-		what, later, first = "all servers were off", slices.Clone(x.c.unit), slices.Concat(x.c.layout, x.c.seq)
+		p.what, later, first = "all servers were off", slices.Clone(x.c.unit), slices.Concat(x.c.layout, x.c.seq)
 	}
 	later = slices.DeleteFunc(later, func(m *member) bool { return m == victim })
 	first = append(first, victim)
-	for _, m := range slices.Concat(later, first) {
-		endOneWay(r, m)
+	kill := r.IntN(2) == 0
+	if kill {
+		p.what += ", killed"
 	}
-	if err := put(); err != nil {
-		return what, err
+	endAll(slices.Concat(later, first), kill)
+	p.unit = victim
+	if p.away, err = victim.putAway(); err == nil {
+		err = put()
 	}
 	for _, m := range first {
-		if err := m.start(); err != nil {
-			return what, err
-		}
+		err = errors.Join(err, m.start())
+	}
+	if err != nil {
+		return p, err
 	}
 	if len(later) > 0 {
 		d := x.alone(r)
-		what += fmt.Sprintf(" and came up %v later", d.Round(time.Millisecond))
+		p.what += fmt.Sprintf(", and came up %v later", d.Round(time.Millisecond))
 		_ = sleep.For(ctx, d)
 	}
 	r.Shuffle(len(later), func(i, j int) { later[i], later[j] = later[j], later[i] })
 	for _, m := range later {
-		if err := m.start(); err != nil {
-			return what, err
-		}
+		err = errors.Join(err, m.start())
 	}
-	return what, x.c.awaitWhole(ctx, x.o.patience)
+	if err != nil || !kill || len(later) == 0 {
+		return p, errors.Join(err, x.c.awaitWhole(ctx, x.o.patience))
+	}
+	if x.c.awaitWhole(ctx, 12*x.o.failAfter+10*time.Second) == nil {
+		return p, nil
+	}
+	said, err := x.awaitStopped(ctx, []string{victim.String()})
+	if err != nil || said == "" {
+		return p, err
+	}
+	p.stopped = true
+	p.what += fmt.Sprintf("; the log stopped: %q", said)
+	return p, x.putBack(ctx, r, p)
+}
+
+// putBack gives the unit its true store again, and waits until the cluster is whole.
+func (x *run) putBack(ctx context.Context, r *rand.Rand, p replaced) error {
+	endOneWay(r, p.unit)
+	if err := errors.Join(p.unit.putStore(p.away), p.unit.start()); err != nil {
+		return err
+	}
+	return x.c.awaitWhole(ctx, x.o.patience)
 }
 
 // storeEmpty starts a unit on an empty directory, as if its volume were not mounted. Half of the time the volume is found again.
@@ -126,21 +164,15 @@ func storeEmpty(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	away := ""
-	what, err := x.replace(ctx, r, victim, func() (err error) { away, err = victim.putEmpty(); return err })
-	what = fmt.Sprintf("%v on an empty store, %s", victim, what)
-	if err != nil {
+	p, err := x.replace(ctx, r, victim, func() error { return empty(victim) })
+	what := fmt.Sprintf("%v on an empty store, %s", victim, p.what)
+	if err != nil || p.stopped {
 		return what, err
 	}
 	if r.IntN(2) == 0 {
-		return what, os.RemoveAll(away)
+		return what, os.RemoveAll(p.away)
 	}
-	endOneWay(r, victim)
-	err = errors.Join(victim.putStore(away), victim.start())
-	if err == nil {
-		err = x.c.awaitWhole(ctx, x.o.patience)
-	}
-	return what + "; then on its own again", err
+	return what + "; then on its own again", x.putBack(ctx, r, p)
 }
 
 // storeOld starts a unit on an older copy of its store. The copy was made while the unit was stopped, or of the running one.
@@ -150,16 +182,11 @@ func storeOld(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	old := victim.beside("old")
-	stopped := r.IntN(2) == 0
-	if stopped {
+	if r.IntN(2) == 0 {
 		made = "of the stopped unit"
-		victim.end(syscall.SIGTERM, 20*time.Second)
+		endAll([]*member{victim}, false)
 	}
-	if err := victim.copyStore(ctx, old); err != nil {
-		return made, err
-	}
-	if err := victim.start(); err != nil { // unless it is up
+	if err := errors.Join(victim.copyStore(ctx, victim.beside("old")), victim.start()); err != nil {
 		return made, err
 	}
 	if r.IntN(2) == 0 { // the copy is of an epoch that is over
@@ -170,8 +197,12 @@ func storeOld(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	if err := x.passTime(ctx); err != nil {
 		return made, err
 	}
-	what, err := x.replace(ctx, r, victim, func() error { return victim.putStore(old) })
-	return fmt.Sprintf("%v on an old copy, %s; %s", victim, made, what), err
+	p, err := x.replace(ctx, r, victim, func() error { return old(victim) })
+	what := fmt.Sprintf("%v on an old copy, %s; %s", victim, made, p.what)
+	if err != nil || p.stopped {
+		return what, err
+	}
+	return what, os.RemoveAll(p.away)
 }
 
 // storeSwapped starts two units each on the other's store. Both must refuse it.

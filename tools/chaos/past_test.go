@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -96,12 +97,12 @@ func TestStoresAreReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("new")
-	away, err := m.putEmpty()
-	if err != nil {
+	away, err := m.putAway()
+	if err := errors.Join(err, empty(m)); err != nil {
 		t.Fatal(err)
 	}
 	has("")
-	if err := m.putStore(m.beside("old")); err != nil {
+	if err := errors.Join(os.Remove(m.store()), old(m)); err != nil {
 		t.Fatal(err)
 	}
 	has("old")

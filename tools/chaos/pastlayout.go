@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -48,8 +49,8 @@ func (x *run) serverState(ctx context.Context, m *member) (*pb.LayoutServerState
 	return pb.NewLayoutServerServiceClient(conn).State(ctx, &pb.LayoutServerStateRequest{})
 }
 
-// layoutEmpty starts a layout server on an empty directory: while the other two go on; or, all having been off, beside one that lags,
-// before the one that has everything. Those two must not go on without the third one.
+// layoutEmpty starts a layout server on an empty directory: while the other two go on; or, all servers having been off, beside a layout server
+// that lags and a unit that was left out since, before the others. Those two must not go on at the epoch that the third one knows to be over.
 func layoutEmpty(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	order := r.Perm(len(x.c.layout))
 	victim, lags := x.c.layout[order[0]], x.c.layout[order[1]]
@@ -62,26 +63,49 @@ func layoutEmpty(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 		return what + ", the others go on", x.awaitLayouts(ctx)
 	}
 	endOneWay(r, lags)
-	if err := x.newEpoch(ctx); err != nil {
+	chain, err := x.aChain(ctx, r)
+	if err != nil {
 		return what, err
 	}
-	if err := x.passTime(ctx); err != nil {
+	left := chain[len(chain)-1] // it is left out: the epoch that it knows is the one that the server that lags knows
+	endOneWay(r, left)
+	if err := x.awaitLeftOut(ctx, left); err != nil {
 		return what, err
 	}
-	for _, m := range x.c.layout {
+	if err := x.c.awaitAcks(ctx, x.o.patience); err != nil {
+		return what, err
+	}
+	for _, m := range x.c.servers() {
 		endOneWay(r, m)
 	}
-	if err := errors.Join(os.RemoveAll(victim.store()), os.Mkdir(victim.store(), 0o755), victim.start(), lags.start()); err != nil {
+	if err := errors.Join(os.RemoveAll(victim.store()), os.Mkdir(victim.store(), 0o755)); err != nil {
 		return what, err
+	}
+	for _, m := range slices.Concat([]*member{victim, lags, left}, x.c.seq) {
+		if err := m.start(); err != nil {
+			return what, err
+		}
 	}
 	d := x.alone(r)
 	_ = sleep.For(ctx, d)
-	for _, m := range x.c.layout {
+	for _, m := range x.c.servers() {
 		if err := m.start(); err != nil { // unless it is up
 			return what, err
 		}
 	}
-	return fmt.Sprintf("%s beside %v, which lags; the others come up %v later", what, lags, d.Round(time.Millisecond)), x.awaitLayouts(ctx)
+	return fmt.Sprintf("%s beside %v, which lags, and %v, which was left out; the others come up %v later", what, lags, left, d.Round(time.Millisecond)), x.awaitLayouts(ctx)
+}
+
+// awaitLeftOut waits until the log goes on without the unit.
+func (x *run) awaitLeftOut(ctx context.Context, m *member) error {
+	err := x.await(ctx, func() bool {
+		s, err := x.c.status(ctx)
+		return err == nil && s.GetEpochInProgress() == 0 && !slices.ContainsFunc(s.GetLayout().GetUnits(), func(u *pb.Unit) bool { return int(u.GetId()) == m.id })
+	})
+	if err != nil {
+		return fmt.Errorf("%v is not left out: %w", m, err)
+	}
+	return nil
 }
 
 // layoutOld starts a layout server on an older copy of its directory, while the others go on.

@@ -37,15 +37,6 @@ func (m *member) putAway() (string, error) {
 	return to, os.Rename(m.store(), to)
 }
 
-// putEmpty makes the store of a member that does not run an empty directory, and returns where the true store is.
-func (m *member) putEmpty() (string, error) {
-	away, err := m.putAway()
-	if err != nil {
-		return "", err
-	}
-	return away, os.Mkdir(m.store(), 0o755)
-}
-
 // tryStart starts the process, which may end by itself: it may refuse the store that it finds.
 func (m *member) tryStart() error {
 	err := m.start()
