@@ -91,8 +91,8 @@ func (d *Device) options(o rdma.ConnOptions) (rdma.ConnOptions, error) {
 }
 
 // newConn makes a queue pair on an id that is bound to the device, with all
-// receive buffers posted. It takes over id and its channel, also when it fails.
-func (d *Device) newConn(ec *ib.EventChannel, id *ib.ID, o rdma.ConnOptions) (*conn, error) {
+// receive buffers posted. It takes over id and its channel, also when it fails; refuse, unless it is nil, is told why before.
+func (d *Device) newConn(ec *ib.EventChannel, id *ib.ID, o rdma.ConnOptions, refuse func(error)) (*conn, error) {
 	c := &conn{
 		d: d, opts: o, ec: ec, id: id,
 		users: newGate(), calls: newGate(),
@@ -103,6 +103,9 @@ func (d *Device) newConn(ec *ib.EventChannel, id *ib.ID, o rdma.ConnOptions) (*c
 		return nil, errors.Join(err, id.Close(), ec.Close())
 	}
 	if err := c.build(); err != nil {
+		if refuse != nil {
+			refuse(err)
+		}
 		return nil, errors.Join(fmt.Errorf("verbs: connection: %w", err), c.release())
 	}
 	return c, nil

@@ -30,6 +30,11 @@ type Device struct {
 	mu     sync.Mutex
 	users  int // memory, regions, listeners, connections
 	closed bool
+
+	gone    chan struct{} // closed with goneErr set
+	goneErr error
+	stop    chan struct{} // closed by Close
+	watches sync.WaitGroup
 }
 
 var _ rdma.Device = (*Device)(nil)
@@ -59,18 +64,35 @@ func Open(o Options) (*Device, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("verbs: open %s: %w", ch.Device.Name, err), ctx.Close())
 	}
-	return &Device{
+	d := &Device{
+		gone: make(chan struct{}), stop: make(chan struct{}),
 		info: rdma.Info{
 			Provider: "verbs", Name: ch.Device.Name, Addr: ch.Addr.String(), MaxRDAtomic: maxRDAtomic(ch.Device),
 		},
 		addr: ch.Addr, attr: ch.Device, huge: o.HugePages, ctx: ctx, pd: pd,
-	}, nil
+	}
+	d.watchGone()
+	return d, nil
 }
 
 // maxRDAtomic is what a connection can both ask and answer. 255 means "the
 // highest there is" to librdmacm, so stay below.
 func maxRDAtomic(d ib.DeviceInfo) int {
 	return max(1, min(d.MaxRDAtom, d.MaxInit, 128))
+}
+
+// Addrs asks for the addresses by which the device can be reached now.
+func (d *Device) Addrs() ([]netip.Addr, error) {
+	devs, err := ib.Devices()
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range devs {
+		if x.Name == d.info.Name {
+			return Addrs(x), nil
+		}
+	}
+	return nil, nil
 }
 
 // Info describes the device.
@@ -107,6 +129,9 @@ func (d *Device) Close() error {
 	}
 	d.closed = true
 	d.mu.Unlock()
+	close(d.stop)
+	d.ctx.Interrupt()
+	d.watches.Wait()
 	return errors.Join(d.pd.Close(), d.ctx.Close())
 }
 

@@ -83,7 +83,7 @@ func (d *Device) connect(ctx context.Context, to netip.AddrPort, private []byte,
 	if err := resolve(ctx, ec, id, netip.AddrPortFrom(d.addr, 0), to); err != nil {
 		return nil, errors.Join(err, id.Close(), ec.Close())
 	}
-	c, err := d.newConn(ec, id, o)
+	c, err := d.newConn(ec, id, o, nil)
 	if err != nil {
 		return nil, err
 	}

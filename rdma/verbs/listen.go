@@ -1,10 +1,12 @@
 package verbs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"corfu/rdma"
 	ib "corfu/rdma/internal/verbs"
@@ -16,6 +18,8 @@ const backlog = 128
 // maxRetry is how often a peer may ask this side to send again.
 const maxRetry = 6
 
+var errDeadListener = errors.New("its event channel ended")
+
 type listener struct {
 	d     *Device
 	ec    *ib.EventChannel
@@ -23,6 +27,7 @@ type listener struct {
 	addr  string
 	queue chan *request
 	stop  chan struct{}
+	dead  chan struct{} // closed when no request can come any more
 	gors  sync.WaitGroup
 	once  sync.Once
 	err   error
@@ -37,7 +42,7 @@ func (d *Device) Listen(addr string) (rdma.Listener, error) {
 	if err := d.hold(); err != nil {
 		return nil, err
 	}
-	l := &listener{d: d, queue: make(chan *request, backlog), stop: make(chan struct{})}
+	l := &listener{d: d, queue: make(chan *request, backlog), stop: make(chan struct{}), dead: make(chan struct{})}
 	err = func() (err error) {
 		if l.ec, err = ib.NewEventChannel(); err != nil {
 			return err
@@ -65,10 +70,15 @@ func (l *listener) Addr() string { return l.addr }
 // run takes the requests as they come.
 func (l *listener) run() {
 	defer l.gors.Done()
+	defer close(l.dead)
 	for {
 		ev, err := l.ec.Next(context.Background())
 		if err != nil {
 			return // interrupted by Close, or the device is gone
+		}
+		if ev.Type == ib.DeviceRemoval {
+			l.d.lose("RDMA_CM_EVENT_DEVICE_REMOVAL")
+			return
 		}
 		if ev.Type != ib.ConnectRequest {
 			continue
@@ -96,6 +106,8 @@ func (l *listener) Accept(ctx context.Context) (rdma.Request, error) {
 		return r, nil
 	case <-l.stop:
 		return nil, fmt.Errorf("verbs: listener: %w", rdma.ErrClosed)
+	case <-l.dead:
+		return nil, fmt.Errorf("verbs: listener: %w: %w", rdma.ErrClosed, cmp.Or(l.d.GoneErr(), errDeadListener))
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -177,6 +189,19 @@ func (r *request) Reject(reason string) error {
 	return errors.Join(r.id.Reject(packPrivate([]byte(reason))), r.id.Close(), r.ec.Close())
 }
 
+// exhausted tells the peer why there is no connection for it.
+func (r *request) exhausted(err error) {
+	reason := "no RDMA resources for another connection"
+	var verb *ib.Error
+	if errors.As(err, &verb) {
+		reason = fmt.Sprintf("no RDMA resources: %s: %v", verb.Verb, verb.Errno)
+		if verb.Errno == syscall.EAGAIN {
+			reason += " (rdma.max of the member's cgroup)"
+		}
+	}
+	_ = r.id.Reject(packPrivate([]byte(reason[:min(len(reason), maxReason)])))
+}
+
 // Accept agrees, and waits until the peer has heard of it.
 func (r *request) Accept(ctx context.Context, o rdma.ConnOptions) (rdma.Conn, error) {
 	o, err := r.d.options(o)
@@ -184,7 +209,7 @@ func (r *request) Accept(ctx context.Context, o rdma.ConnOptions) (rdma.Conn, er
 		return nil, errors.Join(err, r.Reject("the listener's options are wrong"))
 	}
 	depth := max(1, min(o.MaxRDAtomic, r.depth))
-	c, err := r.d.newConn(r.ec, r.id, o)
+	c, err := r.d.newConn(r.ec, r.id, o, r.exhausted)
 	if err != nil {
 		return nil, err
 	}

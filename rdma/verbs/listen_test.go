@@ -31,7 +31,7 @@ func dialRaw(t *testing.T, d *Device, to netip.AddrPort, p ib.ConnParam) error {
 	if err := resolve(ctx, ec, id, netip.AddrPortFrom(d.addr, 0), to); err != nil {
 		t.Fatal(err)
 	}
-	c, err := d.newConn(ec, id, o)
+	c, err := d.newConn(ec, id, o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

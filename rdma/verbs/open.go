@@ -15,7 +15,8 @@ import (
 // Options choose a device.
 type Options struct {
 	Device    string // such as "mlx5_0"; default: the first that is good enough
-	Addr      string // IP address of its netdev; default: that of its first routable GID
+	Addr      string // IP address of its netdev; default: the best of its routable GIDs (Rank)
+	Near      string // IP address beside which that should be, as the control service's; "": none
 	HugePages bool   // back Alloc with huge pages where there are any
 }
 
@@ -45,7 +46,7 @@ func Choose(o Options) (Choice, error) {
 		if o.Device != "" && d.Name != o.Device {
 			continue
 		}
-		addr, reason := usable(d, want)
+		addr, reason := usable(d, want, o.Near)
 		if reason == "" {
 			return Choice{d, addr}, nil
 		}
@@ -61,10 +62,10 @@ func Choose(o Options) (Choice, error) {
 }
 
 // Usable tells by which address Open would use a device, or else what is wrong with it.
-func Usable(d ib.DeviceInfo) (addr netip.Addr, problem string) { return usable(d, netip.Addr{}) }
+func Usable(d ib.DeviceInfo) (addr netip.Addr, problem string) { return usable(d, netip.Addr{}, "") }
 
 // usable gives the address to use a device by, or what is wrong with it.
-func usable(d ib.DeviceInfo, want netip.Addr) (netip.Addr, string) {
+func usable(d ib.DeviceInfo, want netip.Addr, near string) (netip.Addr, string) {
 	if d.Err != nil {
 		return netip.Addr{}, d.Err.Error()
 	}
@@ -77,7 +78,9 @@ func usable(d ib.DeviceInfo, want netip.Addr) (netip.Addr, string) {
 			continue
 		}
 		active = true
-		for _, a := range portAddrs(d, p) {
+		list := portAddrs(d, p)
+		Rank(list, near)
+		for _, a := range list {
 			if !want.IsValid() || a == want {
 				return a, ""
 			}
@@ -90,6 +93,16 @@ func usable(d ib.DeviceInfo, want netip.Addr) (netip.Addr, string) {
 		return netip.Addr{}, "does not have the address " + want.String()
 	}
 	return netip.Addr{}, "no routable address (GID of type RoCE v2, or IPoIB)"
+}
+
+// Addrs are the IP addresses that lead to the active ports of a device.
+func Addrs(d ib.DeviceInfo) (list []netip.Addr) {
+	for _, p := range d.Ports {
+		if p.State == ib.PortActive {
+			list = append(list, portAddrs(d, p)...)
+		}
+	}
+	return list
 }
 
 // portAddrs are the IP addresses that lead to a port, IPv4 first.

@@ -201,6 +201,8 @@ typedef struct cf_param {
 	uint8_t priv[196];
 } cf_param;
 
+int cf_async_fd(void *ctx); // made non-blocking; below 0: a negative errno
+int cf_async_get(void *ctx, int *type); // EAGAIN: there is none
 void *cf_cm_channel_create(int *fd);
 void cf_cm_channel_destroy(void *ch);
 int cf_cm_get(void *ch, cf_event *out);

@@ -22,6 +22,7 @@
 	X(ibv_alloc_pd) X(ibv_dealloc_pd) X(ibv_reg_mr) X(ibv_dereg_mr) \
 	X(ibv_create_comp_channel) X(ibv_destroy_comp_channel) \
 	X(ibv_create_cq) X(ibv_destroy_cq) X(ibv_get_cq_event) X(ibv_ack_cq_events) \
+	X(ibv_get_async_event) X(ibv_ack_async_event) \
 	X(ibv_modify_qp) X(_ibv_query_gid_table)
 
 #define CF_CM(X) \

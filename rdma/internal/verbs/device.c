@@ -1,6 +1,7 @@
 //go:build cgo
 
 #include "cf_lib.h"
+#include <fcntl.h>
 #include <string.h>
 
 #ifdef CF_HAVE_VERBS
@@ -28,6 +29,28 @@ void *cf_device_open(void *list, int i)
 int cf_device_close(void *ctx)
 {
 	return cf_rc(cf_lib.p_ibv_close_device(ctx));
+}
+
+int cf_async_fd(void *ctx)
+{
+	int fd = ((struct ibv_context *)ctx)->async_fd;
+
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+		return -errno;
+	return fd;
+}
+
+int cf_async_get(void *ctx, int *type)
+{
+	struct ibv_async_event e;
+	int rc = cf_rc(cf_lib.p_ibv_get_async_event(ctx, &e));
+
+	if (rc)
+		return rc;
+	*type = e.event_type;
+	// Destroying an object waits until its events are acknowledged (ibv_get_async_event(3)): do it before anyone can.
+	cf_lib.p_ibv_ack_async_event(&e);
+	return 0;
 }
 
 int cf_device_query(void *ctx, cf_device_attr *out)

@@ -33,6 +33,8 @@ func (e *Error) Unwrap() error { return e.Errno }
 // manual pages and what the kernel's drivers return.
 func hint(verb string, errno syscall.Errno) string {
 	switch {
+	case errno == syscall.EAGAIN && charged(verb):
+		return cgroupHint()
 	case errno == syscall.ENOMEM && (verb == "ibv_reg_mr" || verb == "ibv_create_cq" || verb == "rdma_create_qp"):
 		return "RLIMIT_MEMLOCK too low? systemd: LimitMEMLOCK=infinity; shell: ulimit -l unlimited"
 	case errno == syscall.EINVAL && verb == "ibv_reg_mr":

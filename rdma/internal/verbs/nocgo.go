@@ -45,6 +45,9 @@ func OpenContext(netip.Addr) (*Context, error)                    { return nil, 
 func (*Context) Name() string                                     { return "" }
 func (*Context) Query() (DeviceInfo, error)                       { return DeviceInfo{}, errNoCgo }
 func (*Context) Owns(*ID) bool                                    { return false }
+func (*Context) Removed() (string, error)                         { return "", errNoCgo }
+func (*Context) Fatal() (string, error)                           { return "", errNoCgo }
+func (*Context) Interrupt()                                       {}
 func (*Context) AllocPD() (*PD, error)                            { return nil, errNoCgo }
 func (*PD) Register(uint64, int, Access) (*MR, error)             { return nil, errNoCgo }
 func (*Context) NewCompChannel() (*CompChannel, error)            { return nil, errNoCgo }

@@ -160,6 +160,9 @@ const (
 	TimewaitExit   EventType = 15
 )
 
+// AsyncFatal is IBV_EVENT_DEVICE_FATAL of enum ibv_event_type: the device is of no more use (ibv_get_async_event(3)).
+const AsyncFatal = 8
+
 // Event is an event of the connection manager.
 type Event struct {
 	Type      EventType
