@@ -19,7 +19,7 @@ func openDevice(o Options, speaks string) (rdma.Device, error) {
 		if ours == fabric.Auto {
 			ours = fmt.Sprintf("verbs on device %s", o.DeviceName)
 		}
-		return nil, fmt.Errorf("client: %w: %w", ErrUnavailable, &rdma.ProviderError{Theirs: speaks, Ours: ours})
+		return nil, fmt.Errorf("client: of the cluster: %w", &rdma.ProviderError{Theirs: speaks, Ours: ours})
 	}
 	dev, reason, err := fabric.Open(fabric.Options{Provider: o.Provider, Device: o.DeviceName, Insecure: o.Insecure})
 	if err != nil && speaks != "" {

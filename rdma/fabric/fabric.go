@@ -5,6 +5,7 @@ package fabric
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"corfu/rdma"
@@ -23,7 +24,8 @@ const (
 type Options struct {
 	Provider  string // Auto, Verbs or TCP; default Auto
 	Device    string // RDMA device, such as "mlx5_0"; default: the first that can. Not with TCP
-	Addr      string // IP address to use; default: the RDMA device's, or loopback with tcp
+	Addr      string // IP address to use; default: the RDMA device's, or with tcp what Near and Insecure allow (tcpAddr)
+	Near      string // IP address, or "": that of the control service; peers that reach it should reach the fabric
 	HugePages bool   // back memory with huge pages where there are any
 	Insecure  bool   // tcp may leave loopback, in clear
 }
@@ -41,7 +43,7 @@ func Open(o Options) (dev rdma.Device, reason string, err error) {
 	default:
 		return nil, "", fmt.Errorf("fabric: %w: provider %q is none of auto, verbs, tcp", rdma.ErrInvalid, o.Provider)
 	}
-	d, err := verbs.Open(verbs.Options{Device: o.Device, Addr: o.Addr, HugePages: o.HugePages})
+	d, err := verbs.Open(verbs.Options{Device: o.Device, Addr: o.Addr, Near: o.Near, HugePages: o.HugePages})
 	if err == nil {
 		i := d.Info()
 		why := "first device with atomics, an active port and a routable address"
@@ -57,11 +59,27 @@ func Open(o Options) (dev rdma.Device, reason string, err error) {
 }
 
 func openTCP(o Options, why string) (rdma.Device, string, error) {
-	d, err := tcp.Open(tcp.Options{Addr: o.Addr, HugePages: o.HugePages, Insecure: o.Insecure})
+	d, err := tcp.Open(tcp.Options{Addr: tcpAddr(o), HugePages: o.HugePages, Insecure: o.Insecure})
 	if err != nil {
 		return nil, "", err
 	}
 	return d, fmt.Sprintf("tcp on %s: %s", d.Info().Addr, why), nil
+}
+
+// tcpAddr is the address of a tcp device: what was asked for; or, where it may leave loopback, the control service's, and this machine's primary one
+// if that listens on all; else loopback.
+func tcpAddr(o Options) string {
+	near, err := netip.ParseAddr(o.Near)
+	switch {
+	case o.Addr != "" || !o.Insecure || err != nil || near.IsLoopback():
+		return o.Addr
+	case !near.IsUnspecified():
+		return near.String()
+	}
+	if a := verbs.Primary(); a.IsValid() {
+		return a.String()
+	}
+	return ""
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -27,6 +27,10 @@ type Config struct {
 	Control string // host:port of the gRPC service; default 127.0.0.1:0, a free port
 	Fabric  string // host:port that clients dial for the word; default: a free port of the device's address
 
+	// Advertise is the host, or host:port, that clients are told to dial; default: where the fabric listens, with the device's address in place
+	// of one that stands for all.
+	Advertise string
+
 	// Dir keeps the promise over a restart; it is made if it is missing. Without it a restarted sequencer has promised
 	// nothing: it stays closed until the layout service seals it anew.
 	Dir string

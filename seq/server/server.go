@@ -72,7 +72,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("sequencer %d: %w", cfg.ID, err), s.Close())
 	}
-	s.log.Info("sequencer started", "control", s.ControlAddr(), "fabric", s.fabric.Addr(), "promise", uint64(promise))
+	s.log.Info("sequencer started", "control", s.ControlAddr(), "fabric", s.FabricAddr(), "promise", uint64(promise))
 	return s, nil
 }
 
@@ -90,7 +90,7 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return err
 	}
-	s.messages = messages.NewServer(messages.Handler{Seal: s.sealed}, s.cfg.Device, s.fabric.Addr(), s.cfg.TokenLife, s.log)
+	s.messages = messages.NewServer(messages.Handler{Seal: s.sealed}, s.cfg.Device, rdma.Told(s.fabric.Addr(), s.cfg.Advertise, s.cfg.Device.Info()), s.cfg.TokenLife, s.log)
 	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterSequencerServiceServer(services, service{s: s})
@@ -103,6 +103,9 @@ func (s *Server) open() (err error) {
 
 // ControlAddr is the host:port of the control service.
 func (s *Server) ControlAddr() string { return s.control.Addr().String() }
+
+// FabricAddr is the host:port that clients are told to dial.
+func (s *Server) FabricAddr() string { return s.messages.Addr() }
 
 // Health is nil while tokens can be taken; else it says why not.
 func (s *Server) Health() error {

@@ -104,7 +104,7 @@ func (b *benchFlags) validate() (err error) {
 }
 
 func (a *app) bench(ctx context.Context, b benchFlags) (err error) {
-	dev, reason, err := a.openFabric(fabricConfig{}, false)
+	dev, reason, err := a.openFabric(fabricConfig{}, "", false)
 	if err != nil {
 		return err
 	}

@@ -113,6 +113,9 @@ func TestConfigCheck(t *testing.T) {
 		bad := writeFile(t, "bad.yaml", f.text)
 		c.failsIn("", 2, good+": ok, for seq\n", append(f.want, bad), "config", "check", bad, good)
 	}
+	for advertise, why := range map[string]string{"127.0.0.1": "loopback", "0.0.0.0": "stands for all", "224.0.0.9": "multicast", "192.0.2.200": "none of the addresses", "10.0.0.1:0": "1 to 65535"} {
+		c.fails(2, []string{"fabric.advertise", advertise, why}, "unit", "--id", "1", "--store", t.TempDir(), "--provider", "tcp", "--control", "192.0.2.7:7780", "--insecure", "--fabric-advertise", advertise)
+	}
 	c.fails(2, []string{good + " is for role seq, not for unit"}, "unit", "--config", good)
 	c.env = append(c.env, "CORFU_HTTPP=x")
 	if got := c.run("", "config", "check", good); got.code != 0 || !strings.Contains(got.stderr, "CORFU_HTTPP of the environment means nothing to corfu (did you mean CORFU_HTTP?)") {
@@ -136,7 +139,7 @@ func TestConfigShowTellsWhereEachSettingCameFrom(t *testing.T) {
 		{"scrub_every", "168h", "default"}, {"max_sessions_per_identity", 0.0, "default"}, {"role", "unit", file("1")}, {"dir", "/x", "default"},
 		{"control", "10.0.0.1:1", "environment CORFU_CONTROL"}, {"http", "127.0.0.1:7880", "default"}, {"http_clear", "", "default"}, {"pprof", "local", "default"}, {"insecure", false, "default"},
 		{"tls.ca", "", "default"}, {"tls.cert", "", "default"}, {"tls.key", "", "default"}, {"tls.crl", "", "default"}, {"fabric.provider", "tcp", "flag --provider"}, {"fabric.device", "", "default"}, {"fabric.addr", "", "default"},
-		{"fabric.listen", "", "default"}, {"fabric.huge_pages", true, file("4")},
+		{"fabric.listen", "", "default"}, {"fabric.advertise", "", "default"}, {"fabric.huge_pages", true, file("4")},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

@@ -35,6 +35,7 @@ type fabricConfig struct {
 	Device    string `yaml:"device" flag:"device"`
 	Addr      string `yaml:"addr" flag:"fabric-addr"`
 	Listen    string `yaml:"listen" flag:"fabric-listen"`
+	Advertise string `yaml:"advertise" flag:"fabric-advertise"`
 	HugePages bool   `yaml:"huge_pages" flag:"huge-pages"`
 }
 
@@ -63,8 +64,9 @@ const (
 
 func fabricFlags(f *pflag.FlagSet, c *fabricConfig) {
 	c.Provider = fabric.Auto
-	f.StringVar(&c.Addr, "fabric-addr", "", "IP `address` of the fabric (default: the device's, or loopback with tcp)")
+	f.StringVar(&c.Addr, "fabric-addr", "", "IP `address` of the fabric (default: the device's, the control service's if it is one of them; with tcp loopback, or with --insecure the control service's)")
 	f.StringVar(&c.Listen, "fabric-listen", "", "`host:port` that clients' fabric connections come in at (default: a free port of the fabric address)")
+	f.StringVar(&c.Advertise, "fabric-advertise", "", "`host` or host:port that clients are told to dial, an address of this machine's fabric (default: where it listens)")
 	f.BoolVar(&c.HugePages, "huge-pages", false, "back registered memory by huge pages where there are any")
 }
 
@@ -97,6 +99,8 @@ func (c *fabricConfig) check() error {
 	var bad error
 	if c.Addr != "" && net.ParseIP(c.Addr) == nil {
 		bad = usagef("fabric.addr %q: must be an IP address", c.Addr)
+	} else if ip := net.ParseIP(c.Addr); c.Addr != "" && (ip.IsUnspecified() || ip.IsMulticast()) {
+		bad = usagef("fabric.addr %s: must be an address of this machine; fabric.listen may be %s:PORT", c.Addr, c.Addr)
 	}
 	return errors.Join(checkProvider(c.Provider), bad, checkAddr("fabric.listen", c.Listen))
 }
@@ -116,9 +120,18 @@ func checkProvider(p string) error {
 	return usagef("provider %q: must be auto, verbs or tcp", p)
 }
 
-// openFabric opens the device that the configuration asks for.
-func (a *app) openFabric(c fabricConfig, insecure bool) (dev rdma.Device, reason string, err error) {
-	dev, reason, err = fabric.Open(fabric.Options{Provider: c.Provider, Device: c.Device, Addr: c.Addr, HugePages: c.HugePages, Insecure: insecure || a.insecure})
+// hostOf returns the host of "host:port"; of one without a host, which listens on all addresses, that.
+func hostOf(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err == nil && host == "" {
+		return "0.0.0.0"
+	}
+	return host
+}
+
+// openFabric opens the device that the configuration asks for, of a daemon whose control service listens at control ("": of none).
+func (a *app) openFabric(c fabricConfig, control string, insecure bool) (dev rdma.Device, reason string, err error) {
+	dev, reason, err = fabric.Open(fabric.Options{Provider: c.Provider, Device: c.Device, Addr: c.Addr, Near: hostOf(control), HugePages: c.HugePages, Insecure: insecure || a.insecure})
 	if err != nil {
 		return nil, "", fmt.Errorf("no fabric device: %w", err)
 	}
@@ -151,7 +164,7 @@ type ready struct {
 }
 
 // serve runs a daemon until ctx ends: status page up, one line on stdout, graceful end.
-func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs.Source, provider string, start func(*prometheus.Registry) (daemon, error)) error {
+func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs.Source, provider string, watch *fabricWatch, start func(*prometheus.Registry) (daemon, error)) error {
 	r := newRegistry()
 	registerTLS(r, tls)
 	d, err := start(r)
@@ -170,9 +183,13 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs
 		return errors.Join(err, inClear.close(), st.close(), d.Close())
 	}
 	notify(sysd.SdNotifyReady)
-	<-ctx.Done()
+	cause := untilOver(ctx, watch.of(d))
 	notify(sysd.SdNotifyStopping)
-	return errors.Join(inClear.close(), st.close(), d.Close())
+	err = closeSoon(cause, func() error { return errors.Join(inClear.close(), st.close(), d.Close()) })
+	if cause != nil {
+		return fmt.Errorf("%s: %w", name, cause)
+	}
+	return err
 }
 
 // notify tells systemd what it waits for (sd_notify(3)), where a service with Type=notify asks for it. Whether it hears is not the daemon's business.

@@ -155,7 +155,7 @@ func (a *app) loopback(ctx context.Context, dev rdma.Device, facts doctor.Facts,
 
 // doctorDevice opens the device that is wanted.
 func (a *app) doctorDevice(w doctor.Wanted, host *doctor.Host) (rdma.Device, doctor.Facts, error) {
-	dev, reason, err := a.openFabric(fabricConfig{Provider: w.Provider, Device: w.Device, Addr: w.Addr}, false)
+	dev, reason, err := a.openFabric(fabricConfig{Provider: w.Provider, Device: w.Device, Addr: w.Addr}, "", false)
 	if err != nil {
 		return nil, doctor.Facts{}, err
 	}

@@ -164,7 +164,7 @@ of which all but the larger half may fail. Each is started with the same list, i
 		if dev != nil {
 			defer dev.Close()
 		}
-		return a.serve(ctx, "corfu layout", c.daemonConfig, tls, "", func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, "corfu layout", c.daemonConfig, tls, "", &fabricWatch{dev: dev, log: log}, func(r *prometheus.Registry) (daemon, error) {
 			cfg := c.server(rate)
 			cfg.Bootstrap, cfg.Device, cfg.TLS, cfg.Insecure, cfg.Registerer, cfg.Logger = first, dev, tls, c.Insecure || a.insecure, r, log
 			s, err := layoutserver.Start(ctx, cfg)
@@ -230,7 +230,7 @@ func (a *app) layoutFabric(c *layoutConfig, log *slog.Logger) (dev rdma.Device, 
 		return nil, func() {}, nil
 	}
 	var reason string
-	dev, reason, err = a.openFabric(fabricConfig{Provider: c.Fabric.Provider, Device: c.Fabric.Device, Addr: c.Fabric.Addr}, c.Insecure)
+	dev, reason, err = a.openFabric(fabricConfig{Provider: c.Fabric.Provider, Device: c.Fabric.Device, Addr: c.Fabric.Addr}, c.Control, c.Insecure)
 	var usage *usageError
 	switch {
 	case err == nil:

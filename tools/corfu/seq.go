@@ -61,17 +61,17 @@ nothing until the layout service activates it.`,
 			return err
 		}
 		defer release()
-		dev, reason, err := a.openFabric(c.Fabric, c.Insecure)
+		log := a.logger(false).With("sequencer", c.ID)
+		dev, reason, watch, err := a.openTold(c.Fabric, c.Control, c.Insecure, log)
 		if err != nil {
 			return err
 		}
 		defer dev.Close()
-		log := a.logger(false).With("sequencer", c.ID)
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
-		return a.serve(ctx, fmt.Sprintf("corfu seq %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, fmt.Sprintf("corfu seq %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, watch, func(r *prometheus.Registry) (daemon, error) {
 			r.MustRegister(deviceCollector{dev.Info()})
 			return seqserver.Start(ctx, seqserver.Config{
-				ID: layout.SequencerID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
+				ID: layout.SequencerID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Advertise: c.Fabric.Advertise, Device: dev,
 				TLS: tls, MaxSessions: c.MaxSessions, MaxOfIdentity: c.PerIdentity, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
 			})
 		})

@@ -74,17 +74,17 @@ otherwise.`,
 		if err != nil {
 			return err
 		}
-		dev, reason, err := a.openFabric(c.Fabric, c.Insecure)
+		log := a.logger(false).With("unit", c.ID)
+		dev, reason, watch, err := a.openTold(c.Fabric, c.Control, c.Insecure, log)
 		if err != nil {
 			return err
 		}
 		defer dev.Close()
-		log := a.logger(false).With("unit", c.ID)
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason, "processors", useProcessors())
-		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, func(r *prometheus.Registry) (daemon, error) {
+		return a.serve(ctx, fmt.Sprintf("corfu unit %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, watch, func(r *prometheus.Registry) (daemon, error) {
 			r.MustRegister(deviceCollector{dev.Info()})
 			return unitserver.Start(ctx, unitserver.Config{
-				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Device: dev,
+				ID: layout.UnitID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Advertise: c.Fabric.Advertise, Device: dev,
 				Flash: flash.Options{Capacity: capacity, Format: format, SegmentPages: c.SegmentPages}, ScrubRate: rate, ScrubEvery: every,
 				TLS: tls, MaxOfIdentity: c.PerIdentity, Insecure: c.Insecure || a.insecure,
 				// As corfu dev shows them, where all units are in one process.

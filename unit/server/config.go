@@ -25,6 +25,10 @@ type Config struct {
 	Control string // host:port of the gRPC service; default 127.0.0.1:0, a free port
 	Fabric  string // host:port that clients dial; default: a free port of the device's address
 
+	// Advertise is the host, or host:port, that clients are told to dial; default: where the fabric listens, with the device's address in place
+	// of one that stands for all.
+	Advertise string
+
 	Flash flash.Options
 
 	TokenLife     time.Duration // how long a session may take to connect; default 10 s

@@ -6,6 +6,7 @@ import (
 	"corfu/internal/messages"
 	"corfu/internal/wire"
 	"corfu/layout"
+	"corfu/rdma"
 	"corfu/unit"
 )
 
@@ -42,7 +43,7 @@ func (s *Server) newMessages() *messages.Server {
 			return 0, nil
 		},
 	}
-	return messages.NewServer(h, s.cfg.Device, s.listener.Addr(), s.cfg.TokenLife, s.cfg.Logger)
+	return messages.NewServer(h, s.cfg.Device, rdma.Told(s.listener.Addr(), s.cfg.Advertise, s.cfg.Device.Info()), s.cfg.TokenLife, s.cfg.Logger)
 }
 
 // anyCorrupt tells whether copies here are known to be CORRUPT.

@@ -166,7 +166,7 @@ func (s *Server) start() (err error) {
 	go s.watchDisk()
 	return s.do(func(u *unit.Unit) {
 		v := u.View()
-		s.cfg.Logger.Info("unit started", "dir", s.cfg.Dir, "control", s.ControlAddr(), "fabric", s.listener.Addr(),
+		s.cfg.Logger.Info("unit started", "dir", s.cfg.Dir, "control", s.ControlAddr(), "fabric", s.messages.Addr(),
 			"log", v.Log, "promise", v.Promise, "watermark", v.Watermark, "end", v.End, "torn", u.Stats().Torn, "corrupt", u.Stats().Corrupt,
 			"recovery", recovered, "bytes_read", scanned, "took", time.Since(began))
 	})
@@ -217,6 +217,9 @@ func (s *Server) adopt(l *layout.Layout) error {
 	s.core.SetMemory(l, s.mem)
 	return nil
 }
+
+// FabricAddr is the host:port that clients are told to dial.
+func (s *Server) FabricAddr() string { return s.messages.Addr() }
 
 // ControlAddr is the host:port of the gRPC service.
 func (s *Server) ControlAddr() string { return s.control.Addr().String() }
