@@ -229,16 +229,11 @@ func (a *app) reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (l *lay
 	defer cancel()
 	ctx = control.Begin(ctx)
 	for {
-		answers := make(chan *pb.Layout, 16)
-		servers, err := a.askLeader(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
-			m, err := c.Reconfigure(ctx, q)
-			if err == nil {
-				answers <- m
-			}
-			return err
+		m, servers, err := askLeader(ctx, a, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.Layout, error) {
+			return c.Reconfigure(ctx, q)
 		})
 		if err == nil {
-			return pbconv.ToLayout(<-answers)
+			return pbconv.ToLayout(m)
 		}
 		switch grpcstatus.Code(err) {
 		case codes.Unavailable, codes.Unknown, codes.Aborted:

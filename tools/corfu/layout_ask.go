@@ -32,15 +32,13 @@ func (a *app) layoutShowCommand() *cobra.Command {
 
 // getLayout asks for the layout in force.
 func (a *app) getLayout(ctx context.Context) (l *layout.Layout, err error) {
-	err = a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
-		m, err := c.Get(ctx, &pb.GetRequest{})
-		if err != nil {
-			return err
-		}
-		l, err = pbconv.ToLayout(m)
-		return err
+	m, err := askLayout(ctx, a, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.Layout, error) {
+		return c.Get(ctx, &pb.GetRequest{})
 	})
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	return pbconv.ToLayout(m)
 }
 
 func (a *app) layoutReconfigureCommand() *cobra.Command {
@@ -51,15 +49,13 @@ func (a *app) layoutReconfigureCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&reason, "reason", "asked for by an operator", "what the logs of the layout server say of it")
 	cmd.RunE = a.body(func(ctx context.Context, _ []string) error {
-		var l *layout.Layout
-		err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
-			m, err := c.Reconfigure(control.Begin(ctx), &pb.ReconfigureRequest{Reason: reason})
-			if err != nil {
-				return err
-			}
-			l, err = pbconv.ToLayout(m)
-			return err
+		m, err := askLayout(ctx, a, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.Layout, error) {
+			return c.Reconfigure(control.Begin(ctx), &pb.ReconfigureRequest{Reason: reason})
 		})
+		if err != nil {
+			return err
+		}
+		l, err := pbconv.ToLayout(m)
 		if err != nil {
 			return err
 		}
@@ -72,33 +68,33 @@ func (a *app) layoutReconfigureCommand() *cobra.Command {
 	return cmd
 }
 
-// askLayout asks the leader of the layout servers.
-func (a *app) askLayout(ctx context.Context, ask func(context.Context, pb.LayoutServiceClient) error) error {
-	servers, err := a.askLeader(ctx, ask)
-	return explainLayout(servers, err)
+// askLayout asks the leader of the layout servers. It may run ask several times at once, as control.Ask does: ask returns what it learns, and
+// writes to nothing that it shares.
+func askLayout[T any](ctx context.Context, a *app, ask func(context.Context, pb.LayoutServiceClient) (T, error)) (T, error) {
+	answer, servers, err := askLeader(ctx, a, ask)
+	return answer, explainLayout(servers, err)
 }
 
-// askLeader is askLayout, with gRPC's own error. It gives the servers that it asked.
-func (a *app) askLeader(ctx context.Context, ask func(context.Context, pb.LayoutServiceClient) error) ([]string, error) {
+// askLeader is askLayout with gRPC's own error. It returns the servers that it asked, too.
+func askLeader[T any](ctx context.Context, a *app, ask func(context.Context, pb.LayoutServiceClient) (T, error)) (answer T, servers []string, err error) {
 	found, err := a.findCluster()
 	if err != nil {
-		return nil, err
+		return answer, nil, err
 	}
 	conns, err := a.newConns(found)
 	if err != nil {
-		return nil, err
+		return answer, nil, err
 	}
 	defer conns.close()
 	for _, addr := range found.LayoutServers {
 		if err := a.checkClear(addr, len(conns.options) > 0); err != nil {
-			return nil, err
+			return answer, nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	_, err = control.Ask(ctx, control.NewLayouts(found.LayoutServers, conns.dial),
-		func(ctx context.Context, c pb.LayoutServiceClient) (struct{}, error) { return struct{}{}, ask(ctx, c) })
-	return found.LayoutServers, err
+	answer, err = control.Ask(ctx, control.NewLayouts(found.LayoutServers, conns.dial), ask)
+	return answer, found.LayoutServers, err
 }
 
 // explainLayout says what to do about an error of askLeader.

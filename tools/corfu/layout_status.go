@@ -49,10 +49,8 @@ func (a *app) layoutStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Print the state of every member, and which layout server leads", Args: cobra.NoArgs,
 		RunE: a.body(func(ctx context.Context, _ []string) error {
-			var m *pb.StatusReply
-			err := a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) (err error) {
-				m, err = c.Status(ctx, &pb.StatusRequest{})
-				return err
+			m, err := askLayout(ctx, a, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.StatusReply, error) {
+				return c.Status(ctx, &pb.StatusRequest{})
 			})
 			// Where nobody leads, the state of each server is what helps.
 			servers, some := a.askServers(ctx)

@@ -219,20 +219,20 @@ func (s *scrubbing) settle(ctx context.Context) error {
 
 // askLost asks the layout server for how many pages it found no replica.
 func (s *scrubbing) askLost(ctx context.Context) error {
-	return s.a.askLayout(ctx, func(ctx context.Context, c pb.LayoutServiceClient) error {
-		m, err := c.Status(ctx, &pb.StatusRequest{})
-		if err != nil {
-			return err
-		}
-		for _, x := range m.GetMembers() {
-			for _, u := range s.units {
-				if x.GetName() == fmt.Sprintf("unit %d", u.unit.ID) {
-					u.lost = x.GetLost()
-				}
+	m, err := askLayout(ctx, s.a, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.StatusReply, error) {
+		return c.Status(ctx, &pb.StatusRequest{})
+	})
+	if err != nil {
+		return err
+	}
+	for _, x := range m.GetMembers() {
+		for _, u := range s.units {
+			if x.GetName() == fmt.Sprintf("unit %d", u.unit.ID) {
+				u.lost = x.GetLost()
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // scrubJSON is one unit's pass as scripts read it.

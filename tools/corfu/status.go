@@ -63,10 +63,8 @@ healthy, and 1 if not. Rates are averages over about 5 seconds.`,
 
 // clusterStatus asks the leader of the layout servers, or says how each of them is, if none leads.
 func (a *app) clusterStatus(ctx context.Context) (*pb.ClusterStatus, error) {
-	var m *pb.ClusterStatus
-	asked, err := a.askLeader(ctx, func(ctx context.Context, c pb.LayoutServiceClient) (err error) {
-		m, err = c.Cluster(ctx, &pb.ClusterStatusRequest{})
-		return err
+	m, asked, err := askLeader(ctx, a, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.ClusterStatus, error) {
+		return c.Cluster(ctx, &pb.ClusterStatusRequest{})
 	})
 	// Who refuses is up: that it is asked in vain says nothing of the cluster.
 	if code := grpcstatus.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded || ctx.Err() != nil {
