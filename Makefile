@@ -44,9 +44,10 @@ demo: deps build ## start a cluster on loopback, load a real file through the lo
 
 test: deps vet lint test-unit test-web test-watch test-sim test-chaos test-lab test-powercut ## everything: vet, lint, tests with the race detector, the web page in a browser, alerts and dashboards, simulation, chaos on processes, tests over verbs in the lab, two power cuts
 
-# Four packages at a time: those that take longest wait for time-outs, mostly.
+# Four packages at a time: those that take longest wait for time-outs, mostly. Each has half an hour: on a machine that compiles and does something else
+# besides, the longest take more than the ten minutes that go test gives them.
 test-unit: go-present ## tests with the race detector, without the lab; and without it those that count allocations
-	$(GO) test -race -p 4 ./...
+	$(GO) test -race -p 4 -timeout 30m ./...
 	$(GO) test -count=1 -run Alloc ./client ./unit/... ./internal/wire
 
 test-web: go-present ## the web page in headless Chromium; leaves pictures of it in build/web-*.png

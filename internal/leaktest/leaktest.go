@@ -5,7 +5,7 @@
 //
 // A package of tests calls [Run] in its TestMain; each of its top-level tests and fuzz targets is then checked after the last
 // of its cleanups. The test ends only when its goroutines have ended, so those may use its testing.T until then. Goroutines
-// that ran before the test are not its own. A test that has failed is not checked: what it left undone has a reason already.
+// that ran before the test are not its own. A test that has failed is not checked, and neither are those beside it: what it left undone has a reason already.
 package leaktest
 
 import (
@@ -55,6 +55,7 @@ type checker struct {
 
 	mu     sync.Mutex
 	run    int           // tests that run now
+	failed bool          // one of those that ran since then
 	before goleak.Option // ignores what ran before the first of them
 }
 
@@ -62,7 +63,7 @@ func (c *checker) begin(t testing.TB) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.run++; c.run == 1 {
-		c.before = goleak.IgnoreCurrent()
+		c.before, c.failed = goleak.IgnoreCurrent(), false
 	}
 	t.Cleanup(func() { c.end(t) }) // the first to be registered, so the last to run
 }
@@ -70,7 +71,8 @@ func (c *checker) begin(t testing.TB) {
 func (c *checker) end(t testing.TB) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.run--; c.run > 0 || t.Failed() {
+	c.failed = c.failed || t.Failed()
+	if c.run--; c.run > 0 || c.failed {
 		return
 	}
 	http.DefaultClient.CloseIdleConnections() // each has two goroutines, for the next request of anyone

@@ -54,6 +54,10 @@ func TestChildEnds(t *testing.T) {
 func TestChildSideBySideA(t *testing.T) { isChild(t); t.Parallel(); go stay() }
 func TestChildSideBySideB(t *testing.T) { isChild(t); t.Parallel() }
 
+// TestChildBesideA fails and leaves a goroutine beside one that does neither.
+func TestChildBesideA(t *testing.T) { isChild(t); t.Parallel(); go stay(); t.Fatal("of itself") }
+func TestChildBesideB(t *testing.T) { isChild(t); t.Parallel() }
+
 func FuzzChildLeaves(f *testing.F) {
 	if os.Getenv(child) == "" {
 		f.Skip("run by another test")
@@ -73,6 +77,7 @@ func TestTheTestThatLeavesAGoroutineFails(t *testing.T) {
 		{"^TestChildFails$", "TestChildFails", false},
 		{"^TestChildEnds$", "", false},
 		{"^TestChildSideBySide", "TestChildSideBySide", true},
+		{"^TestChildBeside", "TestChildBesideA", false},
 		{"^FuzzChildLeaves$", "FuzzChildLeaves", true},
 		{"^TestChild(Leaves|Ends)$", "TestChildLeaves", true},
 	} {

@@ -13,10 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"corfu/client"
 	"corfu/internal/devcluster"
 	"corfu/internal/wire"
 	"corfu/layout"
+	layoutserver "corfu/layout/server"
 )
 
 // What counts as a difference: anything but the same sound thing everywhere.
@@ -125,9 +129,23 @@ func TestFsckClusterFindsWhatDiffers(t *testing.T) {
 // meanwhile, and appends go on. None of that is a difference.
 func TestFsckClusterOfAClusterThatHeals(t *testing.T) {
 	notInLab(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
-	d, err := devcluster.Start(ctx, devcluster.Options{Provider: "tcp", Dir: t.TempDir(), Chains: 2, Spares: 1, RebuildRate: 500_000, FailAfter: time.Second,
+	copying := make(chan struct{}) // closed: older pages may be copied
+	hold := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+		if strings.HasSuffix(method, "/Backfill") {
+			select {
+			case <-copying:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return open(ctx, desc, cc, method, o...)
+	}
+	d, err := devcluster.Start(ctx, devcluster.Options{Provider: "tcp", Dir: t.TempDir(), Chains: 2, Spares: 1, FailAfter: time.Second,
+		Layouts: func(o *layoutserver.Config) {
+			o.DialOptions = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStreamInterceptor(hold)}
+		},
 		Geometry: layout.Geometry{PageSize: 4096, Window: 256, SessionSlots: 16, MaxSessions: 16}})
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +188,7 @@ func TestFsckClusterOfAClusterThatHeals(t *testing.T) {
 	if before := fsck(); len(log.Layout().Segments) != 2 || before.Positions < 4000 {
 		t.Errorf("%+v while older pages are copied; now %+v", before, log.Layout().Segments)
 	}
+	close(copying)
 	await("the older pages are its own", func(l *layout.Layout) bool { return len(l.Segments) == 1 })
 	load(10)
 	// Positions that were handed out before the unit was lost may be holes still, and what lies above them is not settled: reading fills them.

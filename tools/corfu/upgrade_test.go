@@ -126,6 +126,11 @@ func (r *rolling) startAppenders(w *witness) *appenders {
 		r.t.Fatal(err)
 	}
 	a := &appenders{w: w, log: log, stop: cancel}
+	r.t.Cleanup(func() { // of a test that failed before: what was begun would wait for members that are gone
+		cancel()
+		_ = log.Close()
+		a.running.Wait()
+	})
 	for i := range 4 {
 		a.running.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
@@ -179,7 +184,7 @@ func TestRollingUpgradeUnderLoad(t *testing.T) {
 	step(leader)
 	// The sequencer that stands by, which then takes over, and the other one.
 	step("seq-2")
-	r.ok("seq", "failover")
+	r.ok("seq", "failover", "--timeout", patience.String())
 	awaitAcks(t, w)
 	step("seq-1")
 	for _, name := range []string{"unit-3", "unit-2", "unit-1"} {
