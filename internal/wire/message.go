@@ -54,7 +54,7 @@ const (
 )
 
 func (s Status) String() string {
-	names := [...]string{"OK", "TOO_NEW", "BAD_QUERY", "IO", "FULL", "PROMISED", "OTHER_LOG", "NOT_NEWER"}
+	names := [...]string{"OK", "TOO_NEW", "BAD_QUERY", "IO", "FULL", "PROMISED", "OTHER_LOG", "NOT_NEWER", "CORRUPT"}
 	if int(s) < len(names) {
 		return names[s]
 	}

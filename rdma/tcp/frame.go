@@ -43,6 +43,8 @@ const (
 
 func (s status) String() string {
 	switch s {
+	case statusOK:
+		return "OK"
 	case statusAccess:
 		return "NAK, remote access error"
 	case statusRequest:
