@@ -30,7 +30,7 @@ func (f *File) Put(fit func(room int64) []byte) error {
 	name, twin := filepath.Join(f.Dir, f.Name), filepath.Join(f.Dir, f.Twin)
 	if !f.named {
 		// A crash may have come between the change of names and its sync: the file that is the twin now may be the one that counts after a power cut.
-		if err := f.sync(); err != nil {
+		if err := f.sync(SyncNames); err != nil {
 			return err
 		}
 		f.named = true
@@ -49,7 +49,7 @@ func (f *File) Put(fit func(room int64) []byte) error {
 			return err
 		}
 	}
-	if err := f.sync(); err != nil {
+	if err := f.sync(SyncDir); err != nil {
 		f.named = false
 		return err
 	}
@@ -62,21 +62,47 @@ func (f *File) Put(fit func(room int64) []byte) error {
 	return nil
 }
 
-func (f *File) sync() error {
+func (f *File) sync(names func(dir string) error) error {
 	if f.NoSync {
 		return nil
 	}
-	return SyncNames(f.Dir)
+	return names(f.Dir)
 }
 
-// SyncNames makes the names in a directory durable, and its own.
+// SyncNames makes the names in a directory durable, and its own name in its parent. A parent that may be passed through and not opened, or
+// that cannot be synced, is synced with the directory's whole file system (syncfs(2)). If it lies on another one the
+// directory is a mount point, and nobody made its name here.
 func SyncNames(dir string) error {
-	return errors.Join(syncDir(dir), syncDir(filepath.Dir(filepath.Clean(dir))))
+	if err := SyncDir(dir); err != nil {
+		return err
+	}
+	err := SyncDir(filepath.Dir(filepath.Clean(dir)))
+	for _, refused := range []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.EINVAL} {
+		if errors.Is(err, refused) {
+			return syncFileSystem(dir)
+		}
+	}
+	return err
 }
 
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
+// syncFileSystem syncs all of the file system on which dir lies.
+func syncFileSystem(dir string) error {
 	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = syncfs(int(d.Fd()))
+	}
+	if err = errors.Join(err, d.Close()); err != nil {
+		return fmt.Errorf("sync the file system of %s: %w", dir, err)
+	}
+	return nil
+}
+
+// SyncDir makes the names in a directory durable, and not its own: SyncNames did that when the directory was opened.
+func SyncDir(dir string) error {
+	d, err := open(dir)
 	if err != nil {
 		return err
 	}
@@ -85,6 +111,12 @@ func syncDir(dir string) error {
 	}
 	return nil
 }
+
+// System calls; tests put others in their place.
+var (
+	open   = os.Open
+	syncfs = unix.Syncfs
+)
 
 // writeOver makes the file hold b, in the blocks that it has as far as they go.
 func writeOver(path string, b []byte, sync bool) error {

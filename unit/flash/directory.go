@@ -58,7 +58,7 @@ func openDirectory(dir string, how access) (*directory, error) {
 		err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 	}
 	if err == nil {
-		err = v.sync() // of a meta that was given its name by a process that was killed then, too: what it says holds from now on
+		err = v.sync(twinfile.SyncNames) // of a meta that was given its name by a process that was killed then, too: what it says holds from now on
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("flash: %w", err), v.close())
@@ -100,11 +100,11 @@ func (v *directory) loadMeta() ([]byte, error) {
 	return nil, nil
 }
 
-func (v *directory) sync() error {
+func (v *directory) sync(names func(dir string) error) error {
 	if v.how.nosync {
 		return nil
 	}
-	if err := twinfile.SyncNames(v.dir); err != nil {
+	if err := names(v.dir); err != nil {
 		return fmt.Errorf("flash: %w", err)
 	}
 	return nil
@@ -180,7 +180,7 @@ func (v *directory) create(n uint64, size int64) (File, error) {
 		}
 		return nil, fmt.Errorf("flash: new segment: %w", err)
 	}
-	if err := v.sync(); err != nil {
+	if err := v.sync(twinfile.SyncDir); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(v.path(n)))
 	}
 	return f, nil
@@ -193,7 +193,7 @@ func (v *directory) remove(ns []uint64) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, v.sync())...)
+	return errors.Join(append(errs, v.sync(twinfile.SyncDir))...)
 }
 
 func (v *directory) used(n uint64) (int64, error) {
