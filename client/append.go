@@ -152,7 +152,7 @@ func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 	case <-v.replaced:
 		return outNothing, errStale
 	case <-ctx.Done():
-		return outNothing, ctx.Err()
+		return outNothing, waiting(ctx.Err(), "other appends to end")
 	}
 	if mutant.R8 && a.again {
 		if err := a.take(ctx, v, a.pos); err != nil {
@@ -191,13 +191,13 @@ func (a *attempt) publish(ctx context.Context, v *view) (outcome, error) {
 func (a *attempt) token(ctx context.Context, v *view) error {
 	s, err := v.seq.get(ctx)
 	if err != nil {
-		return err
+		return waiting(err, "a session with the sequencer")
 	}
 	a.seq.Reset()
 	i := a.seq.FetchAdd(s.word, 1)
 	a.seqOn = s.pipe
 	if err := s.check(s.pipe.do(ctx, a.seq)); err != nil {
-		return err // the token, if one was taken, becomes a hole
+		return waiting(err, "the sequencer's answer") // the token, if one was taken, becomes a hole
 	}
 	p, err := s.next(v, a.seq.Old(i))
 	if err != nil {
@@ -271,7 +271,7 @@ func (a *attempt) prepare(ctx context.Context, v *view, reps []replica) error {
 	for i, id := range a.place.Chain.Units {
 		s, err := v.unit(ctx, id)
 		if err != nil {
-			return err
+			return waiting(err, "a session with unit %d", id)
 		}
 		reps[i].s = s
 	}
@@ -321,7 +321,7 @@ func (a *attempt) takeSlots(ctx context.Context, v *view, reps []replica) error 
 		}
 		slot, use, err := next.s.slots.acquire(ctx, a.place.Address, waiter)
 		if err != nil {
-			return err
+			return waiting(err, "a free staging slot at %s, which acknowledges late", next.s.who)
 		}
 		next.slot, next.use, next.holding, next.waiting, next.posted = slot, use, true, v.flash(), false
 	}
@@ -336,7 +336,7 @@ func (a *attempt) publishHead(ctx context.Context, v *view, r *replica) (outcome
 			r.posted = false // Post failed: nothing was done
 			return outNothing, err
 		}
-		return outUnknown, err
+		return outUnknown, waiting(err, "the answer of %s", r.s.who)
 	}
 	switch found := a.found(v, r); found {
 	case foundEmpty:
@@ -358,7 +358,7 @@ func (a *attempt) publishNext(ctx context.Context, v *view, r *replica) error {
 		if !r.pub.InFlight() && r.pub.Result() == nil {
 			r.posted = false
 		}
-		return err
+		return waiting(err, "the answer of %s", r.s.who)
 	}
 	if err := r.s.check(r.s.appends.wait(ctx, r.write)); err != nil { // complete already: it stood before on the same connection
 		return err
@@ -400,7 +400,7 @@ func (a *attempt) awaitAcks(ctx context.Context, reps []replica) error {
 			a.l.m.ackMissed.Inc()
 			return a.l.awaitDurable(ctx, a.view, a.place, a.pos)
 		case <-ctx.Done():
-			return ctx.Err()
+			return waiting(ctx.Err(), "the units to have it on flash")
 		}
 	}
 	for i := range reps {

@@ -95,7 +95,7 @@ func (as *attempts) get(ctx context.Context) (*attempt, error) {
 	case a := <-as.free:
 		return a, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, waiting(ctx.Err(), "one of %d appends in flight to end", as.most)
 	case <-as.l.ctx.Done():
 		return nil, ErrClosed
 	}

@@ -288,7 +288,7 @@ func (l *Log) awaitDurableAt(ctx context.Context, v *view, at spot, f *frame) er
 			}
 		}
 		if err := sleep.For(ctx, b.step()/4); err != nil {
-			return err
+			return waiting(err, "%s to have position %d on flash", at.s.who, at.p)
 		}
 	}
 }

@@ -210,3 +210,33 @@ func TestSlowDiskIsWaitedFor(t *testing.T) {
 	}
 	d.slow.Store(false)
 }
+
+// What keeps a unit from making a segment, and is no lack of room, is not called "full": the append waits, and its error says what it waited for.
+func TestASegmentThatCannotBeMadeIsNotCalledFull(t *testing.T) {
+	client.NotInLab(t, "room on flash")
+	c := start(t, devcluster.Options{Chains: 1, Replicas: 1, Flash: flash.Options{SegmentPages: 64},
+		Geometry: layout.Geometry{PageSize: 4096, Window: 64, SessionSlots: 16, MaxSessions: 8}})
+	l := c.open(client.Options{})
+	obstacle := filepath.Join(c.state(1).Store, "new-000000000005") // under which segment 5 is made
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for n := 0; err == nil && n < 1000; n++ {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		_, err = l.Append(ctx, []byte("entry"))
+		cancel()
+	}
+	if err == nil || errors.Is(err, client.ErrFull) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no room can be made") {
+		t.Errorf("append: %v; want the end of its time, and that no room can be made", err)
+	}
+	if err := c.Units[0].Ready(); err == nil || !strings.Contains(err.Error(), "new-000000000005") {
+		t.Errorf("ready: %v; want what failed", err)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(within(t), []byte("after it")); err != nil {
+		t.Error(err)
+	}
+}

@@ -116,6 +116,7 @@ type unitSession struct {
 
 	unrung atomic.Uint32 // pages published without a doorbell
 	junks  atomic.Uint32 // counts the tags of junk words
+	noRoom atomic.Bool   // the unit said that it cannot make room on its flash
 
 	// helping is held by the one who clears the window for all who wait for it; it owns the fields below.
 	helping  chan struct{}

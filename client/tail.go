@@ -133,7 +133,7 @@ func (l *Log) slowTail(ctx context.Context, v *view) (layout.Position, error) {
 			req.drop()
 			return 0, err
 		}
-		if m.Status != wire.StatusOK && m.Status != wire.StatusFull {
+		if m.Status != wire.StatusOK && m.Status != wire.StatusFull && m.Status != wire.StatusIO { // a window that stands still has an end, too
 			return 0, fmt.Errorf("client: %s: status %v", s.who, m.Status)
 		}
 		if m.Value == 0 {

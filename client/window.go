@@ -15,12 +15,19 @@ import (
 // looking again. The window waits for what stands at its base to become durable (rule R4), and moves once something is
 // published in its last quarter. Usually that is under way. A hole there lasts until somebody fills
 // it: after HoleTimeout this client does. One goroutine does that for all that wait.
-func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layout.Address) error {
+func (l *Log) clearWindow(ctx context.Context, v *view, id layout.UnitID, a layout.Address) (err error) {
 	l.m.windowWaits.Inc()
 	s, err := v.unit(ctx, id)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		why := ""
+		if s.noRoom.Load() {
+			why = ", where no room can be made for more pages (it is not full: its log and /readyz say why)"
+		}
+		err = waiting(err, "the window of %s%s", s.who, why)
+	}()
 	select {
 	case s.helping <- struct{}{}:
 		defer func() { <-s.helping }()
@@ -87,7 +94,7 @@ const (
 	fullPause = 100 * time.Millisecond
 )
 
-// checkFull fails with ErrFull if the unit has no room for more pages.
+// checkFull fails with ErrFull if the unit has no room for more pages, and waits a little if it cannot make any.
 func (l *Log) checkFull(ctx context.Context, s *unitSession, f *frame) error {
 	req := s.requests.add()
 	m, err := s.ask(ctx, f, req, wire.MaxAddr{Request: req.id}.Append(nil))
@@ -95,12 +102,18 @@ func (l *Log) checkFull(ctx context.Context, s *unitSession, f *frame) error {
 		req.drop()
 		return err
 	}
-	if m.Status != wire.StatusFull {
-		return nil
+	switch m.Status {
+	case wire.StatusFull:
+		until := time.Now().Add(fullPause)
+		l.fullUntil.Store(&until)
+		return fmt.Errorf("%s: %w", s.who, ErrFull)
+	case wire.StatusIO:
+		// It tries again, and may be left out meanwhile. The position is kept: another one would wait here, too.
+		s.noRoom.Store(true)
+		return sleep.For(ctx, fullPause)
 	}
-	until := time.Now().Add(fullPause)
-	l.fullUntil.Store(&until)
-	return fmt.Errorf("%s: %w", s.who, ErrFull)
+	s.noRoom.Store(false)
+	return nil
 }
 
 // findObstacle gives the address that keeps the window from a, if it is one that a fill could help.

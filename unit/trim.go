@@ -76,7 +76,8 @@ func (u *Unit) TrimPrefix(a layout.Address) {
 	}
 }
 
-// MaxAddr answers with the first address above all entries; StatusFull: the window is where it is for want of room.
+// MaxAddr answers with the first address above all entries; StatusFull means that the window is where it is for want of
+// room on flash, StatusIO that it is there because room could not be made.
 func (u *Unit) MaxAddr(s Session, id wire.RequestID) {
 	if u.phase == Open {
 		u.scan(u.watermark, u.geo.Window)
@@ -84,9 +85,15 @@ func (u *Unit) MaxAddr(s Session, id wire.RequestID) {
 	r := wire.Reply{Request: id, Value: uint64(u.end)}
 	if u.full() {
 		r.Status = wire.StatusFull
+		if u.roomFails {
+			r.Status = wire.StatusIO
+		}
 	}
 	u.reply(s, r)
 }
+
+// RoomFails says whether what keeps flash from having more room is an error, and not that it is full.
+func (u *Unit) RoomFails(fails bool) { u.roomFails = fails }
 
 // StateOf tells the state of an address, if the unit's memory knows it: not below the window.
 // An address that is not decided and durable is EMPTY.

@@ -42,13 +42,14 @@ type Unit struct {
 	end       layout.Address // first above all entries seen
 	trimmed   layout.Address // all below were given up; durable before it is set here
 
-	limit    layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet
-	ready    []layout.Address // stage waiting, in the order of arrival
-	trims    []Trim           // to be flushed
-	noted    notes            // what was trimmed in this epoch
-	flying   []*Batch         // on their way to flash
-	idle     []*Batch         // to be used again
-	arrivals uint64           // addresses that ever became waiting
+	limit     layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet
+	roomFails bool             // what keeps limit where it is is an error, and not that flash is full
+	ready     []layout.Address // stage waiting, in the order of arrival
+	trims     []Trim           // to be flushed
+	noted     notes            // what was trimmed in this epoch
+	flying    []*Batch         // on their way to flash
+	idle      []*Batch         // to be used again
+	arrivals  uint64           // addresses that ever became waiting
 
 	ringers map[layout.Address][]Session // sessions beyond the first
 	owners  []Session                    // by index: the slots index×SessionSlots … belong to it

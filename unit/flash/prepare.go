@@ -1,6 +1,7 @@
 package flash
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,6 +32,7 @@ func (s *Store) Reserve(from, to layout.Address) (layout.Address, error) {
 	for n := from / per; n*per < to && err == nil; n++ {
 		_, err = s.make(uint64(n))
 	}
+	s.noRoom.Store(&err)
 	return s.Limit(from), err
 }
 
@@ -116,9 +118,21 @@ func (s *Store) grow() error {
 		}
 	}
 	if full := err != nil; s.full.Swap(full) != full && full {
-		s.log.Error("no room for more pages: the unit takes what it has room for, and goes on after a trim", "room_below", after, "error", err)
+		what := "flash is full: the unit takes what it has room for, and goes on after a trim"
+		if !errors.Is(err, ErrFull) {
+			what = "no segment can be made: the unit takes what it has room for, and tries again"
+		}
+		s.log.Error(what, "room_below", after, "error", err)
 	}
 	return err
+}
+
+// NoRoom returns why the last try to make room failed: ErrFull, or what else kept a segment from being made. Nil means that it did not fail.
+func (s *Store) NoRoom() error {
+	if err := s.noRoom.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // zeroNext fills the lowest segment that is wanted and fresh with zeros; false: there is none, or the store is closed.

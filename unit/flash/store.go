@@ -82,8 +82,9 @@ type Store struct {
 	used    atomic.Int64  // bytes that all segments take of the volume
 	dropped atomic.Uint64 // segments below were dropped: nothing is written there again
 
-	want     atomic.Pointer[span] // of Ahead
-	full     atomic.Bool          // the last try to make room failed
+	want     atomic.Pointer[span]  // of Ahead
+	noRoom   atomic.Pointer[error] // of the last try to make room
+	full     atomic.Bool           // the last try to make room failed
 	wake     chan struct{}
 	grown    chan struct{}
 	stop     chan struct{}

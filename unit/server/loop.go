@@ -191,6 +191,7 @@ func (s *Server) handle(ev event) {
 	case evTrim:
 		s.core.Trim(ev.link.id, ev.request, ev.address)
 	case evMaxAddr:
+		s.core.RoomFails(s.noRoom() != nil)
 		s.core.MaxAddr(ev.link.id, ev.request)
 	case evAttach:
 		s.loopState.live[ev.link.id] = ev.link

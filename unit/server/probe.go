@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -14,7 +15,7 @@ const probePatience = 10 * time.Second
 var errStuck = fmt.Errorf("the unit's loop has not answered for %v", probePatience)
 
 // errFull: the unit takes no more entries, and what it holds can be read.
-var errFull = errors.New("flash is full: the unit takes no more entries until positions are trimmed, or it gets more room (its log says of what)")
+var errFull = errors.New("flash is full: the unit takes no more entries until positions are trimmed, or it gets more room")
 
 // Live returns nil while the unit can do its work or wait for it; an error means that only a new start helps. A unit that waits for the
 // layout service, a spare, and one whose disk refuses pages are alive.
@@ -34,7 +35,7 @@ func (s *Server) Ready() error {
 		return *err
 	}
 	if v.Full {
-		return errFull
+		return cmp.Or(s.noRoom(), errFull)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 
 	"corfu/layout"
@@ -16,7 +18,7 @@ func (s *Server) load(u *unit.Unit, meta flash.Meta) error {
 	from := max(meta.SettledBelow, meta.TrimmedBelow, meta.Layout.First(s.cfg.ID))
 	limit, err := s.store.Reserve(from, from+layout.Address(meta.Layout.Geometry.Window))
 	if err != nil {
-		s.cfg.Logger.Error("no room for more pages", "room_below", limit, "error", err)
+		s.cfg.Logger.Error("no room for a whole window", "room_below", limit, "error", err)
 	}
 	u.SetLimit(limit)
 	return u.Load(s.store, meta.SettledBelow, meta.TrimmedBelow)
@@ -42,12 +44,20 @@ func (s *Server) ahead(v unit.View) {
 	}
 }
 
-// checkRoom fails with flash.ErrFull if there is no room for a whole window: clients could publish at any of its addresses.
+// noRoom returns what keeps flash from having more room, unless it is that flash is full.
+func (s *Server) noRoom() error {
+	if err := s.store.NoRoom(); !errors.Is(err, flash.ErrFull) {
+		return err
+	}
+	return nil
+}
+
+// checkRoom fails with flash.ErrFull, or with what else is the cause, if there is no room for a whole window: clients could publish at any of its addresses.
 func (s *Server) checkRoom() (err error) {
 	e := s.do(func(u *unit.Unit) {
 		if v := u.View(); v.Base+layout.Address(v.Geometry.Window) > v.Limit {
 			err = fmt.Errorf("unit %d: room for addresses below %d only, a window takes %d pages of %d bytes: %w",
-				s.cfg.ID, v.Limit, v.Geometry.Window, v.Geometry.PageSize, flash.ErrFull)
+				s.cfg.ID, v.Limit, v.Geometry.Window, v.Geometry.PageSize, cmp.Or(s.noRoom(), flash.ErrFull))
 		}
 	})
 	return firstError(e, err)
