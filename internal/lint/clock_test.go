@@ -18,7 +18,7 @@ var ofTheDay = []string{"Unix", "UnixNano", "UnixMilli", "UnixMicro", "AsTime", 
 
 // daysAllowed says which files use them all the same, and why that decides nothing of the protocol.
 var daysAllowed = map[string]string{
-	"unit/server/scrub.go":        "when the last scrub ended, on disk: a scrub that comes early or late harms nobody, and none is put off by more than its interval",
+	"unit/server/scrub.go":        "when the last scrub ended, on disk: a scrub that comes early or late harms nobody, and one that ended in the future does not put the next one off",
 	"layout/server/cluster.go":    "shown to people",
 	"layout/server/history.go":    "shown to people",
 	"rdma/internal/verbs/poll.go": "a deadline in the past, to wake a reader",

@@ -126,8 +126,16 @@ func (s *Server) untilScrub() time.Duration {
 	if more || m.Next > 0 || m.Ended == 0 {
 		return 0
 	}
-	// The day survives a restart, and a clock that was set back in between must not put the pass off for longer than once.
-	return min(time.Until(time.Unix(m.Ended, 0).Add(s.cfg.ScrubEvery)), s.cfg.ScrubEvery)
+	return untilNext(time.Unix(m.Ended, 0), time.Now(), s.cfg.ScrubEvery)
+}
+
+// untilNext returns how long after now the next pass begins. One that ended in the future puts none off: the clock was ahead then, or is behind
+// now, and nobody knows how long ago that was.
+func untilNext(ended, now time.Time, every time.Duration) time.Duration {
+	if ended.After(now) {
+		return 0
+	}
+	return ended.Add(every).Sub(now)
 }
 
 // runPass makes one pass: one that was asked for from the beginning, else from where the last one stopped.
