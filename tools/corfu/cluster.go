@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
@@ -47,13 +48,14 @@ func clusterFilePath() (string, error) {
 	return filepath.Join(dir, "corfu", "cluster.yaml"), nil
 }
 
-// writeClusterFile announces a cluster, and returns what takes it back. It leaves the file of another cluster that is up alone.
+// writeClusterFile announces a cluster, and returns what takes it back. It leaves the file of another cluster that is up alone. The file is
+// locked for as long as the process lives: a process number alone may be another process's after a while.
 func writeClusterFile(c clusterFile) (path string, remove func(), err error) {
 	path, err = clusterFilePath()
 	if err != nil {
 		return "", nil, err
 	}
-	if other, err := readClusterFile(path); err == nil && other.PID != os.Getpid() && alive(other.PID) {
+	if other, up, err := readClusterFile(path); err == nil && up {
 		return "", nil, fmt.Errorf("%s belongs to the cluster of process %d, which is up", path, other.PID)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -64,27 +66,39 @@ func writeClusterFile(c clusterFile) (path string, remove func(), err error) {
 		return "", nil, err
 	}
 	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return "", nil, err
 	}
-	if err := os.Rename(tmp, path); err != nil {
-		return "", nil, err
+	if _, err = f.Write(b); err == nil {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			err = os.Rename(tmp, path)
+		}
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, f.Close(), os.Remove(tmp))
 	}
 	return path, func() {
-		if now, err := readClusterFile(path); err == nil && now.PID == c.PID {
+		if now, _, err := readClusterFile(path); err == nil && now.PID == c.PID {
 			_ = os.Remove(path)
 		}
+		_ = f.Close()
 	}, nil
 }
 
-func readClusterFile(path string) (clusterFile, error) {
-	var c clusterFile
-	err := strictyaml.ReadFile(path, &c)
-	return c, err
-}
-
-func alive(pid int) bool {
-	return pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+// readClusterFile reports also whether the process that wrote the file is up.
+func readClusterFile(path string) (c clusterFile, up bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return c, false, err
+	}
+	defer f.Close()
+	up = errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	b, err := io.ReadAll(f)
+	if err == nil {
+		err = strictyaml.Decode(b, &c)
+	}
+	return c, up, err
 }
 
 // clientConfig is the configuration file of the commands that use a log.
@@ -133,7 +147,7 @@ func (a *app) findCluster() (clusterFile, error) {
 	if err != nil {
 		return found, nil
 	}
-	if f, err := readClusterFile(path); err == nil && alive(f.PID) && len(f.LayoutServers) > 0 {
+	if f, up, err := readClusterFile(path); err == nil && up && len(f.LayoutServers) > 0 {
 		found = f
 		if a.provider != "" {
 			found.Provider = a.provider

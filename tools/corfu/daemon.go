@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	sysd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
@@ -179,7 +180,7 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs
 	if err != nil {
 		return errors.Join(err, st.close(), d.Close())
 	}
-	if err := a.printReady(ready{name, version, d.ControlAddr(), st.addr(), inClear.clearAddr(), c.Dir, provider}); err != nil {
+	if err := a.printReady(ready{name, version, d.ControlAddr(), st.addr(), inClear.clearAddr(), c.Dir, provider}); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return errors.Join(err, inClear.close(), st.close(), d.Close())
 	}
 	notify(sysd.SdNotifyReady)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -51,6 +52,7 @@ by themselves. Without --dir everything is forgotten at the end.`,
 }
 
 func (a *app) dev(ctx context.Context, d devFlags) (err error) {
+	outliveReaders()
 	durability, err := layout.ParseDurability(d.durability)
 	if err != nil {
 		return &usageError{err}
@@ -108,7 +110,7 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 		defer remove()
 	}
 	if a.json() {
-		if err := a.printJSON(devJSON{ready{"corfu dev", version, c.LayoutAddr(), st.addr(), "", d.dir, info.Provider}, info.Name, reason, file}); err != nil {
+		if err := a.printJSON(devJSON{ready{"corfu dev", version, c.LayoutAddr(), st.addr(), "", d.dir, info.Provider}, info.Name, reason, file}); err != nil && !errors.Is(err, syscall.EPIPE) {
 			return err
 		}
 	} else {

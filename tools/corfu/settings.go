@@ -73,6 +73,7 @@ func (a *app) loadRole(role, file string) ([]config.Setting, error) {
 
 // loadDaemon is loadRole for a daemon that is about to start.
 func (a *app) loadDaemon(role string) error {
+	outliveReaders()
 	if _, err := a.loadRole(role, a.configFile()); err != nil {
 		return err
 	}
