@@ -17,23 +17,36 @@ import (
 //	AbortBelow  4: epoch u64
 //	NewClient   5
 //	alone       6: layout
-//	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs
-//	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout]
+//	Note        7: epoch u64, n × (unit u32, epoch u64, record u64, changes u64)
+//	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs, and what version 4 knows:
+//	               n × (epoch u64, record u64, active u8), loss u64, n × (unit u32, epoch u64, record u64, changes u64)
+//	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout], and, in version 4, identity
+//	identity       record u64, accepted loss u8, stores n × (unit u32, store [16])
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
 //	               sequencer u32 string, units n × (u32 string), segments n × (start u64, chains n × (base u64, units n × u32)),
 //	               spares n × (u32 string), standbys n × (u32 string), leaving n × (u32 u32); version 1 ends with the segments,
 //	               version 2 with the standbys
+//
+// Version 4 knows record and store ids: Propose ends with an identity. What names none is written as version 3, so that a layout
+// server of the release before reads it (docs/upgrade.md).
 const (
-	formatVersion = 3
+	formatVersion = 4
+	formatPlain   = 3
+)
 
-	codeFound = iota
+const (
+	codeFound = iota + 1
 	codePropose
 	codeDecide
 	codeAbortBelow
 	codeNewClient
 	codeAlone
+	codeNote
 	codeSnapshot = 16
 )
+
+// Format is the highest version that this release reads. A leader writes version 4 only once all layout servers read it.
+const Format = formatVersion
 
 // ErrFormat: the bytes are no command or snapshot that this build can read.
 var ErrFormat = errors.New("not a valid command or snapshot of the layout store")
@@ -41,10 +54,23 @@ var ErrFormat = errors.New("not a valid command or snapshot of the layout store"
 var le = binary.LittleEndian
 
 // EncodeCommand gives the bytes that DecodeCommand reads.
-func EncodeCommand(c Command) []byte { return c.appendTo([]byte{formatVersion}) }
+func EncodeCommand(c Command) []byte { return c.appendTo([]byte{versionOf(c)}) }
+
+// versionOf returns the lowest version that has all that the command says.
+func versionOf(c Command) byte {
+	switch c := c.(type) {
+	case Propose:
+		if c.ID != 0 {
+			return formatVersion
+		}
+	case Note:
+		return formatVersion
+	}
+	return formatPlain
+}
 
 // Encode gives the bytes that Decode reads: one layout, as it travels in messages.
-func Encode(l *Layout) []byte { return appendLayout([]byte{formatVersion, codeAlone}, l) }
+func Encode(l *Layout) []byte { return appendLayout([]byte{formatPlain, codeAlone}, l) }
 
 // Decode fails with ErrFormat, and with what Validate finds.
 func Decode(b []byte) (*Layout, error) {
@@ -66,7 +92,40 @@ func (c Found) appendTo(b []byte) []byte { return appendLayout(append(b, codeFou
 
 func (c Propose) appendTo(b []byte) []byte {
 	b = le.AppendUint64(append(b, codePropose), uint64(c.Owner))
-	return appendLayout(le.AppendUint64(b, uint64(c.Base)), c.Layout)
+	b = appendLayout(le.AppendUint64(b, uint64(c.Base)), c.Layout)
+	if c.ID != 0 {
+		b = appendIdentity(b, c.ID, c.AcceptedLoss, c.Stores)
+	}
+	return b
+}
+
+func (c Note) appendTo(b []byte) []byte {
+	return appendNotes(le.AppendUint64(append(b, codeNote), uint64(c.Epoch)), c.Members)
+}
+
+func appendIdentity(b []byte, id RecordID, loss bool, stores []MemberStore) []byte {
+	b = appendBool(le.AppendUint64(b, uint64(id)), loss)
+	b = le.AppendUint32(b, uint32(len(stores)))
+	for _, m := range stores {
+		b = append(le.AppendUint32(b, uint32(m.Unit)), m.Store[:]...)
+	}
+	return b
+}
+
+func appendNotes(b []byte, notes []MemberNote) []byte {
+	b = le.AppendUint32(b, uint32(len(notes)))
+	for _, n := range notes {
+		b = le.AppendUint64(le.AppendUint32(b, uint32(n.Unit)), uint64(n.Reconciled.Epoch))
+		b = le.AppendUint64(le.AppendUint64(b, uint64(n.Reconciled.ID)), n.Changes)
+	}
+	return b
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }
 
 func (c Decide) appendTo(b []byte) []byte {
@@ -88,13 +147,21 @@ func DecodeCommand(b []byte) (Command, error) {
 	case codeFound:
 		c = Found{Layout: d.layout()}
 	case codePropose:
-		c = Propose{Owner: Owner(d.u64()), Base: Epoch(d.u64()), Layout: d.layout()}
+		p := Propose{Owner: Owner(d.u64()), Base: Epoch(d.u64()), Layout: d.layout()}
+		if d.version >= formatVersion {
+			p.ID, p.AcceptedLoss, p.Stores = d.identity()
+			d.bad = d.bad || p.ID == 0 // that is written as the version before
+		}
+		c = p
 	case codeDecide:
 		c = Decide{Epoch: Epoch(d.u64()), Owner: Owner(d.u64()), Verdict: Verdict(d.u8())}
 	case codeAbortBelow:
 		c = AbortBelow{Epoch: Epoch(d.u64())}
 	case codeNewClient:
 		c = NewClient{}
+	case codeNote:
+		c = Note{Epoch: Epoch(d.u64()), Members: d.notes()}
+		d.bad = d.bad || d.version < formatVersion
 	default:
 		d.bad = true
 	}
@@ -106,7 +173,11 @@ func DecodeCommand(b []byte) (Command, error) {
 
 // Snapshot gives the bytes that Restore reads. Equal states give equal bytes.
 func (s *State) Snapshot() []byte {
-	b := le.AppendUint32([]byte{formatVersion, codeSnapshot}, uint32(s.clients))
+	version := byte(formatPlain)
+	if s.KnowsStores() {
+		version = formatVersion
+	}
+	b := le.AppendUint32([]byte{version, codeSnapshot}, uint32(s.clients))
 	b = le.AppendUint64(b, uint64(s.latest))
 	b = appendOptional(le.AppendUint64(b, uint64(s.decided)), s.founding)
 	b = le.AppendUint32(b, uint32(len(s.records)))
@@ -116,8 +187,18 @@ func (s *State) Snapshot() []byte {
 		b = le.AppendUint64(b, uint64(r.Owner))
 		b = le.AppendUint64(b, uint64(r.Base))
 		b = appendOptional(append(b, byte(r.Verdict)), r.Layout)
+		if version >= formatVersion {
+			b = appendIdentity(b, r.ID, r.AcceptedLoss, r.Stores)
+		}
 	}
-	return b
+	if version < formatVersion {
+		return b
+	}
+	b = le.AppendUint32(b, uint32(len(s.writtenRecords)))
+	for _, w := range s.writtenRecords {
+		b = appendBool(le.AppendUint64(le.AppendUint64(b, uint64(w.Epoch)), uint64(w.ID)), w.Active)
+	}
+	return appendNotes(le.AppendUint64(b, uint64(s.loss)), s.notes)
 }
 
 // Restore gives the state that Snapshot wrote. It fails with ErrFormat.
@@ -132,7 +213,16 @@ func Restore(b []byte) (*State, error) {
 	for range d.count() {
 		r := Record{Epoch: Epoch(d.u64()), Owner: Owner(d.u64()), Base: Epoch(d.u64()), Verdict: Verdict(d.u8())}
 		r.Layout = d.optional()
+		if d.version >= formatVersion {
+			r.ID, r.AcceptedLoss, r.Stores = d.identity()
+		}
 		s.records[r.Epoch] = r
+	}
+	if d.version >= formatVersion {
+		for range d.count() {
+			s.writtenRecords = append(s.writtenRecords, writtenRecord{Epoch(d.u64()), RecordID(d.u64()), d.bool()})
+		}
+		s.loss, s.notes = Epoch(d.u64()), d.notes()
 	}
 	if err := d.end(); err != nil {
 		return nil, err
@@ -244,6 +334,27 @@ func (d *decoder) end() error {
 		return ErrFormat
 	}
 	return nil
+}
+
+func (d *decoder) bool() bool {
+	v := d.u8()
+	d.bad = d.bad || v > 1
+	return v == 1
+}
+
+func (d *decoder) identity() (id RecordID, loss bool, stores []MemberStore) {
+	id, loss = RecordID(d.u64()), d.bool()
+	for range d.count() {
+		stores = append(stores, MemberStore{UnitID(d.u32()), StoreID(d.take(16))})
+	}
+	return id, loss, stores
+}
+
+func (d *decoder) notes() (list []MemberNote) {
+	for range d.count() {
+		list = append(list, MemberNote{UnitID(d.u32()), RecordRef{Epoch(d.u64()), RecordID(d.u64())}, d.u64()})
+	}
+	return list
 }
 
 func (d *decoder) optional() *Layout {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"strings"
@@ -23,19 +24,35 @@ func commands() map[string]Command {
 	}
 }
 
+// withStores are commands that only version 4 can say.
+func withStores() map[string]Command {
+	l := sample()
+	p := Propose{Owner: 0x1122334455667788, Base: 6, Layout: l, ID: 0x99aabbccddeeff00, AcceptedLoss: true}
+	for _, u := range l.Units {
+		p.Stores = append(p.Stores, MemberStore{u.ID, StoreID{0: byte(u.ID), 15: 0xee}})
+	}
+	return map[string]Command{
+		"propose-stores": p,
+		"note": Note{Epoch: 7, Members: []MemberNote{{Unit: 3, Reconciled: RecordRef{7, 0x99aabbccddeeff00}, Changes: 1 << 40},
+			{Unit: 4, Reconciled: RecordRef{8, 5}}}},
+	}
+}
+
 func full(t testing.TB) *State {
 	s := NewState()
 	must(t, s, Found{sample().Next(0, 0)})
 	must(t, s, NewClient{})
-	must(t, s, Propose{9, 0, sample().Next(1, 3)})
+	must(t, s, Propose{Owner: 9, Base: 0, Layout: sample().Next(1, 3)})
 	must(t, s, Decide{1, 9, Active})
 	must(t, s, Decide{3, 0, Aborted})
-	must(t, s, Propose{10, 1, sample().Next(2, 5)})
+	must(t, s, Propose{Owner: 10, Base: 1, Layout: sample().Next(2, 5)})
 	return s
 }
 
 func TestGoldenCommandsAndSnapshot(t *testing.T) {
-	for name, c := range commands() {
+	all := commands()
+	maps.Copy(all, withStores())
+	for name, c := range all {
 		b := EncodeCommand(c)
 		golden.Equal(t, name, b)
 		if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, c) {

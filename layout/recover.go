@@ -16,6 +16,9 @@ type Seal struct {
 
 	Corrupt     []Address // whose copy here is known to be CORRUPT, ascending (rule R16)
 	MoreCorrupt bool      // there are more of them than can be named
+
+	Store StoreState // of rules R21 to R25
+	Trust Trust      // what the store counts for, by Record.Judge; the zero value: all
 }
 
 // Seals are the answers of the units that were sealed.
@@ -26,7 +29,8 @@ type Seals map[UnitID]Seal
 type UnsealedError struct {
 	Segment, Stripe int
 	Units           []UnitID // of the chain
-	Sealed          []UnitID // those of them that were sealed
+	Sealed          []UnitID // those of them that were sealed, with a store that counts
+	Lost            []UnitID // those of them that were sealed, and whose stores lost their past (rules R22, R23)
 	Durability      Durability
 }
 
@@ -35,8 +39,12 @@ func (e *UnsealedError) Error() string {
 	if e.Durability == Memory {
 		need = "an intact one"
 	}
-	return fmt.Sprintf("chain %d of segment %d, units %v: only %v sealed, without %s of them (rule R16)",
+	text := fmt.Sprintf("chain %d of segment %d, units %v: only %v sealed, without %s of them (rule R16)",
 		e.Stripe, e.Segment, e.Units, e.Sealed, need)
+	if len(e.Lost) > 0 {
+		text += fmt.Sprintf("; the stores of units %v have lost their past and do not count (rules R22, R23)", e.Lost)
+	}
+	return text
 }
 
 // SealedEnough checks rule R16: every chain of base was sealed with an intact member, or its tail, or all its members; under
@@ -47,17 +55,19 @@ func SealedEnough(base *Layout, seals Seals) error {
 	}
 	for i, s := range base.Segments {
 		for j, c := range s.Chains {
-			var sealed []UnitID
+			var sealed, lost []UnitID
 			intact := false
 			for _, u := range c.Units {
-				if r, ok := seals[u]; ok {
+				if r, ok := seals[u]; ok && r.Trust != Trusted {
+					lost = append(lost, u)
+				} else if ok {
 					sealed = append(sealed, u)
 					intact = intact || r.Intact == base.Epoch
 				}
 			}
 			flash := slices.Contains(sealed, c.Tail()) || len(sealed) == len(c.Units)
 			if !intact && (base.Durability == Memory || !flash) {
-				return &UnsealedError{Segment: i, Stripe: j, Units: c.Units, Sealed: sealed, Durability: base.Durability}
+				return &UnsealedError{Segment: i, Stripe: j, Units: c.Units, Sealed: sealed, Lost: lost, Durability: base.Durability}
 			}
 		}
 	}

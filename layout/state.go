@@ -3,6 +3,7 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"corfu/internal/mutant"
 )
@@ -39,7 +40,14 @@ type Record struct {
 	Base    Epoch   // the ACTIVE epoch that the layout follows
 	Layout  *Layout // nil: none was proposed
 	Verdict Verdict
+
+	ID           RecordID      // 0: of a release that drew none
+	Stores       []MemberStore // of the layout's units, as they were sealed (rule R21); by ascending units
+	AcceptedLoss bool          // an operator gave up what other stores may hold (rule R27)
 }
+
+// Ref returns the record's name.
+func (r Record) Ref() RecordRef { return RecordRef{r.Epoch, r.ID} }
 
 // MaxRecords is how many of the newest records a State keeps; older ones are decided and nothing asks for them.
 const MaxRecords = 64
@@ -57,6 +65,10 @@ type State struct {
 	latest   Epoch    // latest ACTIVE epoch; 0: none
 	decided  Epoch    // every epoch up to it has a verdict: ABORTED, unless a record says ACTIVE
 	records  map[Epoch]Record
+
+	writtenRecords []writtenRecord // every layout record with an id, by ascending epochs; never forgotten (rule R25)
+	loss           Epoch           // latest ACTIVE epoch that was made with an accepted loss (rule R27); 0: none
+	notes          []MemberNote    // by ascending units (rule R23)
 }
 
 // NewState is the state before the first command.
@@ -106,6 +118,12 @@ type Propose struct {
 	Owner  Owner
 	Base   Epoch
 	Layout *Layout
+
+	// ID names the record, and Stores the stores of all units of the layout, by ascending units (rule R21). Both or neither: a
+	// release that knows them not cannot read them.
+	ID           RecordID
+	Stores       []MemberStore
+	AcceptedLoss bool // rule R27
 }
 
 // Decide writes the verdict of an epoch: ACTIVE, which only the record's owner may, or ABORTED, which anybody may. To write
@@ -194,7 +212,9 @@ func (c Propose) apply(s *State) (Result, error) {
 	case s.decided+1 != n:
 		return Result{}, fmt.Errorf("epoch %d, before %d: %w", s.decided+1, n, ErrGap)
 	}
-	s.records[n] = Record{Epoch: n, Owner: c.Owner, Base: c.Base, Layout: c.Layout.clone()}
+	s.records[n] = Record{Epoch: n, Owner: c.Owner, Base: c.Base, Layout: c.Layout.clone(), ID: c.ID, Stores: slices.Clone(c.Stores),
+		AcceptedLoss: c.AcceptedLoss}
+	s.noteWritten(n, c.ID)
 	return Result{}, nil
 }
 
@@ -206,11 +226,33 @@ func (s *State) checkProposed(c Propose) error {
 	if err := c.Layout.Validate(); err != nil {
 		return err
 	}
+	if err := checkStores(c); err != nil {
+		return err
+	}
 	if c.Layout.Log != s.founding.Log || c.Layout.Geometry != s.founding.Geometry {
 		return errors.New("another log or another geometry than the founding layout's")
 	}
 	if a := s.Active(); a != nil && c.Layout.Start < a.Start {
 		return fmt.Errorf("the sequencer would start at %d, before %d (rule R20)", c.Layout.Start, a.Start)
+	}
+	return nil
+}
+
+// checkStores refuses a record that does not name the store of each of its units (rule R21).
+func checkStores(c Propose) error {
+	if c.ID == 0 {
+		if len(c.Stores) > 0 || c.AcceptedLoss {
+			return errors.New("a record without an id names stores")
+		}
+		return nil
+	}
+	if len(c.Stores) != len(c.Layout.Units) {
+		return fmt.Errorf("%d stores of %d units", len(c.Stores), len(c.Layout.Units))
+	}
+	for i, m := range c.Stores {
+		if !c.Layout.IsMember(m.Unit) || (i > 0 && c.Stores[i-1].Unit >= m.Unit) {
+			return fmt.Errorf("the store of unit %d, which is no member, or not in order", m.Unit)
+		}
 	}
 	return nil
 }
@@ -239,6 +281,7 @@ func (c Decide) apply(s *State) (Result, error) {
 	s.records[c.Epoch] = r
 	if c.Verdict == Active {
 		s.latest = c.Epoch
+		s.noteActive(r)
 	}
 	s.settle(s.decided)
 	return Result{}, nil

@@ -36,7 +36,9 @@ func refused(t *testing.T, s *State, c Command, want error) {
 	}
 }
 
-func propose(o Owner, base, n Epoch) Propose { return Propose{o, base, two().Next(n, 0)} }
+func propose(o Owner, base, n Epoch) Propose {
+	return Propose{Owner: o, Base: base, Layout: two().Next(n, 0)}
+}
 
 func TestR13RecordsAreWrittenOnce(t *testing.T) {
 	s := founded(t)
@@ -56,8 +58,8 @@ func TestR13RecordsAreWrittenOnce(t *testing.T) {
 	must(t, s, AbortBelow{2}) // changes nothing
 
 	want := &State{founding: two().Next(0, 0), latest: 1, decided: 2, records: map[Epoch]Record{
-		1: {1, 1, 0, two().Next(1, 0), Active},
-		2: {2, 2, 1, two().Next(2, 0), Aborted},
+		1: {Epoch: 1, Owner: 1, Layout: two().Next(1, 0), Verdict: Active},
+		2: {Epoch: 2, Owner: 2, Base: 1, Layout: two().Next(2, 0), Verdict: Aborted},
 	}}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("state is %+v, want %+v", s, want)
@@ -111,24 +113,24 @@ func TestStateRefusesWhatMakesNoSense(t *testing.T) {
 	must(t, s, Found{two().Next(0, 0)})
 	refused(t, s, Found{two().Next(0, 0)}, ErrFounded)
 
-	refused(t, s, Propose{0, 0, two().Next(1, 0)}, ErrInvalid)
-	refused(t, s, Propose{1, 0, nil}, ErrInvalid)
+	refused(t, s, Propose{Owner: 0, Base: 0, Layout: two().Next(1, 0)}, ErrInvalid)
+	refused(t, s, Propose{Owner: 1, Base: 0, Layout: nil}, ErrInvalid)
 	refused(t, s, propose(1, 0, 0), ErrInvalid)
 	refused(t, s, propose(1, 0, MaxEpoch+1), ErrInvalid)
 	other := two().Next(1, 0)
 	other.Log = LogID{9}
-	refused(t, s, Propose{1, 0, other}, ErrInvalid)
+	refused(t, s, Propose{Owner: 1, Base: 0, Layout: other}, ErrInvalid)
 	other = two().Next(1, 0)
 	other.Geometry.Window *= 2
-	refused(t, s, Propose{1, 0, other}, ErrInvalid)
+	refused(t, s, Propose{Owner: 1, Base: 0, Layout: other}, ErrInvalid)
 	refused(t, s, Decide{1, 1, Undecided}, ErrInvalid)
 	refused(t, s, Decide{0, 1, Aborted}, ErrInvalid)
 	refused(t, s, Decide{1, 1, 7}, ErrInvalid)
 	refused(t, s, AbortBelow{0}, ErrInvalid)
 
-	must(t, s, Propose{1, 0, two().Next(1, 10)})
+	must(t, s, Propose{Owner: 1, Base: 0, Layout: two().Next(1, 10)})
 	must(t, s, Decide{1, 1, Active})
-	refused(t, s, Propose{1, 1, two().Next(2, 9)}, ErrInvalid) // R20: the start never goes back
+	refused(t, s, Propose{Owner: 1, Base: 1, Layout: two().Next(2, 9)}, ErrInvalid) // R20: the start never goes back
 }
 
 func TestClientIDsAreHandedOutOnce(t *testing.T) {

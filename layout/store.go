@@ -1,0 +1,279 @@
+package layout
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// StoreID names one store of a unit, whatever it holds. It is drawn at random when the store is formatted (rule R21). The zero id
+// belongs to stores of a release that drew none.
+type StoreID [16]byte
+
+func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
+
+// IsZero reports whether the id is unset.
+func (id StoreID) IsZero() bool { return id == StoreID{} }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id StoreID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *StoreID) UnmarshalText(b []byte) error {
+	l, err := ParseLogID(string(b))
+	if err != nil {
+		return fmt.Errorf("store id %q is not 32 hexadecimal digits", b)
+	}
+	*id = StoreID(l)
+	return nil
+}
+
+// RecordID tells a layout record from another one of the same epoch: epoch numbers repeat where the layout store went back. Its
+// reconfigurer draws it at random. 0 is a record of a release that drew none.
+type RecordID uint64
+
+// StartID names one start of a unit (rule R24). The unit draws it at random and keeps it in memory alone. 0 is none.
+type StartID uint64
+
+// RecordRef names a layout record. The zero value names none.
+type RecordRef struct {
+	Epoch Epoch
+	ID    RecordID `json:",omitzero"`
+}
+
+// IsZero reports whether no record is named.
+func (r RecordRef) IsZero() bool { return r == RecordRef{} }
+
+func (r RecordRef) String() string {
+	return fmt.Sprintf("epoch %d (record %016x)", uint64(r.Epoch), uint64(r.ID))
+}
+
+// StoreState is what a unit says of its store, beside what is in it. Only Start is volatile.
+type StoreState struct {
+	Store      StoreID
+	Start      StartID
+	Reconciled RecordRef // the note of rule R22: the last record for which the unit confirmed that it was reconciled
+	Active     RecordRef // the newest record that the unit knows to be, or to have been, ACTIVE (rule R25)
+	Changes    uint64    // durable changes (rule R23): addresses that hold something, and those that are trimmed once more
+	Client     ClientID  // no client id above this one has had a session at the unit; 0: not known
+	Entries    bool      // the store holds entries, junk or trims
+}
+
+// Blank reports whether the store holds nothing and knows nothing of any epoch (rule R26). What was promised does not count: a
+// store that is empty may have been sealed for an attempt that was given up.
+func (s StoreState) Blank() bool { return !s.Entries && s.Reconciled.IsZero() && s.Active.IsZero() }
+
+// MemberStore names the store of a member, as it was sealed for the record that holds this (rule R21).
+type MemberStore struct {
+	Unit  UnitID
+	Store StoreID
+}
+
+// MemberNote is what the layout store has noted of a member: its note of rule R22, and how much it had durable then (rule R23).
+type MemberNote struct {
+	Unit       UnitID
+	Reconciled RecordRef
+	Changes    uint64
+}
+
+// Trust says what the store of a member counts for.
+type Trust uint8
+
+const (
+	// Trusted stores have everything that the member made durable, as far as anybody knows.
+	Trusted Trust = iota
+	// Stale stores lack something that the layout store knows to have been durable there (rule R23): the member counts for nothing in
+	// rule R16. It remains a source, and is completed in place.
+	Stale
+	// Stranger: the store is not the one that was a member, or it went back to before it was (rules R21, R22). It counts for nothing in
+	// rule R16, is no source, and is wiped and copied like a spare once rule R16 holds without it.
+	Stranger
+)
+
+func (t Trust) String() string {
+	switch t {
+	case Trusted:
+		return "trusted"
+	case Stale:
+		return "stale"
+	case Stranger:
+		return "stranger"
+	}
+	return fmt.Sprintf("Trust(%d)", uint8(t))
+}
+
+// PastError says why the store of a member does not count.
+type PastError struct {
+	Unit  UnitID
+	Trust Trust // Stale or Stranger
+	Why   string
+}
+
+func (e *PastError) Error() string {
+	return fmt.Sprintf("the store of unit %d has lost its past: %s", e.Unit, e.Why)
+}
+
+// Judge reports whether the store of unit u counts as the one that was a member in the epoch of the record (rules R21 to R23), and why
+// not. A record without an id, or one that names no store of u, was written for a release that showed none: nothing can be judged, and
+// the store counts.
+func (r Record) Judge(u UnitID, s StoreState, notes []MemberNote) (Trust, error) {
+	if r.ID == 0 {
+		return Trusted, nil
+	}
+	i := slices.IndexFunc(r.Stores, func(m MemberStore) bool { return m.Unit == u })
+	if i < 0 || r.Stores[i].Store.IsZero() {
+		return Trusted, nil
+	}
+	stranger := func(format string, args ...any) (Trust, error) {
+		return Stranger, &PastError{u, Stranger, fmt.Sprintf(format, args...)}
+	}
+	switch was := r.Stores[i].Store; {
+	case s.Store != was && s.Blank():
+		return stranger("it is empty (store %v), and epoch %d had store %v. Is the volume mounted, and the right one?", s.Store, r.Epoch, was)
+	case s.Store != was:
+		return stranger("it is store %v, and epoch %d had store %v", s.Store, r.Epoch, was)
+	case s.Reconciled.Epoch < r.Epoch:
+		return stranger("store %v is as it was in epoch %d, and was in epoch %d since: an old copy", s.Store, s.Reconciled.Epoch, r.Epoch)
+	}
+	for _, n := range notes {
+		if n.Unit == u && n.Reconciled == s.Reconciled && s.Changes < n.Changes {
+			return Stale, &PastError{u, Stale, fmt.Sprintf("store %v has %d changes of epoch %d, and had %d: an old copy", s.Store, s.Changes,
+				r.Epoch, n.Changes)}
+		}
+	}
+	return Trusted, nil
+}
+
+// ErrWentBack: a unit proves that the layout store lacks what it once held (rule R25). Nothing may be decided or wiped: restore the
+// layout store, or build it from what the units hold (corfu layout recover).
+var ErrWentBack = errors.New("the layout store has lost its past")
+
+// CheckPast fails with ErrWentBack if the unit was reconciled for a record that the state does not know, or knows an epoch to be ACTIVE
+// that is not ACTIVE here (rule R25). Promises prove nothing: an attempt that wrote no record leaves them behind.
+func (s *State) CheckPast(u UnitID, x StoreState) error {
+	if r := x.Reconciled; !r.IsZero() && !s.wrote(r) {
+		return fmt.Errorf("unit %d was reconciled for %v, of which there is no record here: %w", u, r, ErrWentBack)
+	}
+	if r := x.Active; !r.IsZero() && !s.knowsActive(r) {
+		return fmt.Errorf("unit %d knows that %v was active, and here it was not: %w", u, r, ErrWentBack)
+	}
+	return nil
+}
+
+// wrote reports whether the layout record was written here. Of one without an id only its epoch can be compared.
+func (s *State) wrote(r RecordRef) bool {
+	if r.ID == 0 {
+		return r.Epoch <= s.Highest()
+	}
+	w, ok := s.written(r.Epoch)
+	return ok && w.ID == r.ID
+}
+
+func (s *State) knowsActive(r RecordRef) bool {
+	if r.ID == 0 {
+		return r.Epoch <= s.latest
+	}
+	w, ok := s.written(r.Epoch)
+	return ok && w.ID == r.ID && w.Active
+}
+
+// MayFound reports whether a log may be founded over the store (rule R26): it is blank, or all that it knows is an attempt to found this
+// very log, which came to nothing.
+func (s *State) MayFound(x StoreState) bool {
+	return !x.Entries && x.Active.IsZero() && (x.Reconciled.IsZero() || (x.Reconciled.ID != 0 && s.wrote(x.Reconciled)))
+}
+
+// MayWipe reports whether a unit that is no member of the latest ACTIVE epoch may be wiped for epoch n (rule R27). It may not if its
+// store holds something and has not been reconciled since an operator accepted a loss: it may have what was given up. loss reports
+// whether epoch n itself is made so.
+func (s *State) MayWipe(x StoreState, n Epoch, loss bool) bool {
+	last := s.loss
+	if loss {
+		last = max(last, n)
+	}
+	return x.Blank() || !x.Entries || x.Reconciled.Epoch >= last
+}
+
+// writtenRecord is what the state keeps of every layout record for ever (rule R25).
+type writtenRecord struct {
+	Epoch  Epoch
+	ID     RecordID
+	Active bool
+}
+
+// written returns what is known of the record of epoch e.
+func (s *State) written(e Epoch) (w writtenRecord, ok bool) {
+	i, ok := slices.BinarySearchFunc(s.writtenRecords, e, func(w writtenRecord, e Epoch) int { return cmpEpoch(w.Epoch, e) })
+	if !ok {
+		return w, false
+	}
+	return s.writtenRecords[i], true
+}
+
+func cmpEpoch(a, b Epoch) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// noteWritten keeps that a record was written. Records are written by ascending epochs (ErrGap).
+func (s *State) noteWritten(e Epoch, id RecordID) {
+	if id != 0 {
+		s.writtenRecords = append(s.writtenRecords, writtenRecord{Epoch: e, ID: id})
+	}
+}
+
+// noteActive keeps that the record's verdict is ACTIVE, and forgets what was noted of those that are no members any more.
+func (s *State) noteActive(r Record) {
+	if i, ok := slices.BinarySearchFunc(s.writtenRecords, r.Epoch, func(w writtenRecord, e Epoch) int { return cmpEpoch(w.Epoch, e) }); ok {
+		s.writtenRecords[i].Active = true
+	}
+	if r.AcceptedLoss {
+		s.loss = max(s.loss, r.Epoch)
+	}
+	s.notes = slices.DeleteFunc(s.notes, func(n MemberNote) bool { return !r.Layout.IsMember(n.Unit) })
+}
+
+// Note writes down what members had durable in the latest ACTIVE epoch (rule R23). What is known already of the same note of a member
+// never goes down. It fails with ErrNotFounded, ErrBase if another epoch is the latest ACTIVE one, or ErrInvalid.
+type Note struct {
+	Epoch   Epoch
+	Members []MemberNote
+}
+
+func (c Note) apply(s *State) (Result, error) {
+	if s.founding == nil {
+		return Result{}, ErrNotFounded
+	}
+	if c.Epoch == 0 || c.Epoch != s.latest {
+		return Result{}, fmt.Errorf("note of epoch %d: %w: that is %d", c.Epoch, ErrBase, s.latest)
+	}
+	for _, n := range c.Members {
+		if !s.Active().IsMember(n.Unit) {
+			return Result{}, fmt.Errorf("%w: note of unit %d, which is no member", ErrInvalid, n.Unit)
+		}
+	}
+	for _, n := range c.Members {
+		i, known := slices.BinarySearchFunc(s.notes, n.Unit, func(m MemberNote, u UnitID) int { return int(int64(m.Unit) - int64(u)) })
+		switch {
+		case !known:
+			s.notes = slices.Insert(s.notes, i, n)
+		case s.notes[i].Reconciled == n.Reconciled:
+			s.notes[i].Changes = max(s.notes[i].Changes, n.Changes)
+		default:
+			s.notes[i] = n
+		}
+	}
+	return Result{}, nil
+}
+
+// Notes returns what was noted of the members, by ascending units. It must not be changed.
+func (s *State) Notes() []MemberNote { return s.notes }
+
+// KnowsStores reports whether anything was written here that names stores: then every layout server reads such commands.
+func (s *State) KnowsStores() bool { return len(s.writtenRecords) > 0 || len(s.notes) > 0 }
