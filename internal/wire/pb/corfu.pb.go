@@ -1270,6 +1270,152 @@ func (x *Chain) GetUnits() []uint32 {
 	return nil
 }
 
+// RecordRef names a layout record: numbers of epochs repeat where a layout store went back, ids do not.
+type RecordRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"` // 0: a record of a release that drew none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordRef) Reset() {
+	*x = RecordRef{}
+	mi := &file_corfu_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordRef) ProtoMessage() {}
+
+func (x *RecordRef) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordRef.ProtoReflect.Descriptor instead.
+func (*RecordRef) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RecordRef) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *RecordRef) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// StoreState is what a unit says of its store, beside what is in it (rules R21 to R25).
+type StoreState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Store         []byte                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`           // 16 bytes, drawn when the store was formatted
+	Start         uint64                 `protobuf:"varint,2,opt,name=start,proto3" json:"start,omitempty"`          // of this start of the unit (rule R24)
+	Reconciled    *RecordRef             `protobuf:"bytes,3,opt,name=reconciled,proto3" json:"reconciled,omitempty"` // the last record for which the unit confirmed that it was reconciled (rule R22)
+	Active        *RecordRef             `protobuf:"bytes,4,opt,name=active,proto3" json:"active,omitempty"`         // the newest record that the unit knows to be, or to have been, ACTIVE (rule R25)
+	Changes       uint64                 `protobuf:"varint,5,opt,name=changes,proto3" json:"changes,omitempty"`      // durable changes (rule R23)
+	Client        uint32                 `protobuf:"varint,6,opt,name=client,proto3" json:"client,omitempty"`        // no client id above has had a session; 0: not known
+	Entries       bool                   `protobuf:"varint,7,opt,name=entries,proto3" json:"entries,omitempty"`      // the store holds entries, junk or trims
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoreState) Reset() {
+	*x = StoreState{}
+	mi := &file_corfu_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreState) ProtoMessage() {}
+
+func (x *StoreState) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreState.ProtoReflect.Descriptor instead.
+func (*StoreState) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *StoreState) GetStore() []byte {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+func (x *StoreState) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *StoreState) GetReconciled() *RecordRef {
+	if x != nil {
+		return x.Reconciled
+	}
+	return nil
+}
+
+func (x *StoreState) GetActive() *RecordRef {
+	if x != nil {
+		return x.Active
+	}
+	return nil
+}
+
+func (x *StoreState) GetChanges() uint64 {
+	if x != nil {
+		return x.Changes
+	}
+	return 0
+}
+
+func (x *StoreState) GetClient() uint32 {
+	if x != nil {
+		return x.Client
+	}
+	return 0
+}
+
+func (x *StoreState) GetEntries() bool {
+	if x != nil {
+		return x.Entries
+	}
+	return false
+}
+
 type OpenSessionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
@@ -1281,7 +1427,7 @@ type OpenSessionRequest struct {
 
 func (x *OpenSessionRequest) Reset() {
 	*x = OpenSessionRequest{}
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1439,7 @@ func (x *OpenSessionRequest) String() string {
 func (*OpenSessionRequest) ProtoMessage() {}
 
 func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1452,7 @@ func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionRequest.ProtoReflect.Descriptor instead.
 func (*OpenSessionRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{19}
+	return file_corfu_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OpenSessionRequest) GetLog() []byte {
@@ -1340,7 +1486,7 @@ type Remote struct {
 
 func (x *Remote) Reset() {
 	*x = Remote{}
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1498,7 @@ func (x *Remote) String() string {
 func (*Remote) ProtoMessage() {}
 
 func (x *Remote) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1511,7 @@ func (x *Remote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remote.ProtoReflect.Descriptor instead.
 func (*Remote) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{20}
+	return file_corfu_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Remote) GetAddr() uint64 {
@@ -1401,7 +1547,7 @@ type UnitSession struct {
 
 func (x *UnitSession) Reset() {
 	*x = UnitSession{}
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1559,7 @@ func (x *UnitSession) String() string {
 func (*UnitSession) ProtoMessage() {}
 
 func (x *UnitSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1572,7 @@ func (x *UnitSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSession.ProtoReflect.Descriptor instead.
 func (*UnitSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{21}
+	return file_corfu_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UnitSession) GetFabric() string {
@@ -1510,14 +1656,15 @@ type SealRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"` // latest ACTIVE epoch, 0: none yet. A unit that was reconciled for it and missed its activation is intact in it
+	Base          uint64                 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`                   // latest ACTIVE epoch, 0: none yet. A unit that was reconciled for it and missed its activation is intact in it
+	BaseId        uint64                 `protobuf:"varint,4,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"` // of its record
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1676,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1689,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{22}
+	return file_corfu_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SealRequest) GetLog() []byte {
@@ -1566,6 +1713,13 @@ func (x *SealRequest) GetBase() uint64 {
 	return 0
 }
 
+func (x *SealRequest) GetBaseId() uint64 {
+	if x != nil {
+		return x.BaseId
+	}
+	return 0
+}
+
 type UnitSealReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	IntactEpoch   uint64                 `protobuf:"varint,1,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // last epoch it was opened in (or reconciled for, if that is the base), if it has not restarted since; 0: not intact (rule R16)
@@ -1574,13 +1728,14 @@ type UnitSealReply struct {
 	TrimmedBelow  uint64                 `protobuf:"varint,4,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"`
 	Corrupt       []uint64               `protobuf:"varint,5,rep,packed,name=corrupt,proto3" json:"corrupt,omitempty"`                     // addresses whose copy here is known to be CORRUPT, in order
 	MoreCorrupt   bool                   `protobuf:"varint,6,opt,name=more_corrupt,json=moreCorrupt,proto3" json:"more_corrupt,omitempty"` // there are more than these
+	Store         *StoreState            `protobuf:"bytes,7,opt,name=store,proto3" json:"store,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnitSealReply) Reset() {
 	*x = UnitSealReply{}
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1747,7 @@ func (x *UnitSealReply) String() string {
 func (*UnitSealReply) ProtoMessage() {}
 
 func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1760,7 @@ func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSealReply.ProtoReflect.Descriptor instead.
 func (*UnitSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{23}
+	return file_corfu_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UnitSealReply) GetIntactEpoch() uint64 {
@@ -1650,6 +1805,13 @@ func (x *UnitSealReply) GetMoreCorrupt() bool {
 	return false
 }
 
+func (x *UnitSealReply) GetStore() *StoreState {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
 type EntriesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1663,7 +1825,7 @@ type EntriesRequest struct {
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1837,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1850,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{24}
+	return file_corfu_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EntriesRequest) GetEpoch() uint64 {
@@ -1735,7 +1897,7 @@ type EntriesReply struct {
 
 func (x *EntriesReply) Reset() {
 	*x = EntriesReply{}
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1909,7 @@ func (x *EntriesReply) String() string {
 func (*EntriesReply) ProtoMessage() {}
 
 func (x *EntriesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1922,7 @@ func (x *EntriesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesReply.ProtoReflect.Descriptor instead.
 func (*EntriesReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{25}
+	return file_corfu_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EntriesReply) GetEntries() []*Entry {
@@ -1783,7 +1945,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +1957,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +1970,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{26}
+	return file_corfu_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Entry) GetAddress() uint64 {
@@ -1856,7 +2018,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +2030,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +2043,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{27}
+	return file_corfu_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReconcileRequest) GetHeader() *ReconcileHeader {
@@ -1908,13 +2070,15 @@ type ReconcileHeader struct {
 	// Of Reconcile, with adopts: the ranges that the unit takes over. What it holds there at below and above was left by an epoch that
 	// came to nothing, and is forgotten. Of Backfill: what is copied when the stream has ended well; the unit remembers it.
 	Copied        []*CopiedRange `protobuf:"bytes,6,rep,name=copied,proto3" json:"copied,omitempty"`
+	Record        uint64         `protobuf:"varint,7,opt,name=record,proto3" json:"record,omitempty"` // id of the layout's record; the unit notes it with its confirmation (rule R22)
+	Start         uint64         `protobuf:"varint,8,opt,name=start,proto3" json:"start,omitempty"`   // of the unit, as it was sealed: another one refuses (rule R24). 0: it showed none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReconcileHeader) Reset() {
 	*x = ReconcileHeader{}
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +2090,7 @@ func (x *ReconcileHeader) String() string {
 func (*ReconcileHeader) ProtoMessage() {}
 
 func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2103,7 @@ func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileHeader.ProtoReflect.Descriptor instead.
 func (*ReconcileHeader) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{28}
+	return file_corfu_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReconcileHeader) GetLayout() *Layout {
@@ -1984,6 +2148,20 @@ func (x *ReconcileHeader) GetCopied() []*CopiedRange {
 	return nil
 }
 
+func (x *ReconcileHeader) GetRecord() uint64 {
+	if x != nil {
+		return x.Record
+	}
+	return 0
+}
+
+func (x *ReconcileHeader) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
 // CopiedRange is how far older positions were copied to a unit.
 type CopiedRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1997,7 +2175,7 @@ type CopiedRange struct {
 
 func (x *CopiedRange) Reset() {
 	*x = CopiedRange{}
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2187,7 @@ func (x *CopiedRange) String() string {
 func (*CopiedRange) ProtoMessage() {}
 
 func (x *CopiedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2200,7 @@ func (x *CopiedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopiedRange.ProtoReflect.Descriptor instead.
 func (*CopiedRange) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{29}
+	return file_corfu_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CopiedRange) GetFrom() uint64 {
@@ -2062,7 +2240,7 @@ type ReconcileReply struct {
 
 func (x *ReconcileReply) Reset() {
 	*x = ReconcileReply{}
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2252,7 @@ func (x *ReconcileReply) String() string {
 func (*ReconcileReply) ProtoMessage() {}
 
 func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2265,7 @@ func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileReply.ProtoReflect.Descriptor instead.
 func (*ReconcileReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{30}
+	return file_corfu_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReconcileReply) GetEntries() uint64 {
@@ -2100,13 +2278,15 @@ func (x *ReconcileReply) GetEntries() uint64 {
 type ActivateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Record        uint64                 `protobuf:"varint,2,opt,name=record,proto3" json:"record,omitempty"` // id of its record
+	Start         uint64                 `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`   // of the unit, as it was reconciled (rule R24); 0: any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ActivateRequest) Reset() {
 	*x = ActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2298,7 @@ func (x *ActivateRequest) String() string {
 func (*ActivateRequest) ProtoMessage() {}
 
 func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,12 +2311,26 @@ func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateRequest.ProtoReflect.Descriptor instead.
 func (*ActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{31}
+	return file_corfu_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ActivateRequest) GetEpoch() uint64 {
 	if x != nil {
 		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ActivateRequest) GetRecord() uint64 {
+	if x != nil {
+		return x.Record
+	}
+	return 0
+}
+
+func (x *ActivateRequest) GetStart() uint64 {
+	if x != nil {
+		return x.Start
 	}
 	return 0
 }
@@ -2149,7 +2343,7 @@ type ActivateReply struct {
 
 func (x *ActivateReply) Reset() {
 	*x = ActivateReply{}
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2355,7 @@ func (x *ActivateReply) String() string {
 func (*ActivateReply) ProtoMessage() {}
 
 func (x *ActivateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2368,7 @@ func (x *ActivateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateReply.ProtoReflect.Descriptor instead.
 func (*ActivateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{32}
+	return file_corfu_proto_rawDescGZIP(), []int{34}
 }
 
 type UnitStateRequest struct {
@@ -2186,7 +2380,7 @@ type UnitStateRequest struct {
 
 func (x *UnitStateRequest) Reset() {
 	*x = UnitStateRequest{}
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2392,7 @@ func (x *UnitStateRequest) String() string {
 func (*UnitStateRequest) ProtoMessage() {}
 
 func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2405,7 @@ func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateRequest.ProtoReflect.Descriptor instead.
 func (*UnitStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{33}
+	return file_corfu_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UnitStateRequest) GetVitals() uint32 {
@@ -2235,11 +2429,12 @@ type UnitStateReply struct {
 	Sessions      uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
 	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
-	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"`              // as a seal would say
-	TrimsSince    uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`                 // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
-	Copied        []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                                            // ranges that are being copied to it, and that it does not serve
-	StuckMs       uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`                          // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
-	Stuck         string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                              // what the flash answers to that; "": nothing
+	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
+	TrimsSince    uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`    // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
+	Copied        []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                               // ranges that are being copied to it, and that it does not serve
+	StuckMs       uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`             // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
+	Stuck         string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                 // what the flash answers to that; "": nothing
+	StoreState    *StoreState            `protobuf:"bytes,18,opt,name=store_state,json=storeState,proto3" json:"store_state,omitempty"`
 	Vitals        *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                                            // if asked for
 	Fabric        string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                            // host:port that clients are told to dial
 	Provider      string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"`                                        // "verbs" or "tcp"
@@ -2250,7 +2445,7 @@ type UnitStateReply struct {
 
 func (x *UnitStateReply) Reset() {
 	*x = UnitStateReply{}
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2262,7 +2457,7 @@ func (x *UnitStateReply) String() string {
 func (*UnitStateReply) ProtoMessage() {}
 
 func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2275,7 +2470,7 @@ func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateReply.ProtoReflect.Descriptor instead.
 func (*UnitStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{34}
+	return file_corfu_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UnitStateReply) GetLog() []byte {
@@ -2397,6 +2592,13 @@ func (x *UnitStateReply) GetStuck() string {
 	return ""
 }
 
+func (x *UnitStateReply) GetStoreState() *StoreState {
+	if x != nil {
+		return x.StoreState
+	}
+	return nil
+}
+
 func (x *UnitStateReply) GetVitals() *UnitVitals {
 	if x != nil {
 		return x.Vitals
@@ -2435,7 +2637,7 @@ type DurableRequest struct {
 
 func (x *DurableRequest) Reset() {
 	*x = DurableRequest{}
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2649,7 @@ func (x *DurableRequest) String() string {
 func (*DurableRequest) ProtoMessage() {}
 
 func (x *DurableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2662,7 @@ func (x *DurableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DurableRequest.ProtoReflect.Descriptor instead.
 func (*DurableRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{35}
+	return file_corfu_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DurableRequest) GetLog() []byte {
@@ -2486,7 +2688,7 @@ type DurableReply struct {
 
 func (x *DurableReply) Reset() {
 	*x = DurableReply{}
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2498,7 +2700,7 @@ func (x *DurableReply) String() string {
 func (*DurableReply) ProtoMessage() {}
 
 func (x *DurableReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2511,7 +2713,7 @@ func (x *DurableReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DurableReply.ProtoReflect.Descriptor instead.
 func (*DurableReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{36}
+	return file_corfu_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DurableReply) GetWatermark() uint64 {
@@ -2531,7 +2733,7 @@ type CorruptRequest struct {
 
 func (x *CorruptRequest) Reset() {
 	*x = CorruptRequest{}
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2745,7 @@ func (x *CorruptRequest) String() string {
 func (*CorruptRequest) ProtoMessage() {}
 
 func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2758,7 @@ func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptRequest.ProtoReflect.Descriptor instead.
 func (*CorruptRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{37}
+	return file_corfu_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CorruptRequest) GetFrom() uint64 {
@@ -2582,7 +2784,7 @@ type CorruptReply struct {
 
 func (x *CorruptReply) Reset() {
 	*x = CorruptReply{}
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2796,7 @@ func (x *CorruptReply) String() string {
 func (*CorruptReply) ProtoMessage() {}
 
 func (x *CorruptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2809,7 @@ func (x *CorruptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptReply.ProtoReflect.Descriptor instead.
 func (*CorruptReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{38}
+	return file_corfu_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CorruptReply) GetAddresses() []uint64 {
@@ -2628,7 +2830,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2842,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2855,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{39}
+	return file_corfu_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FetchRequest) GetLog() []byte {
@@ -2688,7 +2890,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2902,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2915,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{40}
+	return file_corfu_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RepairRequest) GetLog() []byte {
@@ -2745,7 +2947,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2959,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2972,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{41}
+	return file_corfu_proto_rawDescGZIP(), []int{43}
 }
 
 type ScrubRequest struct {
@@ -2782,7 +2984,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2996,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3009,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{42}
+	return file_corfu_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ScrubRequest) GetRate() uint64 {
@@ -2837,7 +3039,7 @@ type ScrubStatus struct {
 
 func (x *ScrubStatus) Reset() {
 	*x = ScrubStatus{}
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3051,7 @@ func (x *ScrubStatus) String() string {
 func (*ScrubStatus) ProtoMessage() {}
 
 func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3064,7 @@ func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
 func (*ScrubStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{43}
+	return file_corfu_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ScrubStatus) GetPass() uint64 {
@@ -2954,7 +3156,7 @@ type SequencerSession struct {
 
 func (x *SequencerSession) Reset() {
 	*x = SequencerSession{}
-	mi := &file_corfu_proto_msgTypes[44]
+	mi := &file_corfu_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3168,7 @@ func (x *SequencerSession) String() string {
 func (*SequencerSession) ProtoMessage() {}
 
 func (x *SequencerSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[44]
+	mi := &file_corfu_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3181,7 @@ func (x *SequencerSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSession.ProtoReflect.Descriptor instead.
 func (*SequencerSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{44}
+	return file_corfu_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SequencerSession) GetFabric() string {
@@ -3018,7 +3220,7 @@ type SequencerSealReply struct {
 
 func (x *SequencerSealReply) Reset() {
 	*x = SequencerSealReply{}
-	mi := &file_corfu_proto_msgTypes[45]
+	mi := &file_corfu_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3030,7 +3232,7 @@ func (x *SequencerSealReply) String() string {
 func (*SequencerSealReply) ProtoMessage() {}
 
 func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[45]
+	mi := &file_corfu_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3043,7 +3245,7 @@ func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSealReply.ProtoReflect.Descriptor instead.
 func (*SequencerSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{45}
+	return file_corfu_proto_rawDescGZIP(), []int{47}
 }
 
 type SequencerActivateRequest struct {
@@ -3057,7 +3259,7 @@ type SequencerActivateRequest struct {
 
 func (x *SequencerActivateRequest) Reset() {
 	*x = SequencerActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[46]
+	mi := &file_corfu_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3069,7 +3271,7 @@ func (x *SequencerActivateRequest) String() string {
 func (*SequencerActivateRequest) ProtoMessage() {}
 
 func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[46]
+	mi := &file_corfu_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3082,7 +3284,7 @@ func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerActivateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{46}
+	return file_corfu_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SequencerActivateRequest) GetLog() []byte {
@@ -3114,7 +3316,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_corfu_proto_msgTypes[47]
+	mi := &file_corfu_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +3328,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[47]
+	mi := &file_corfu_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +3341,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{47}
+	return file_corfu_proto_rawDescGZIP(), []int{49}
 }
 
 type SequencerStateReply struct {
@@ -3157,7 +3359,7 @@ type SequencerStateReply struct {
 
 func (x *SequencerStateReply) Reset() {
 	*x = SequencerStateReply{}
-	mi := &file_corfu_proto_msgTypes[48]
+	mi := &file_corfu_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3169,7 +3371,7 @@ func (x *SequencerStateReply) String() string {
 func (*SequencerStateReply) ProtoMessage() {}
 
 func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[48]
+	mi := &file_corfu_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3182,7 +3384,7 @@ func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateReply.ProtoReflect.Descriptor instead.
 func (*SequencerStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{48}
+	return file_corfu_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SequencerStateReply) GetId() uint32 {
@@ -3336,7 +3538,21 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06chains\x18\x02 \x03(\v2\x0f.corfu.v1.ChainR\x06chains\"1\n" +
 	"\x05Chain\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\x04R\x04base\x12\x14\n" +
-	"\x05units\x18\x02 \x03(\rR\x05units\"T\n" +
+	"\x05units\x18\x02 \x03(\rR\x05units\"1\n" +
+	"\tRecordRef\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\"\xe6\x01\n" +
+	"\n" +
+	"StoreState\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\fR\x05store\x12\x14\n" +
+	"\x05start\x18\x02 \x01(\x04R\x05start\x123\n" +
+	"\n" +
+	"reconciled\x18\x03 \x01(\v2\x13.corfu.v1.RecordRefR\n" +
+	"reconciled\x12+\n" +
+	"\x06active\x18\x04 \x01(\v2\x13.corfu.v1.RecordRefR\x06active\x12\x18\n" +
+	"\achanges\x18\x05 \x01(\x04R\achanges\x12\x16\n" +
+	"\x06client\x18\x06 \x01(\rR\x06client\x12\x18\n" +
+	"\aentries\x18\a \x01(\bR\aentries\"T\n" +
 	"\x12OpenSessionRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -3358,18 +3574,20 @@ const file_corfu_proto_rawDesc = "" +
 	"first_slot\x18\t \x01(\rR\tfirstSlot\x12\x14\n" +
 	"\x05slots\x18\n" +
 	" \x01(\rR\x05slots\x12\x1b\n" +
-	"\tfirst_use\x18\v \x01(\rR\bfirstUse\"I\n" +
+	"\tfirst_use\x18\v \x01(\rR\bfirstUse\"b\n" +
 	"\vSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
-	"\x04base\x18\x03 \x01(\x04R\x04base\"\xc4\x01\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\x12\x17\n" +
+	"\abase_id\x18\x04 \x01(\x04R\x06baseId\"\xf0\x01\n" +
 	"\rUnitSealReply\x12!\n" +
 	"\fintact_epoch\x18\x01 \x01(\x04R\vintactEpoch\x12\x1c\n" +
 	"\twatermark\x18\x02 \x01(\x04R\twatermark\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\x04R\x03end\x12#\n" +
 	"\rtrimmed_below\x18\x04 \x01(\x04R\ftrimmedBelow\x12\x18\n" +
 	"\acorrupt\x18\x05 \x03(\x04R\acorrupt\x12!\n" +
-	"\fmore_corrupt\x18\x06 \x01(\bR\vmoreCorrupt\"\x81\x01\n" +
+	"\fmore_corrupt\x18\x06 \x01(\bR\vmoreCorrupt\x12*\n" +
+	"\x05store\x18\a \x01(\v2\x14.corfu.v1.StoreStateR\x05store\"\x81\x01\n" +
 	"\x0eEntriesRequest\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
@@ -3387,26 +3605,30 @@ const file_corfu_proto_rawDesc = "" +
 	"\x03sum\x18\x05 \x01(\aR\x03sum\"p\n" +
 	"\x10ReconcileRequest\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.corfu.v1.ReconcileHeaderR\x06header\x12)\n" +
-	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xe0\x01\n" +
+	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\x8e\x02\n" +
 	"\x0fReconcileHeader\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12\x12\n" +
 	"\x04wipe\x18\x02 \x01(\bR\x04wipe\x12#\n" +
 	"\rtrimmed_below\x18\x03 \x01(\x04R\ftrimmedBelow\x12\x16\n" +
 	"\x06adopts\x18\x04 \x01(\bR\x06adopts\x12#\n" +
 	"\rsettled_below\x18\x05 \x01(\x04R\fsettledBelow\x12-\n" +
-	"\x06copied\x18\x06 \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\"]\n" +
+	"\x06copied\x18\x06 \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\x12\x16\n" +
+	"\x06record\x18\a \x01(\x04R\x06record\x12\x14\n" +
+	"\x05start\x18\b \x01(\x04R\x05start\"]\n" +
 	"\vCopiedRange\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x14\n" +
 	"\x05below\x18\x03 \x01(\x04R\x05below\x12\x14\n" +
 	"\x05since\x18\x04 \x01(\x04R\x05since\"*\n" +
 	"\x0eReconcileReply\x12\x18\n" +
-	"\aentries\x18\x01 \x01(\x04R\aentries\"'\n" +
+	"\aentries\x18\x01 \x01(\x04R\aentries\"U\n" +
 	"\x0fActivateRequest\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\x0f\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06record\x18\x02 \x01(\x04R\x06record\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\x04R\x05start\"\x0f\n" +
 	"\rActivateReply\"*\n" +
 	"\x10UnitStateRequest\x12\x16\n" +
-	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xfd\x04\n" +
+	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xb4\x05\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -3428,7 +3650,9 @@ const file_corfu_proto_rawDesc = "" +
 	"trimsSince\x12-\n" +
 	"\x06copied\x18\x0f \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\x12\x19\n" +
 	"\bstuck_ms\x18\x10 \x01(\x04R\astuckMs\x12\x14\n" +
-	"\x05stuck\x18\x11 \x01(\tR\x05stuck\x12,\n" +
+	"\x05stuck\x18\x11 \x01(\tR\x05stuck\x125\n" +
+	"\vstore_state\x18\x12 \x01(\v2\x14.corfu.v1.StoreStateR\n" +
+	"storeState\x12,\n" +
 	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
@@ -3525,7 +3749,7 @@ func file_corfu_proto_rawDescGZIP() []byte {
 	return file_corfu_proto_rawDescData
 }
 
-var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_corfu_proto_goTypes = []any{
 	(*UnreachableReport)(nil),        // 0: corfu.v1.UnreachableReport
 	(*FabricTrouble)(nil),            // 1: corfu.v1.FabricTrouble
@@ -3546,40 +3770,42 @@ var file_corfu_proto_goTypes = []any{
 	(*Sequencer)(nil),                // 16: corfu.v1.Sequencer
 	(*Segment)(nil),                  // 17: corfu.v1.Segment
 	(*Chain)(nil),                    // 18: corfu.v1.Chain
-	(*OpenSessionRequest)(nil),       // 19: corfu.v1.OpenSessionRequest
-	(*Remote)(nil),                   // 20: corfu.v1.Remote
-	(*UnitSession)(nil),              // 21: corfu.v1.UnitSession
-	(*SealRequest)(nil),              // 22: corfu.v1.SealRequest
-	(*UnitSealReply)(nil),            // 23: corfu.v1.UnitSealReply
-	(*EntriesRequest)(nil),           // 24: corfu.v1.EntriesRequest
-	(*EntriesReply)(nil),             // 25: corfu.v1.EntriesReply
-	(*Entry)(nil),                    // 26: corfu.v1.Entry
-	(*ReconcileRequest)(nil),         // 27: corfu.v1.ReconcileRequest
-	(*ReconcileHeader)(nil),          // 28: corfu.v1.ReconcileHeader
-	(*CopiedRange)(nil),              // 29: corfu.v1.CopiedRange
-	(*ReconcileReply)(nil),           // 30: corfu.v1.ReconcileReply
-	(*ActivateRequest)(nil),          // 31: corfu.v1.ActivateRequest
-	(*ActivateReply)(nil),            // 32: corfu.v1.ActivateReply
-	(*UnitStateRequest)(nil),         // 33: corfu.v1.UnitStateRequest
-	(*UnitStateReply)(nil),           // 34: corfu.v1.UnitStateReply
-	(*DurableRequest)(nil),           // 35: corfu.v1.DurableRequest
-	(*DurableReply)(nil),             // 36: corfu.v1.DurableReply
-	(*CorruptRequest)(nil),           // 37: corfu.v1.CorruptRequest
-	(*CorruptReply)(nil),             // 38: corfu.v1.CorruptReply
-	(*FetchRequest)(nil),             // 39: corfu.v1.FetchRequest
-	(*RepairRequest)(nil),            // 40: corfu.v1.RepairRequest
-	(*RepairReply)(nil),              // 41: corfu.v1.RepairReply
-	(*ScrubRequest)(nil),             // 42: corfu.v1.ScrubRequest
-	(*ScrubStatus)(nil),              // 43: corfu.v1.ScrubStatus
-	(*SequencerSession)(nil),         // 44: corfu.v1.SequencerSession
-	(*SequencerSealReply)(nil),       // 45: corfu.v1.SequencerSealReply
-	(*SequencerActivateRequest)(nil), // 46: corfu.v1.SequencerActivateRequest
-	(*SequencerStateRequest)(nil),    // 47: corfu.v1.SequencerStateRequest
-	(*SequencerStateReply)(nil),      // 48: corfu.v1.SequencerStateReply
-	(*UnitVitals)(nil),               // 49: corfu.v1.UnitVitals
-	(*SequencerVitals)(nil),          // 50: corfu.v1.SequencerVitals
-	(*ClusterStatusRequest)(nil),     // 51: corfu.v1.ClusterStatusRequest
-	(*ClusterStatus)(nil),            // 52: corfu.v1.ClusterStatus
+	(*RecordRef)(nil),                // 19: corfu.v1.RecordRef
+	(*StoreState)(nil),               // 20: corfu.v1.StoreState
+	(*OpenSessionRequest)(nil),       // 21: corfu.v1.OpenSessionRequest
+	(*Remote)(nil),                   // 22: corfu.v1.Remote
+	(*UnitSession)(nil),              // 23: corfu.v1.UnitSession
+	(*SealRequest)(nil),              // 24: corfu.v1.SealRequest
+	(*UnitSealReply)(nil),            // 25: corfu.v1.UnitSealReply
+	(*EntriesRequest)(nil),           // 26: corfu.v1.EntriesRequest
+	(*EntriesReply)(nil),             // 27: corfu.v1.EntriesReply
+	(*Entry)(nil),                    // 28: corfu.v1.Entry
+	(*ReconcileRequest)(nil),         // 29: corfu.v1.ReconcileRequest
+	(*ReconcileHeader)(nil),          // 30: corfu.v1.ReconcileHeader
+	(*CopiedRange)(nil),              // 31: corfu.v1.CopiedRange
+	(*ReconcileReply)(nil),           // 32: corfu.v1.ReconcileReply
+	(*ActivateRequest)(nil),          // 33: corfu.v1.ActivateRequest
+	(*ActivateReply)(nil),            // 34: corfu.v1.ActivateReply
+	(*UnitStateRequest)(nil),         // 35: corfu.v1.UnitStateRequest
+	(*UnitStateReply)(nil),           // 36: corfu.v1.UnitStateReply
+	(*DurableRequest)(nil),           // 37: corfu.v1.DurableRequest
+	(*DurableReply)(nil),             // 38: corfu.v1.DurableReply
+	(*CorruptRequest)(nil),           // 39: corfu.v1.CorruptRequest
+	(*CorruptReply)(nil),             // 40: corfu.v1.CorruptReply
+	(*FetchRequest)(nil),             // 41: corfu.v1.FetchRequest
+	(*RepairRequest)(nil),            // 42: corfu.v1.RepairRequest
+	(*RepairReply)(nil),              // 43: corfu.v1.RepairReply
+	(*ScrubRequest)(nil),             // 44: corfu.v1.ScrubRequest
+	(*ScrubStatus)(nil),              // 45: corfu.v1.ScrubStatus
+	(*SequencerSession)(nil),         // 46: corfu.v1.SequencerSession
+	(*SequencerSealReply)(nil),       // 47: corfu.v1.SequencerSealReply
+	(*SequencerActivateRequest)(nil), // 48: corfu.v1.SequencerActivateRequest
+	(*SequencerStateRequest)(nil),    // 49: corfu.v1.SequencerStateRequest
+	(*SequencerStateReply)(nil),      // 50: corfu.v1.SequencerStateReply
+	(*UnitVitals)(nil),               // 51: corfu.v1.UnitVitals
+	(*SequencerVitals)(nil),          // 52: corfu.v1.SequencerVitals
+	(*ClusterStatusRequest)(nil),     // 53: corfu.v1.ClusterStatusRequest
+	(*ClusterStatus)(nil),            // 54: corfu.v1.ClusterStatus
 }
 var file_corfu_proto_depIdxs = []int32{
 	1,  // 0: corfu.v1.UnreachableReport.failed:type_name -> corfu.v1.FabricTrouble
@@ -3596,72 +3822,76 @@ var file_corfu_proto_depIdxs = []int32{
 	16, // 11: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
 	13, // 12: corfu.v1.Layout.leaving:type_name -> corfu.v1.Leaving
 	18, // 13: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
-	20, // 14: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
-	20, // 15: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
-	20, // 16: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
-	20, // 17: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
-	26, // 18: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
-	28, // 19: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
-	26, // 20: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
-	12, // 21: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
-	29, // 22: corfu.v1.ReconcileHeader.copied:type_name -> corfu.v1.CopiedRange
-	43, // 23: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
-	29, // 24: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
-	49, // 25: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
-	26, // 26: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
-	20, // 27: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	50, // 28: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
-	3,  // 29: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
-	4,  // 30: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
-	5,  // 31: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
-	7,  // 32: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
-	8,  // 33: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	51, // 34: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
-	0,  // 35: corfu.v1.LayoutService.ReportUnreachable:input_type -> corfu.v1.UnreachableReport
-	19, // 36: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	22, // 37: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
-	24, // 38: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
-	27, // 39: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
-	27, // 40: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
-	31, // 41: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	33, // 42: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	35, // 43: corfu.v1.UnitService.Durable:input_type -> corfu.v1.DurableRequest
-	37, // 44: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
-	39, // 45: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
-	40, // 46: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
-	42, // 47: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
-	19, // 48: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	22, // 49: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	46, // 50: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	47, // 51: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	12, // 52: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	12, // 53: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	6,  // 54: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	12, // 55: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	9,  // 56: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	52, // 57: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
-	2,  // 58: corfu.v1.LayoutService.ReportUnreachable:output_type -> corfu.v1.UnreachableReply
-	21, // 59: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	23, // 60: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	25, // 61: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	30, // 62: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
-	30, // 63: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	32, // 64: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	34, // 65: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	36, // 66: corfu.v1.UnitService.Durable:output_type -> corfu.v1.DurableReply
-	38, // 67: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
-	26, // 68: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
-	41, // 69: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
-	43, // 70: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
-	44, // 71: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	45, // 72: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	32, // 73: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	48, // 74: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	52, // [52:75] is the sub-list for method output_type
-	29, // [29:52] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	19, // 14: corfu.v1.StoreState.reconciled:type_name -> corfu.v1.RecordRef
+	19, // 15: corfu.v1.StoreState.active:type_name -> corfu.v1.RecordRef
+	22, // 16: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
+	22, // 17: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
+	22, // 18: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
+	22, // 19: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
+	20, // 20: corfu.v1.UnitSealReply.store:type_name -> corfu.v1.StoreState
+	28, // 21: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
+	30, // 22: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
+	28, // 23: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
+	12, // 24: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
+	31, // 25: corfu.v1.ReconcileHeader.copied:type_name -> corfu.v1.CopiedRange
+	45, // 26: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
+	31, // 27: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
+	20, // 28: corfu.v1.UnitStateReply.store_state:type_name -> corfu.v1.StoreState
+	51, // 29: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
+	28, // 30: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
+	22, // 31: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
+	52, // 32: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
+	3,  // 33: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
+	4,  // 34: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
+	5,  // 35: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
+	7,  // 36: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
+	8,  // 37: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
+	53, // 38: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
+	0,  // 39: corfu.v1.LayoutService.ReportUnreachable:input_type -> corfu.v1.UnreachableReport
+	21, // 40: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	24, // 41: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
+	26, // 42: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
+	29, // 43: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
+	29, // 44: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
+	33, // 45: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
+	35, // 46: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	37, // 47: corfu.v1.UnitService.Durable:input_type -> corfu.v1.DurableRequest
+	39, // 48: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	41, // 49: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	42, // 50: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	44, // 51: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	21, // 52: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	24, // 53: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	48, // 54: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	49, // 55: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	12, // 56: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	12, // 57: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	6,  // 58: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	12, // 59: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	9,  // 60: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	54, // 61: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
+	2,  // 62: corfu.v1.LayoutService.ReportUnreachable:output_type -> corfu.v1.UnreachableReply
+	23, // 63: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	25, // 64: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	27, // 65: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	32, // 66: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
+	32, // 67: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	34, // 68: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	36, // 69: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	38, // 70: corfu.v1.UnitService.Durable:output_type -> corfu.v1.DurableReply
+	40, // 71: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	28, // 72: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	43, // 73: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	45, // 74: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	46, // 75: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	47, // 76: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	34, // 77: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	50, // 78: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	56, // [56:79] is the sub-list for method output_type
+	33, // [33:56] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_corfu_proto_init() }
@@ -3677,7 +3907,7 @@ func file_corfu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_corfu_proto_rawDesc), len(file_corfu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -76,6 +76,7 @@ type LayoutServerState struct {
 	LastIndex     uint64                 `protobuf:"varint,13,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`              // of Raft's log, durable here
 	Trouble       string                 `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`                                    // what ails it, such as a full disk; "": nothing
 	Commands      uint32                 `protobuf:"varint,15,opt,name=commands,proto3" json:"commands,omitempty"`                                 // the commands of the layout store that it reads: a number that each new one raises
+	Format        uint32                 `protobuf:"varint,20,opt,name=format,proto3" json:"format,omitempty"`                                     // the highest version of commands that it reads; 0: 3
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +212,13 @@ func (x *LayoutServerState) GetTrouble() string {
 func (x *LayoutServerState) GetCommands() uint32 {
 	if x != nil {
 		return x.Commands
+	}
+	return 0
+}
+
+func (x *LayoutServerState) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
 	}
 	return 0
 }
@@ -518,7 +526,7 @@ var File_layoutserver_proto protoreflect.FileDescriptor
 const file_layoutserver_proto_rawDesc = "" +
 	"\n" +
 	"\x12layoutserver.proto\x12\bcorfu.v1\"\x1a\n" +
-	"\x18LayoutServerStateRequest\"\xb9\x03\n" +
+	"\x18LayoutServerStateRequest\"\xd1\x03\n" +
 	"\x11LayoutServerState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -536,7 +544,8 @@ const file_layoutserver_proto_rawDesc = "" +
 	"\n" +
 	"last_index\x18\r \x01(\x04R\tlastIndex\x12\x18\n" +
 	"\atrouble\x18\x0e \x01(\tR\atrouble\x12\x1a\n" +
-	"\bcommands\x18\x0f \x01(\rR\bcommands\"Q\n" +
+	"\bcommands\x18\x0f \x01(\rR\bcommands\x12\x16\n" +
+	"\x06format\x18\x14 \x01(\rR\x06format\"Q\n" +
 	"\x13FoundServersRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"\x13\n" +
