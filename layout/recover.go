@@ -48,16 +48,20 @@ func (e *UnsealedError) Error() string {
 }
 
 // SealedEnough checks rule R16: every chain of base was sealed with an intact member, or its tail, or all its members; under
-// Memory with an intact member. A nil base (epoch 0) has no chains. It fails with an *UnsealedError.
-func SealedEnough(base *Layout, seals Seals) error {
+// Memory with an intact member. A member whose store lost its past counts for nothing (rules R22, R23). Of a chain of which an operator gave
+// up members, all others are enough. A nil base (epoch 0) has no chains. It fails with an *UnsealedError.
+func SealedEnough(base *Layout, seals Seals, givenUp []UnitID) error {
 	if base == nil {
 		return nil
 	}
 	for i, s := range base.Segments {
 		for j, c := range s.Chains {
 			var sealed, lost []UnitID
-			intact := false
+			intact, abandoned := false, 0
 			for _, u := range c.Units {
+				if contains(givenUp, u) {
+					abandoned++
+				}
 				if r, ok := seals[u]; ok && r.Trust != Trusted {
 					lost = append(lost, u)
 				} else if ok {
@@ -66,12 +70,20 @@ func SealedEnough(base *Layout, seals Seals) error {
 				}
 			}
 			flash := slices.Contains(sealed, c.Tail()) || len(sealed) == len(c.Units)
+			if abandoned > 0 && len(sealed) > 0 && othersSealed(c, sealed, givenUp) {
+				continue
+			}
 			if !intact && (base.Durability == Memory || !flash) {
 				return &UnsealedError{Segment: i, Stripe: j, Units: c.Units, Sealed: sealed, Lost: lost, Durability: base.Durability}
 			}
 		}
 	}
 	return nil
+}
+
+// othersSealed reports whether all members of a chain were sealed but for those that were given up.
+func othersSealed(c Chain, sealed, givenUp []UnitID) bool {
+	return !slices.ContainsFunc(c.Units, func(u UnitID) bool { return !contains(sealed, u) && !contains(givenUp, u) })
 }
 
 // StartAfter is where the sequencer of the next epoch starts (rule R20): behind the last entry of any sealed unit of

@@ -50,14 +50,14 @@ func TestR16SealedEnough(t *testing.T) {
 			if d == Memory {
 				want = c.memory
 			}
-			err := SealedEnough(l, c.seals)
+			err := SealedEnough(l, c.seals, nil)
 			var un *UnsealedError
 			if (err == nil) != want || (err != nil && !errors.As(err, &un)) {
 				t.Errorf("%s, %v: %v; enough should be %v", c.name, d, err, want)
 			}
 		}
 	}
-	if err := SealedEnough(nil, nil); err != nil {
+	if err := SealedEnough(nil, nil, nil); err != nil {
 		t.Errorf("epoch 0 has no chains: %v", err)
 	}
 }
@@ -66,11 +66,11 @@ func TestR16EveryChainOfEverySegmentCounts(t *testing.T) {
 	l := sample() // epoch 7, chains (1,2) (3,4) and (1,2) (3,4) (5,6)
 	seals := sealed(Seal{Unit: 1, Intact: 7}, Seal{Unit: 4})
 	var un *UnsealedError
-	if err := SealedEnough(l, seals); !errors.As(err, &un) || un.Segment != 1 || un.Stripe != 2 {
+	if err := SealedEnough(l, seals, nil); !errors.As(err, &un) || un.Segment != 1 || un.Stripe != 2 {
 		t.Errorf("without units 5 and 6: %v", err)
 	}
 	seals[6] = Seal{Unit: 6}
-	if err := SealedEnough(l, seals); err != nil {
+	if err := SealedEnough(l, seals, nil); err != nil {
 		t.Errorf("with the tail of every chain, or an intact member: %v", err)
 	}
 }

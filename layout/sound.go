@@ -81,7 +81,8 @@ func supplied(base *Layout, c Chain, seals Seals, a Address) bool {
 		if _, corrupt := slices.BinarySearch(s.Corrupt, a); !sealed || corrupt || s.MoreCorrupt {
 			continue
 		}
-		if a < s.Watermark || s.Intact == base.Epoch || (base.Durability == Flash && u == c.Tail()) {
+		counts := s.Trust == Trusted && (s.Intact == base.Epoch || (base.Durability == Flash && u == c.Tail()))
+		if a < s.Watermark || counts {
 			return true
 		}
 	}

@@ -170,6 +170,24 @@ func (u *Unit) View() View {
 	return v
 }
 
+// Durable counts the addresses below the watermark, and those above it that hold something durably (rule R23). It does not go down while the
+// unit keeps what its store has, and a restart finds it again. It looks at the whole window. 0: nothing is known.
+func (u *Unit) Durable() uint64 {
+	if u.outdated {
+		return 0
+	}
+	n := uint64(u.watermark)
+	if u.mem == nil {
+		return n
+	}
+	for a := max(u.watermark, u.base); a < u.base+u.window(); a++ {
+		if u.cell(a).stage == settled {
+			n++
+		}
+	}
+	return n
+}
+
 // Stats gives the counters.
 func (u *Unit) Stats() Stats { return u.stats }
 

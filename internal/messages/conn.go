@@ -62,6 +62,8 @@ func (c *Conn) receive() {
 			switch m, _ := d.Decode(b); m := m.(type) {
 			case wire.Sealed:
 				c.take(m.Request, m)
+			case wire.SealedStore:
+				c.take(m.Request, m)
 			case wire.LayoutPart:
 				c.take(m.Request, m)
 			}
@@ -121,23 +123,31 @@ func (c *Conn) wait(ctx context.Context, answers chan wire.Message) (wire.Messag
 }
 
 // Seal asks the member for a promise (rules R14, R15). An error says that the answer did not come: the member may be sealed. What
-// the member answers, a refusal included, is in the status.
-func (c *Conn) Seal(ctx context.Context, log layout.LogID, n, base layout.Epoch) (wire.Sealed, error) {
+// the member answers, a refusal included, is in the status. The store is what a unit says of its store; zero: it said nothing.
+func (c *Conn) Seal(ctx context.Context, log layout.LogID, n layout.Epoch, base layout.RecordRef) (wire.Sealed, layout.StoreState, error) {
 	id, answers := c.begin()
 	defer c.end(id)
+	var store layout.StoreState
 	var buf [rdma.MaxInline]byte
-	if err := c.send(ctx, wire.Seal{Request: id, Log: log, Epoch: n, Base: base}.Append(buf[:0])); err != nil {
-		return wire.Sealed{}, err
+	q := wire.Seal{Request: id, Log: log, Epoch: n, Base: base.Epoch, BaseID: base.ID, Store: true}
+	if err := c.send(ctx, q.Append(buf[:0])); err != nil {
+		return wire.Sealed{}, store, err
 	}
-	m, err := c.wait(ctx, answers)
-	if err != nil {
-		return wire.Sealed{}, err
+	for {
+		m, err := c.wait(ctx, answers)
+		if err != nil {
+			return wire.Sealed{}, store, err
+		}
+		switch m := m.(type) {
+		case wire.SealedStore:
+			store = m.Store
+		case wire.Sealed:
+			store.Entries = m.End > 0 || m.TrimmedBelow > 0
+			return m, store, nil
+		default:
+			return wire.Sealed{}, store, fmt.Errorf("messages: %w", errNonsense)
+		}
 	}
-	a, ok := m.(wire.Sealed)
-	if !ok {
-		return wire.Sealed{}, fmt.Errorf("messages: %w", errNonsense)
-	}
-	return a, nil
 }
 
 // Layout gives the newest layout that the unit knows to be ACTIVE, if its epoch is above known; else nil. That it was ACTIVE is certain;

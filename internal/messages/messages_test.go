@@ -60,6 +60,7 @@ type member struct {
 	mu      sync.Mutex
 	seals   []wire.Seal
 	answer  wire.Sealed
+	store   *layout.StoreState
 	epoch   layout.Epoch
 	encoded []byte
 
@@ -80,11 +81,11 @@ func startMemberWith(t *testing.T, life time.Duration, own, peer *certs.Source) 
 		t.Fatal(err)
 	}
 	h := Handler{
-		Seal: func(q wire.Seal) wire.Sealed {
+		Seal: func(q wire.Seal) (wire.Sealed, *layout.StoreState) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			m.seals = append(m.seals, q)
-			return m.answer
+			return m.answer, m.store
 		},
 		Layout: func() (layout.Epoch, []byte) {
 			if turn := m.turn.Load(); turn != nil {
@@ -176,20 +177,28 @@ func (m *member) knows(e layout.Epoch, units int) *layout.Layout {
 func TestSealAndItsAnswer(t *testing.T) {
 	m := startMember(t, time.Minute)
 	c := m.open(t, Sealer)
-	for i, want := range []wire.Sealed{
-		{Intact: 6, Watermark: 1 << 40, End: 1<<40 + 3, TrimmedBelow: 9},
-		{Status: wire.StatusPromised, Promise: 77},
+	store := &layout.StoreState{Store: layout.StoreID{3}, Start: 4, Reconciled: layout.RecordRef{Epoch: 6, ID: 5},
+		Active: layout.RecordRef{Epoch: 5, ID: 7}, Changes: 1 << 40, Entries: true}
+	for i, want := range []struct {
+		answer wire.Sealed
+		store  *layout.StoreState
+	}{
+		{wire.Sealed{Intact: 6, Watermark: 1 << 40, End: 1<<40 + 3, TrimmedBelow: 9}, store},
+		{wire.Sealed{Status: wire.StatusPromised, Promise: 77}, &layout.StoreState{}},
 	} {
 		m.mu.Lock()
-		m.answer = want
+		if m.answer, m.store = want.answer, want.store; want.answer.Status != wire.StatusOK {
+			m.store = nil
+		}
 		m.mu.Unlock()
-		got, err := c.Seal(testContext(t), layout.LogID{7: 1}, layout.Epoch(8+i), 6)
+		got, of, err := c.Seal(testContext(t), layout.LogID{7: 1}, layout.Epoch(8+i), layout.RecordRef{Epoch: 6, ID: 11})
 		got.Request = 0
-		if err != nil || got != want {
-			t.Errorf("answered %+v, %v; want %+v", got, err, want)
+		if err != nil || got != want.answer || of != *want.store {
+			t.Errorf("answered %+v of %+v, %v; want %+v of %+v", got, of, err, want.answer, *want.store)
 		}
 	}
-	want := []wire.Seal{{Request: 1, Log: layout.LogID{7: 1}, Epoch: 8, Base: 6}, {Request: 2, Log: layout.LogID{7: 1}, Epoch: 9, Base: 6}}
+	want := []wire.Seal{{Request: 1, Log: layout.LogID{7: 1}, Epoch: 8, Base: 6, BaseID: 11, Store: true},
+		{Request: 2, Log: layout.LogID{7: 1}, Epoch: 9, Base: 6, BaseID: 11, Store: true}}
 	if got := m.asked(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the member was asked %+v, not %+v", got, want)
 	}
@@ -246,7 +255,7 @@ func TestLayoutThatChangesBetweenParts(t *testing.T) {
 func TestOnlySealersSeal(t *testing.T) {
 	m := startMember(t, time.Minute)
 	c := m.open(t, Reader)
-	if _, err := c.Seal(testContext(t), layout.LogID{1}, 9, 8); !errors.Is(err, rdma.ErrBroken) {
+	if _, _, err := c.Seal(testContext(t), layout.LogID{1}, 9, layout.RecordRef{Epoch: 8}); !errors.Is(err, rdma.ErrBroken) {
 		t.Errorf("a reader's seal: %v", err)
 	}
 	if got := m.asked(); len(got) != 0 {

@@ -28,8 +28,9 @@ const (
 
 // Handler is the member behind a Server. Its methods may be called by several goroutines at once.
 type Handler struct {
-	// Seal does what a seal over the control plane does, and gives the answer but for its request.
-	Seal func(wire.Seal) wire.Sealed
+	// Seal does what a seal over the control plane does, and returns the answer but for its request. store is what a unit says of its store;
+	// nil: nothing.
+	Seal func(wire.Seal) (answer wire.Sealed, store *layout.StoreState)
 
 	// Layout is the newest layout that is known to be ACTIVE, as layout.Encode gives it; epoch 0: none. Nil: readers are not let in.
 	Layout func() (layout.Epoch, []byte)
@@ -235,8 +236,11 @@ func (s *Server) answer(conn rdma.Conn, m wire.Message) error {
 	var buf [rdma.MaxInline]byte
 	switch m := m.(type) {
 	case wire.Seal:
-		a := s.handler.Seal(m)
+		a, store := s.handler.Seal(m)
 		a.Request = m.Request
+		if m.Store && store != nil {
+			b.SendInline(wire.SealedStore{Request: m.Request, Store: *store}.Append(nil))
+		}
 		b.SendInline(a.Append(buf[:0]))
 	case wire.GetLayout:
 		var epoch layout.Epoch

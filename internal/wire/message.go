@@ -199,7 +199,7 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		size = 8 + int(b[1])*ackSize
 	case msgColdRead:
 		size = coldReadSize
-	case msgSeal, msgSealed, msgGetLayout, msgLayoutPart:
+	case msgSeal, msgSealed, msgGetLayout, msgLayoutPart, msgSealedStore:
 		size = controlSize(b[0])
 	}
 	if len(b) != size || (b[0] == msgAcks && b[1] > MaxAcks) {

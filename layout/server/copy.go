@@ -128,6 +128,9 @@ func (c *copier) copyChain(ctx context.Context, r *reconfiguration, segment, str
 			units = append(units, u)
 		}
 	}
+	if slices.ContainsFunc(units, func(u layout.UnitID) bool { return r.seals[u].Trust == layout.Stale }) {
+		from = c.base.Segments[segment].Chains[stripe].Base // it may lack single trims of any address (rule R23)
+	}
 	since := c.base.Epoch
 	for _, x := range r.copied {
 		if slices.Contains(r.change.Adopt, x.Range) && x.Segment == segment && x.Stripe == stripe {

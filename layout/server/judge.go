@@ -38,7 +38,11 @@ type scene struct {
 
 	bootstrap *layout.Layout // whose addresses members are moved to; nil: none
 
-	givenUp []layout.UnitID // with entries whose other copies are all CORRUPT
+	givenUp []layout.UnitID // with what they may hold
+	past    past            // what stores are compared with
+	alone   bool            // this layout server is the only one
+	unnamed bool            // the active record names no stores, and the next one would
+	force   bool            // an operator's word takes an epoch, even if no member changes
 }
 
 // copied says how far a range was copied to a unit that joined.
@@ -59,6 +63,9 @@ func (c copied) note(below layout.Address) *pb.CopiedRange {
 // the next one is sealed for the sake of another member.
 func (s *scene) judge() judgement {
 	var j judgement
+	if j.wait = s.wentBack(); j.wait != "" {
+		return j
+	}
 	var down, proving, refusing []*member
 	var silent, doubtful, broken []string
 	for _, m := range s.members.list {
@@ -71,12 +78,16 @@ func (s *scene) judge() judgement {
 		if refuses && !m.pulse.failed {
 			refusing = append(refusing, m)
 		}
+		trust, why := s.trust(m)
 		switch {
 		case m.pulse.failed:
 			down = append(down, m)
 			silent = append(silent, fmt.Sprintf("%s (%s): %s", m.name, m.control, r.err))
 		case m.pulse.doubtful():
 			doubtful = append(doubtful, m.name)
+		case trust == layout.Stranger: // is left out like one that failed; once rule R16 holds without it, it is a spare
+			down = append(down, m)
+			silent = append(silent, fmt.Sprintf("%s (%s): %v", m.name, m.control, why))
 		case ready && r.state == stateOpen:
 		case ready && r.state == stateSealed && (r.reconciled || m.unit == 0) && (!refuses || m.refusal.idle()):
 			j.activate = append(j.activate, m)
@@ -88,18 +99,24 @@ func (s *scene) judge() judgement {
 		}
 	}
 	switch {
-	case len(j.activate) > 0 && s.asked.IsZero():
+	case len(j.activate) > 0 && s.asked.IsZero() && !s.force:
 		return j
 	case len(doubtful) > 0:
 		j.unsure = strings.Join(doubtful, ", ")
 		return j
 	case s.active == nil:
+		if j.wait, j.unsure = s.foundable(); j.wait != "" || j.unsure != "" {
+			return j
+		}
 		if j.wait = strings.Join(silent, "; "); j.wait == "" {
 			j.reconfigure, j.hindered = "bootstrap: the log has no active epoch", refusals(refusing)
 		}
 		return j
 	}
 	s.mend(&j, crew{down, refusing, proving}, silent, broken)
+	if why := s.unheard(); why != "" && j.reconfigure != "" {
+		return judgement{wait: why, activate: j.activate}
+	}
 	return j
 }
 
@@ -159,10 +176,12 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 		}
 	case s.stuck != "":
 		j.reconfigure = s.stuck
+	case s.unnamed:
+		j.reconfigure = "the record of the active epoch names no stores yet (rule R21)"
 	case moved(s.active, s.shape):
 		j.reconfigure = "members have other control addresses than the active layout says"
 	}
-	if j.reconfigure == "" && !s.asked.IsZero() {
+	if j.reconfigure == "" && (!s.asked.IsZero() || s.force) {
 		j.reconfigure = reasonAsked
 	}
 }
@@ -267,14 +286,14 @@ func (s *scene) change(down []*member) (layout.Change, error) {
 	if err != nil {
 		return c, err
 	}
-	if n := next.Shortest(); len(c.Lost) > 0 && n < s.min() {
+	if n := next.Shortest(); len(c.Lost) > 0 && len(s.givenUp) == 0 && n < s.min() {
 		return c, fmt.Errorf("a chain would have %d units, min_replicas is %d and no spare answers", n, s.min())
 	}
 	if mutant.R16 {
 		return c, nil
 	}
 	seals := s.foresee(c.Lost)
-	if err := layout.SealedEnough(s.active, seals); err != nil {
+	if err := layout.SealedEnough(s.active, seals, s.givenUp); err != nil {
 		return c, err
 	}
 	return c, layout.SoundEnough(s.active, seals, s.givenUp)
@@ -286,7 +305,7 @@ func (s *scene) joiners(next *layout.Layout, c layout.Change, n int) (list []lay
 		for _, m := range s.members.list {
 			called := slices.ContainsFunc(next.Leaving, func(x layout.Leaving) bool { return x.By == m.unit })
 			_, out := next.IsLeaving(m.unit)
-			free := m.standby && m.unit != 0 && !out && !contains(c.Forget, m.unit) && !contains(c.Chain, m.unit) && listedSpare(next, m.unit)
+			free := m.standby && m.unit != 0 && s.past.mayWipe(m.unit, m.report.past, s.active.Epoch+1, len(s.givenUp)+len(s.past.accepted) > 0) == nil && !out && !contains(c.Forget, m.unit) && !contains(c.Chain, m.unit) && listedSpare(next, m.unit)
 			if len(list) < n && free && called == named && m.fit(s.cfg.FailAfter) {
 				list = append(list, m.unit)
 			}
@@ -335,7 +354,8 @@ func (s *scene) foresee(lost []layout.UnitID) layout.Seals {
 		if m.report.reconciled && m.report.promise == s.active.Epoch {
 			intact = s.active.Epoch // it missed the activation
 		}
-		seals[m.unit] = layout.Seal{Unit: m.unit, Intact: intact, Watermark: m.report.watermark, Corrupt: m.report.bad, MoreCorrupt: m.report.corrupt > len(m.report.bad)}
+		trust, _ := s.trust(m)
+		seals[m.unit] = layout.Seal{Unit: m.unit, Trust: trust, Store: m.report.past, Intact: intact, Watermark: m.report.watermark, Corrupt: m.report.bad, MoreCorrupt: m.report.corrupt > len(m.report.bad)}
 	}
 	return seals
 }

@@ -36,6 +36,10 @@ type manager struct {
 	reach     reach
 	ownFault  string // why the leader's own link to the fabric is taken for broken, as was said last
 	warned    bool   // of a bootstrap layout that does not fit
+	others    *others
+	reads     bool      // all layout servers read what names records and stores
+	asked     time.Time // when they were asked last
+	noted     time.Time // when what members have was written down last (rule R23)
 
 	backoff   time.Duration
 	notBefore time.Time
@@ -67,8 +71,8 @@ type shownMember struct {
 	unreached     string        // why the fabric does not reach it; "": it does, or nobody tried
 }
 
-func newManager(cfg Config, st *store, m *metrics) *manager {
-	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
+func newManager(cfg Config, st *store, m *metrics, o *others) *manager {
+	return &manager{others: o, cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
 		members: members{options: cfg.DialOptions, device: cfg.Device, limit: cfg.FailAfter}, reach: reach{log: cfg.Logger, reports: newReports()}, repairer: newRepairer(cfg, m), vitals: newVitals()}
 }
 
@@ -149,7 +153,9 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	}
 	active, _ := m.store.fsm.active.get()
 	m.rebuilder.follow(ctx, active, &m.members)
+	m.noteMembers(active, time.Now())
 	sc := m.scene(active, shape)
+	sc.unnamed = m.unnamed(ctx)
 	sc.stuck = m.repairer.stuckIn(active)
 	j := sc.judge()
 	if len(j.activate) > 0 {
@@ -225,7 +231,7 @@ func (m *manager) agrees(founding *layout.Layout) bool {
 
 // activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
 func (m *manager) activate(ctx context.Context, active *layout.Layout, list []*member) {
-	openAll(ctx, list, active, m.cfg.hangTimeout(), func(x *member, began time.Time, err error) {
+	openAll(ctx, list, active, m.store.past(nil).base.Ref(), m.cfg.hangTimeout(), func(x *member, began time.Time, err error) {
 		if err == nil {
 			x.refusal = refusal{}
 			return
@@ -275,7 +281,7 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	ctx = control.Resume(ctx, op)
 	log := m.log.With(control.LogKey, control.Operation(ctx))
 	r := &reconfiguration{cfg: m.cfg, log: log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
-		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp,
+		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp, accepted: sc.past.accepted, names: m.names(ctx),
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
 	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "chain", j.change.Chain, "sequencer", j.change.Sequencer)
 	m.metrics.inProgress.Set(1)

@@ -12,6 +12,7 @@ import (
 
 	"corfu/internal/control"
 	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
 	"corfu/layout"
 	"corfu/rdma"
 )
@@ -36,11 +37,12 @@ type report struct {
 	corrupt    int              // copies there that are known to be CORRUPT,
 	bad        []layout.Address // and which; ascending
 	watermark  layout.Address
-	stuck      time.Duration // for how long its flash has not taken a page that waits,
-	stuckWhy   string        // and what it answers; "": nothing
-	fabric     string        // address that clients are told to dial
-	provider   string        // that it speaks; "": it did not say
-	carried    []uint32      // clients from which something came over the fabric a moment ago
+	past       layout.StoreState // units: what the store is (rules R21 to R25)
+	stuck      time.Duration     // for how long its flash has not taken a page that waits,
+	stuckWhy   string            // and what it answers; "": nothing
+	fabric     string            // address that clients are told to dial
+	provider   string            // that it speaks; "": it did not say
+	carried    []uint32          // clients from which something came over the fabric a moment ago
 
 	// For those who look on.
 	sessions int
@@ -63,7 +65,8 @@ type member struct {
 	fabric  *fabricLink
 	refusal refusal
 
-	unreached string // why the fabric does not reach it; "": it does, or nobody tried
+	unreached string         // why the fabric does not reach it; "": it does, or nobody tried
+	start     layout.StartID // of the unit, as it was sealed last (rule R24); 0: not known
 }
 
 // role is what Status calls it.
@@ -212,7 +215,8 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 		return report{}, fmt.Errorf("it answers as unit %d", a.Id)
 	}
 	if held := layout.LogID(pad(a.Log)); !held.IsZero() && held != log {
-		return report{}, fmt.Errorf("it holds another log, %v: wipe its directory if that is to go", held)
+		return report{}, fmt.Errorf("it holds another log, %v, and this layout store is of log %v. If that is the log that you want, the directory of the layout "+
+			"servers was lost or is not mounted: restore it, or build it from what the units hold (corfu layout recover)", held, log)
 	}
 	var bad []layout.Address
 	if a.Corrupt > 0 {
@@ -223,7 +227,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 		}
 		bad = addresses(list.Addresses)
 	}
-	return report{bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
+	return report{past: pbconv.ToStoreState(a.StoreState), bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
 		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck, fabric: a.Fabric, provider: a.Provider, carried: a.FabricClients,
 		sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
@@ -264,11 +268,12 @@ func pad(b []byte) (id [16]byte) {
 	return id
 }
 
-// activate opens the member's epoch (rule R18). The caller has seen the ACTIVE verdict of l committed.
-func (m *member) activate(ctx context.Context, l *layout.Layout) error {
+// activate opens the member's epoch, of the record (rule R18). The caller has seen the ACTIVE verdict of l committed. Where this leader sealed
+// the unit it names the start that it sealed (rule R24).
+func (m *member) activate(ctx context.Context, l *layout.Layout, record layout.RecordRef) error {
 	var err error
 	if m.unit != 0 {
-		_, err = m.units().Activate(ctx, &pb.ActivateRequest{Epoch: uint64(l.Epoch)})
+		_, err = m.units().Activate(ctx, &pb.ActivateRequest{Epoch: uint64(l.Epoch), Record: uint64(record.ID), Start: uint64(m.start)})
 	} else {
 		_, err = m.sequencer().Activate(ctx, &pb.SequencerActivateRequest{Log: l.Log[:], Epoch: uint64(l.Epoch), Start: uint64(l.Start)})
 	}
@@ -281,7 +286,7 @@ func (m *member) activate(ctx context.Context, l *layout.Layout) error {
 // openAll opens l's epoch, whose verdict is ACTIVE (rule R18), at all of the list: units before the sequencer, so that the first token finds
 // units that serve it. Each has all of patience: one that hangs must not be the end of those behind it, nor their fault. done is told what
 // became of each, of one at a time.
-func openAll(ctx context.Context, list []*member, l *layout.Layout, patience time.Duration, done func(m *member, began time.Time, err error)) {
+func openAll(ctx context.Context, list []*member, l *layout.Layout, record layout.RecordRef, patience time.Duration, done func(m *member, began time.Time, err error)) {
 	var mu sync.Mutex
 	for _, sequencer := range []bool{false, true} {
 		bounded, cancel := context.WithTimeout(ctx, patience)
@@ -290,7 +295,7 @@ func openAll(ctx context.Context, list []*member, l *layout.Layout, patience tim
 				return
 			}
 			began := time.Now()
-			err := m.activate(bounded, l)
+			err := m.activate(bounded, l, record)
 			mu.Lock()
 			defer mu.Unlock()
 			done(m, began, err)

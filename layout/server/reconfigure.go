@@ -42,14 +42,18 @@ type reconfiguration struct {
 	owner   layout.Owner
 	enter   func(layout.Epoch, phase) // tells Status
 
-	givenUp []layout.UnitID // with entries whose other copies are all CORRUPT
+	givenUp  []layout.UnitID // with what they may hold
+	accepted []layout.UnitID // whose stores are taken as they are, or may be wiped, since an operator says so (rule R27)
+	names    bool            // the record has an id and names stores (rule R21)
 
-	base   *layout.Layout // latest ACTIVE; nil at bootstrap (epoch 0, which has no members)
-	shape  *layout.Layout // members of the new epoch
-	epoch  layout.Epoch
-	seals  layout.Seals
-	layout *layout.Layout // what is proposed
-	took   []*pb.PhaseStatus
+	base       *layout.Layout   // latest ACTIVE; nil at bootstrap (epoch 0, which has no members)
+	baseRecord layout.RecordRef // its record
+	shape      *layout.Layout   // members of the new epoch
+	epoch      layout.Epoch
+	seals      layout.Seals
+	layout     *layout.Layout   // what is proposed
+	record     layout.RecordRef // its record
+	took       []*pb.PhaseStatus
 
 	parts   []*member // have to be sealed: the units that stay and those that join, and the sequencer that goes on
 	leaving []*member // are sealed if they answer: units that are sources still, the sequencer before
@@ -145,6 +149,9 @@ func (r *reconfiguration) timed(p phase, do func() error) error {
 func (r *reconfiguration) pick() error {
 	r.store.fsm.view(func(s *layout.State) {
 		r.base = s.Active()
+		if x, ok := s.Record(s.Latest()); ok && r.base != nil {
+			r.baseRecord = x.Ref()
+		}
 		r.epoch = s.Highest() + 1
 	})
 	for _, m := range r.members.list {
@@ -207,7 +214,9 @@ func (r *reconfiguration) propose(context.Context) error {
 	if r.layout, err = r.shape.With(r.change, r.epoch, start); err != nil {
 		return err
 	}
-	_, err = r.store.apply(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout})
+	p := r.identify(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout})
+	r.record = layout.RecordRef{Epoch: r.epoch, ID: p.ID}
+	_, err = r.store.apply(p)
 	return err
 }
 
@@ -250,7 +259,7 @@ func (r *reconfiguration) decide(ctx context.Context) error {
 // activate opens the epoch everywhere, now that it is ACTIVE. One that hangs is left to the manager.
 func (r *reconfiguration) activate(ctx context.Context) error {
 	var errs []error
-	openAll(ctx, r.parts, r.layout, r.cfg.hangTimeout(), func(m *member, began time.Time, err error) {
+	openAll(ctx, r.parts, r.layout, r.record, r.cfg.hangTimeout(), func(m *member, began time.Time, err error) {
 		if err := r.accuse(ctx, m, taskActivate, began, err); err != nil {
 			errs = append(errs, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"corfu/internal/mutant"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
+	"corfu/internal/wire/pbconv"
 	"corfu/layout"
 )
 
@@ -55,10 +56,13 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	if err := r.sealAll(ctx, append(serve, r.leaving...), r.cfg.CallTimeout); err != nil {
 		return err
 	}
+	if err := r.judgeSeals(); err != nil {
+		return err
+	}
 	if mutant.R16 {
 		return nil
 	}
-	if err := layout.SealedEnough(r.base, r.seals); err != nil {
+	if err := layout.SealedEnough(r.base, r.seals, r.givenUp); err != nil {
 		return err
 	}
 	return layout.SoundEnough(r.base, r.seals, r.givenUp)
@@ -83,7 +87,7 @@ func (r *reconfiguration) sealAll(ctx context.Context, list []*member, patience 
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", m.name, r.accuse(whole, m, taskSeal, began, err)))
 		case m.unit != 0:
-			r.seals[m.unit] = s
+			r.seals[m.unit], m.start = s, s.Store.Start
 		}
 	})
 	return errors.Join(errs...)
@@ -196,7 +200,7 @@ func answered(err error) bool {
 }
 
 func (r *reconfiguration) sealOverControl(ctx context.Context, m *member) (layout.Seal, error) {
-	q := &pb.SealRequest{Log: r.shape.Log[:], Epoch: uint64(r.epoch), Base: uint64(r.baseEpoch())}
+	q := &pb.SealRequest{Log: r.shape.Log[:], Epoch: uint64(r.epoch), Base: uint64(r.baseEpoch()), BaseId: uint64(r.baseRecord.ID)}
 	if m.unit == 0 {
 		_, err := m.sequencer().Seal(ctx, q)
 		return layout.Seal{}, err
@@ -207,17 +211,17 @@ func (r *reconfiguration) sealOverControl(ctx context.Context, m *member) (layou
 	}
 	return layout.Seal{Unit: m.unit, Intact: layout.Epoch(a.IntactEpoch), Watermark: layout.Address(a.Watermark),
 		End: layout.Address(a.End), TrimmedBelow: layout.Address(a.TrimmedBelow),
-		Corrupt: addresses(a.Corrupt), MoreCorrupt: a.MoreCorrupt}, nil
+		Corrupt: addresses(a.Corrupt), MoreCorrupt: a.MoreCorrupt, Store: pbconv.ToStoreState(a.Store)}, nil
 }
 
 func (r *reconfiguration) sealOverFabric(ctx context.Context, m *member, c *messages.Conn) (layout.Seal, error) {
-	a, err := c.Seal(ctx, r.shape.Log, r.epoch, r.baseEpoch())
+	a, store, err := c.Seal(ctx, r.shape.Log, r.epoch, r.baseRecord)
 	if err != nil {
 		return layout.Seal{}, err
 	}
 	switch a.Status {
 	case wire.StatusOK:
-		return layout.Seal{Unit: m.unit, Intact: a.Intact, Watermark: a.Watermark, End: a.End, TrimmedBelow: a.TrimmedBelow}, nil
+		return layout.Seal{Unit: m.unit, Intact: a.Intact, Watermark: a.Watermark, End: a.End, TrimmedBelow: a.TrimmedBelow, Store: store}, nil
 	case wire.StatusPromised:
 		return layout.Seal{}, fmt.Errorf("%w: epoch %d was promised", errRefused, a.Promise)
 	case wire.StatusOtherLog:

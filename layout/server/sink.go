@@ -40,6 +40,8 @@ func (s *sink) header(r *reconfiguration) error {
 		Adopts:       adopts,
 		SettledBelow: uint64(settled),
 		Copied:       copied,
+		Record:       uint64(r.record.ID),
+		Start:        uint64(s.member.start),
 		Wipe:         !r.base.IsMember(s.member.unit),
 		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, r.layout, s.member.unit, r.seals)),
 	}

@@ -24,7 +24,18 @@ type asked struct {
 	from     layout.SequencerID // from this one; 0: from whoever it is
 	to       layout.SequencerID // and it is this one; 0: the first that answers
 
-	acceptLoss bool // of entries that only the units that are to go may have: all other copies are CORRUPT
+	acceptLoss bool // of what only the units that are to go may have, or of what the stores of those that are added do not have
+}
+
+// accepts are the units whose stores are taken as they are, or may be wiped though they may hold what was given up (rule R27).
+func (a *asked) accepts() (list []layout.UnitID) {
+	if !a.acceptLoss {
+		return nil
+	}
+	for _, u := range a.add {
+		list = append(list, u.ID)
+	}
+	return list
 }
 
 // givenUp are the units whose entries may be lost. It is said of nobody else: one that fails in the meantime is waited for.
@@ -46,7 +57,7 @@ func (a *asked) isZero() bool {
 // scene is what this round judges, with the first of the pending requests that asks for a change. Requests for what is so already, and
 // for what cannot be, are answered.
 func (m *manager) scene(active, shape *layout.Layout) *scene {
-	s := &scene{cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members}
+	s := &scene{cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members, alone: m.cfg.alone(), past: m.store.past(nil)}
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
 	if m.agrees(founding) {
@@ -72,10 +83,11 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 			continue
 		case err != nil:
 			q.done <- outcome{err: fmt.Errorf("%w: %w", errImpossible, err)}
-		case c.IsZero():
+		case c.IsZero() && !s.needsWord(q.asked.accepts()):
 			q.done <- outcome{layout: active}
 		default:
-			s.asked, s.givenUp = c, q.asked.givenUp()
+			s.asked, s.givenUp, s.past.accepted = c, q.asked.givenUp(), q.asked.accepts()
+			s.force = c.IsZero()
 			m.later(i + 1) // the others that ask for a change wait for the next epoch
 			return s
 		}
@@ -114,13 +126,28 @@ func (s *scene) wanted(a *asked) (c layout.Change, err error) {
 	if c.IsZero() {
 		return c, nil
 	}
-	s.asked, s.givenUp = c, a.givenUp()
-	defer func() { s.asked, s.givenUp = layout.Change{}, nil }()
+	s.asked, s.givenUp, s.past.accepted = c, a.givenUp(), a.accepts()
+	defer func() { s.asked, s.givenUp, s.past.accepted = layout.Change{}, nil, nil }()
 	full, err := s.change(nil)
 	if err == nil {
 		err = s.checkReplaced(a, full)
 	}
 	return c, err
+}
+
+// needsWord reports whether the store of one of the units counts for nothing, or is not wiped, unless an operator takes it as it is.
+func (s *scene) needsWord(units []layout.UnitID) bool {
+	return slices.ContainsFunc(units, func(u layout.UnitID) bool {
+		m := s.members.unit(u)
+		if m == nil || m.report.state == stateUnreachable {
+			return false
+		}
+		if m.standby {
+			return s.past.mayWipe(u, m.report.past, s.active.Epoch+1, false) != nil
+		}
+		trust, _ := s.trust(m)
+		return trust != layout.Trusted
+	})
 }
 
 func (s *scene) wantAdded(a *asked, c *layout.Change) error {

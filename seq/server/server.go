@@ -90,7 +90,8 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return err
 	}
-	s.messages = messages.NewServer(messages.Handler{Seal: s.sealed}, s.cfg.Device, rdma.Told(s.fabric.Addr(), s.cfg.Advertise, s.cfg.Device.Info()), s.cfg.TokenLife, s.log)
+	handler := messages.Handler{Seal: func(m wire.Seal) (wire.Sealed, *layout.StoreState) { return s.sealed(m), nil }}
+	s.messages = messages.NewServer(handler, s.cfg.Device, rdma.Told(s.fabric.Addr(), s.cfg.Advertise, s.cfg.Device.Info()), s.cfg.TokenLife, s.log)
 	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterSequencerServiceServer(services, service{s: s})

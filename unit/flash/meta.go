@@ -2,6 +2,7 @@ package flash
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 // Meta is what a unit must not forget.
 type Meta struct {
 	Unit         layout.UnitID
+	Store        layout.StoreID `json:",omitzero"` // drawn when the store was formatted (rule R21)
 	Log          LogID          `json:",omitzero"` // zero until the unit is part of one
 	Promise      layout.Epoch   // rule R14: serves no epoch below
 	TrimmedBelow layout.Address // all below were given up
@@ -28,8 +30,15 @@ type Meta struct {
 	Corrupt      []layout.Address `json:",omitempty"`
 	MoreCorrupt  bool             `json:",omitempty"`
 	SegmentPages int              // pages of one segment file
-	Copied       []Copied         `json:",omitempty"` // older ranges that are being copied to the unit, which does not serve them yet
-	Layout       *layout.Layout   `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages
+
+	Reconciled layout.RecordRef `json:",omitzero"` // rule R22: the last record that the unit confirmed to be reconciled for, durably before it did
+	Active     layout.RecordRef `json:",omitzero"` // rule R25: the newest record that it knows to be, or to have been, ACTIVE
+	// Client: no client id above it has had a session here. It is noted ahead, in steps, so that few sessions wait for it.
+	Client layout.ClientID `json:",omitzero"`
+	Trims  uint64          `json:",omitzero"` // addresses that were trimmed one by one, at least (rule R23)
+
+	Copied []Copied       `json:",omitempty"` // older ranges that are being copied to the unit, which does not serve them yet
+	Layout *layout.Layout `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages
 }
 
 // Scrub is how far the verification of all pages came.
@@ -61,8 +70,9 @@ const (
 	metaName   = "meta"
 	metaFormat = "corfu unit meta %d crc32c %08x\n"
 	// Version 1 knew no trims but pages that were marks. A release that knows no other would take trimmed pages for lost ones.
-	// Version 3 may name CORRUPT pages; it is written only while there are some, so that one may go back to a release that knows no other.
-	metaVersion = 3
+	// Version 3 may name CORRUPT pages; version 4 has the ids and notes of rules R21 to R25.
+	metaVersion = 4
+	metaCorrupt = 3
 	metaPlain   = 2
 )
 
@@ -83,8 +93,11 @@ func encodeMeta(m Meta) ([]byte, error) {
 	}
 	body = append(body, '\n')
 	version := metaPlain
-	if len(m.Corrupt) > 0 || m.MoreCorrupt {
+	switch {
+	case !m.Store.IsZero():
 		version = metaVersion
+	case len(m.Corrupt) > 0 || m.MoreCorrupt:
+		version = metaCorrupt
 	}
 	return append(fmt.Appendf(nil, metaFormat, version, crc32.Checksum(body, castagnoli)), body...), nil
 }
@@ -109,6 +122,21 @@ func decodeMeta(b []byte) (Meta, error) {
 		return m, fmt.Errorf("flash: %w: %w", ErrBadMeta, err)
 	}
 	return m, nil
+}
+
+// identify gives the store of a release before version 4 an id. Such a release noted nothing: the unit was reconciled for its layout at
+// the latest, of a record without an id.
+func (m *Meta) identify() {
+	m.Store = NewStoreID()
+	if m.Layout != nil {
+		m.Reconciled = layout.RecordRef{Epoch: m.Layout.Epoch}
+	}
+}
+
+// NewStoreID draws the id of a store that is formatted.
+func NewStoreID() (id layout.StoreID) {
+	_, _ = rand.Read(id[:]) // it never fails (crypto/rand)
+	return id
 }
 
 // versionOfMeta is the version that a meta file says it has; 0: none.

@@ -174,7 +174,7 @@ func (s *Store) start(id layout.UnitID) error {
 		return err
 	}
 	if b == nil {
-		return s.SaveMeta(Meta{Unit: id, SegmentPages: s.opts.SegmentPages})
+		return s.SaveMeta(Meta{Unit: id, Store: NewStoreID(), SegmentPages: s.opts.SegmentPages})
 	}
 	m, err := decodeMeta(b)
 	if err != nil {
@@ -199,7 +199,8 @@ func (s *Store) start(id layout.UnitID) error {
 		s.used.Add(used)
 		s.segments[n] = g
 	}
-	if versionOfMeta(b) < metaPlain {
+	if versionOfMeta(b) < metaVersion {
+		m.identify()
 		return s.SaveMeta(m) // before anything is written that an older release would not understand
 	}
 	return nil
@@ -235,6 +236,9 @@ func (s *Store) SaveMeta(m Meta) error {
 func (s *Store) save(m Meta) error {
 	if err := m.validate(); err != nil {
 		return fmt.Errorf("flash: meta: %w", err)
+	}
+	if !s.meta.Store.IsZero() {
+		m.Store = s.meta.Store // rule R21: for as long as the store is not formatted anew
 	}
 	b, err := encodeMeta(m)
 	if err != nil {

@@ -478,12 +478,12 @@ func TestStoreOfTheReleaseBefore(t *testing.T) {
 	meta := filepath.Join(dir, metaName)
 	b, err := os.ReadFile(meta)
 	must(t, err)
-	must(t, os.WriteFile(meta, bytes.Replace(b, []byte("meta 2"), []byte("meta 1"), 1), 0o600))
+	must(t, os.WriteFile(meta, bytes.Replace(b, []byte("meta 4"), []byte("meta 1"), 1), 0o600))
 	if sum, all := fsck(t, dir); len(all) != 0 || sum.Entries != 19 || sum.Trimmed != 1 {
 		t.Fatalf("%+v %+v", sum, all)
 	}
 	s := open(t, dir, Options{})
-	if b, _ := os.ReadFile(meta); !bytes.HasPrefix(b, []byte("corfu unit meta 2 ")) {
+	if b, _ := os.ReadFile(meta); !bytes.HasPrefix(b, []byte("corfu unit meta 4 ")) {
 		t.Fatalf("%.30s", b)
 	}
 	wantPage(t, s, entryPage(3))
@@ -499,8 +499,8 @@ func TestStoreOfTheReleaseBefore(t *testing.T) {
 	if sum, all := fsck(t, dir); len(all) != 0 || sum.Entries != 17 || sum.Trimmed != 3 {
 		t.Fatalf("%+v %+v", sum, all)
 	}
-	must(t, os.WriteFile(meta, bytes.Replace(b, []byte("meta 2"), []byte("meta 4"), 1), 0o600))
-	if _, err := Open(dir, 1, Options{}, quiet()); !errors.Is(err, ErrBadMeta) || !strings.Contains(err.Error(), "reads 1 to 3") {
+	must(t, os.WriteFile(meta, bytes.Replace(b, []byte("meta 4"), []byte("meta 5"), 1), 0o600))
+	if _, err := Open(dir, 1, Options{}, quiet()); !errors.Is(err, ErrBadMeta) || !strings.Contains(err.Error(), "reads 1 to 4") {
 		t.Fatal(err)
 	}
 }

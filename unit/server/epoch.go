@@ -15,7 +15,8 @@ import (
 
 // seal promises to serve no epoch below n, takes the index out of reach, ends all sessions, brings what was published to
 // flash, and answers with what is there: in this order (rules R14, R15). It may be repeated until it succeeds.
-func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapshot, err error) {
+// base names the record of the latest ACTIVE epoch, as the sealer knows it.
+func (s *Server) seal(log layout.LogID, n layout.Epoch, base layout.RecordRef) (snap unit.Snapshot, err error) {
 	s.ctl.Lock()
 	defer s.ctl.Unlock()
 	began := time.Now()
@@ -25,10 +26,10 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 		return snap, firstError(e, err)
 	}
 	if !again {
-		if err := s.promise(log, n, v); err != nil {
+		if err := s.promise(log, n, base, v); err != nil {
 			return snap, err
 		}
-		if err := s.do(func(u *unit.Unit) { u.BeginSeal(log, n, base) }); err != nil {
+		if err := s.do(func(u *unit.Unit) { u.BeginSeal(log, n, base.Epoch) }); err != nil {
 			return snap, err
 		}
 	}
@@ -67,7 +68,7 @@ func (s *Server) seal(log layout.LogID, n, base layout.Epoch) (snap unit.Snapsho
 }
 
 // promise makes the promise durable. What is settled now is noted with it.
-func (s *Server) promise(log layout.LogID, n layout.Epoch, v unit.View) error {
+func (s *Server) promise(log layout.LogID, n layout.Epoch, base layout.RecordRef, v unit.View) error {
 	err := s.store.UpdateMeta(func(m *flash.Meta) {
 		m.Log = flash.LogID(log)
 		if !mutant.R14 {
@@ -75,6 +76,9 @@ func (s *Server) promise(log layout.LogID, n layout.Epoch, v unit.View) error {
 		}
 		m.Stopped = 0 // nothing is opened, wiped or reconciled before a promise of this life
 		m.SettledBelow = max(m.SettledBelow, v.Watermark)
+		if base.Epoch > m.Active.Epoch {
+			m.Active = base // rule R25
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("unit: promise: %w", err)
@@ -82,10 +86,17 @@ func (s *Server) promise(log layout.LogID, n layout.Epoch, v unit.View) error {
 	return nil
 }
 
-// activate opens epoch n (rule R18).
-func (s *Server) activate(n layout.Epoch) error {
+// activate opens epoch n, of the record (rule R18). start is that of the unit that was reconciled for it (rule R24); 0: any.
+func (s *Server) activate(n layout.Epoch, id layout.RecordID, start layout.StartID) error {
 	s.ctl.Lock()
 	defer s.ctl.Unlock()
+	if err := s.checkStart(start); err != nil {
+		return err
+	}
+	record := layout.RecordRef{Epoch: n, ID: id}
+	if noted := s.store.Meta().Reconciled; noted.Epoch == n && noted != record {
+		return fmt.Errorf("unit: it was reconciled for %v, not for %v: %w", noted, record, unit.ErrNotReconciled)
+	}
 	var ready bool
 	var err error
 	if e := s.do(func(u *unit.Unit) { ready, err = u.Prepare(n) }); e != nil || err != nil || ready {
@@ -93,6 +104,9 @@ func (s *Server) activate(n layout.Epoch) error {
 	}
 	if err := s.checkRoom(); err != nil {
 		return err
+	}
+	if err := s.noteActive(record); err != nil {
+		return fmt.Errorf("unit: activate: %w", err)
 	}
 	if err := s.mem.open(s.cfg.Device); err != nil {
 		return err
@@ -227,10 +241,11 @@ const noteEvery = time.Second
 func (s *Server) noteSettled(v unit.View) {
 	st, now := &s.loopState, time.Now()
 	few := v.Watermark < st.noted+layout.Address(v.Geometry.Window)
-	if v.Watermark <= st.noted || (few && now.Sub(st.notedAt) < noteEvery) || s.noting.Swap(true) {
+	trimmed := s.core.Stats().Trimmed
+	if (v.Watermark <= st.noted && trimmed == st.notedTrims) || (few && now.Sub(st.notedAt) < noteEvery) || s.noting.Swap(true) {
 		return
 	}
-	st.noted, st.notedAt = v.Watermark, now
+	st.noted, st.notedTrims, st.notedAt = v.Watermark, trimmed, now
 	go func() {
 		defer s.noting.Store(false)
 		// Never while an epoch changes: entries may be wiped.
@@ -249,17 +264,20 @@ func (s *Server) saveSettled() error {
 	var watermark layout.Address
 	var bad []layout.Address
 	var more bool
+	var trims uint64
 	if err := s.do(func(u *unit.Unit) {
+		trims = s.trims0 + u.Stats().Trimmed
 		watermark, bad = u.View().Watermark, u.Corrupt(0, flash.MaxNoted)
 		more, _ = u.Beyond()
 		more = more || u.View().Corrupt > len(bad)
 	}); err != nil {
 		return err
 	}
-	if m := s.store.Meta(); watermark <= m.SettledBelow && slices.Equal(bad, m.Corrupt) && more == m.MoreCorrupt {
+	if m := s.store.Meta(); watermark <= m.SettledBelow && slices.Equal(bad, m.Corrupt) && more == m.MoreCorrupt && trims <= m.Trims {
 		return nil
 	}
 	return s.store.UpdateMeta(func(m *flash.Meta) {
 		m.SettledBelow, m.Corrupt, m.MoreCorrupt = max(m.SettledBelow, watermark), bad, more
+		m.Trims = max(m.Trims, trims)
 	})
 }

@@ -61,18 +61,19 @@ func (s *Server) do(fn func(u *unit.Unit)) error {
 
 // loopState belongs to the goroutine that has the helm.
 type loopState struct {
-	timer     *time.Timer // of the next tick
-	inFlight  int         // batches on their way to flash
-	live      map[unit.Session]*link
-	busy      time.Time // of the last event
-	retry     time.Time // no flush before, after one that failed
-	gathering time.Time // since when pages wait for company; zero: none do
-	waiters   []chan error
-	noted     layout.Address // watermark in the meta file, or on its way there
-	notedAt   time.Time
-	asked     uint64     // segment of flash up to which room was asked for
-	published unit.Stats // as the metrics have them
-	stall     stall
+	timer      *time.Timer // of the next tick
+	inFlight   int         // batches on their way to flash
+	live       map[unit.Session]*link
+	busy       time.Time // of the last event
+	retry      time.Time // no flush before, after one that failed
+	gathering  time.Time // since when pages wait for company; zero: none do
+	waiters    []chan error
+	noted      layout.Address // watermark in the meta file, or on its way there
+	notedAt    time.Time
+	notedTrims uint64     // single trims since the start
+	asked      uint64     // segment of flash up to which room was asked for
+	published  unit.Stats // as the metrics have them
+	stall      stall
 }
 
 // stall is since when flash does not take the page at the watermark.

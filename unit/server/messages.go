@@ -26,15 +26,19 @@ func (s *Server) tell(n layout.Epoch) {
 
 func (s *Server) newMessages() *messages.Server {
 	h := messages.Handler{
-		Seal: func(m wire.Seal) wire.Sealed {
-			snap, err := s.seal(m.Log, m.Epoch, m.Base)
+		Seal: func(m wire.Seal) (wire.Sealed, *layout.StoreState) {
+			snap, err := s.seal(m.Log, m.Epoch, layout.RecordRef{Epoch: m.Base, ID: m.BaseID})
 			if err != nil {
 				s.cfg.Logger.Info("seal refused", "epoch", m.Epoch, "error", err)
 			}
 			if err == nil && s.anyCorrupt() {
-				return wire.Sealed{Status: wire.StatusCorrupt}
+				return wire.Sealed{Status: wire.StatusCorrupt}, nil
 			}
-			return sealed(snap, err)
+			store, e := s.storeState()
+			if err == nil {
+				err = e
+			}
+			return sealed(snap, err), &store
 		},
 		Layout: func() (layout.Epoch, []byte) {
 			if k := s.known.Load(); k != nil {

@@ -17,6 +17,7 @@ import (
 type reconciling struct {
 	s       *Server
 	layout  *layout.Layout
+	record  layout.RecordRef
 	pages   []flash.Page   // to be written
 	trims   []unit.Trim    // the same
 	buffer  []byte         // behind them
@@ -40,6 +41,9 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 	s.ctl.Lock()
 	defer s.ctl.Unlock()
 	if err := s.checkSealed(l); err != nil {
+		return nil, err
+	}
+	if err := s.checkStart(layout.StartID(h.Start)); err != nil {
 		return nil, err
 	}
 	meta := s.store.Meta()
@@ -81,7 +85,7 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 		}
 	}
 	n := l.Geometry.PageSize
-	r := &reconciling{s: s, layout: l, kept: kept, have: s.newRuns(n), buffer: make([]byte, n*reconcileBatch)}
+	r := &reconciling{s: s, layout: l, record: layout.RecordRef{Epoch: l.Epoch, ID: layout.RecordID(h.Record)}, kept: kept, have: s.newRuns(n), buffer: make([]byte, n*reconcileBatch)}
 	return r, nil
 }
 
@@ -127,6 +131,7 @@ func (s *Server) wipe() error {
 	if err == nil {
 		err = s.store.UpdateMeta(func(m *flash.Meta) {
 			m.SettledBelow, m.TrimmedBelow, m.Scrub, m.Copied, m.Corrupt, m.MoreCorrupt = 0, 0, flash.Scrub{}, nil, nil, false
+			m.Reconciled = layout.RecordRef{} // rule R22: it holds nothing of that any more
 		})
 	}
 	if err == nil {
@@ -237,6 +242,9 @@ func (r *reconciling) end() error {
 	}
 	if err := r.show(); err != nil {
 		return err
+	}
+	if err := s.noteReconciled(r.record); err != nil {
+		return fmt.Errorf("unit: reconcile: %w", err)
 	}
 	var err error
 	if e := s.do(func(u *unit.Unit) { err = u.Reconciled(r.layout.Epoch) }); e != nil || err != nil {

@@ -64,8 +64,11 @@ type Server struct {
 	scrub     scrubber
 	scrubEnd  context.CancelFunc
 
-	ctl *ctlLock // held by seal, reconcile and activate; sessions are opened under the read lock
-	mem *memory  // nil until a geometry is known; changes only while no session lives, under ctl
+	ctl     *ctlLock       // held by seal, reconcile and activate; sessions are opened under the read lock
+	startID layout.StartID // rule R24
+	trims0  uint64         // Meta.Trims as the unit started
+
+	mem *memory // nil until a geometry is known; changes only while no session lives, under ctl
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -92,6 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}), helm: flash.NewHelm(),
 		acceptDone: make(chan struct{}),
 		ctl:        newCtlLock(),
+		startID:    newStart(),
 		sessions:   map[*session]struct{}{}, ofWhom: map[string]int{},
 		scrub: scrubber{kick: make(chan struct{}, 1), done: make(chan struct{})},
 	}
@@ -113,6 +117,7 @@ func (s *Server) start() (err error) {
 		return err
 	}
 	meta := s.store.Meta()
+	s.trims0 = meta.Trims
 	s.core = unit.New(s.cfg.ID, layout.LogID(meta.Log), meta.Promise)
 	if meta.Stopped != 0 {
 		s.core.StoppedIn(meta.Stopped)

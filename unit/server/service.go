@@ -33,7 +33,7 @@ func toStatus(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unit.ErrPromised), errors.Is(err, unit.ErrNotSealed), errors.Is(err, unit.ErrNotReconciled),
-		errors.Is(err, unit.ErrNotOpen), errors.Is(err, unit.ErrOtherLog), errors.Is(err, errChanging):
+		errors.Is(err, unit.ErrNotOpen), errors.Is(err, unit.ErrOtherLog), errors.Is(err, errChanging), errors.Is(err, errOtherStart):
 		code = codes.FailedPrecondition
 	case errors.Is(err, unit.ErrSound):
 		code = codes.AlreadyExists
@@ -83,6 +83,9 @@ func (v *service) OpenSession(ctx context.Context, q *pb.OpenSessionRequest) (*p
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
+	if err := s.noteClient(layout.ClientID(q.Client)); err != nil {
+		return nil, toStatus(err)
+	}
 	s.replace(ctx, layout.ClientID(q.Client), who.String())
 	x, err := s.newSession(layout.ClientID(q.Client), who.String(), control.Standing(ctx))
 	if err != nil {
@@ -104,12 +107,16 @@ func (v *service) Seal(ctx context.Context, q *pb.SealRequest) (*pb.UnitSealRepl
 	if err != nil {
 		return nil, err
 	}
-	snap, err := v.s.seal(log, layout.Epoch(q.Epoch), layout.Epoch(q.Base))
+	snap, err := v.s.seal(log, layout.Epoch(q.Epoch), layout.RecordRef{Epoch: layout.Epoch(q.Base), ID: layout.RecordID(q.BaseId)})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	store, err := v.s.storeState()
 	if err != nil {
 		return nil, toStatus(err)
 	}
 	r := &pb.UnitSealReply{IntactEpoch: uint64(snap.Intact), Watermark: uint64(snap.Watermark),
-		End: uint64(snap.End), TrimmedBelow: uint64(snap.TrimmedBelow)}
+		End: uint64(snap.End), TrimmedBelow: uint64(snap.TrimmedBelow), Store: pbconv.StoreState(store)}
 	if err := v.s.do(func(u *unit.Unit) {
 		r.MoreCorrupt = u.MoreCorrupt()
 		for _, a := range u.Corrupt(0, unit.MaxCorrupt) {
@@ -220,7 +227,7 @@ func toEntries(in []*pb.Entry) []unit.Entry {
 }
 
 func (v *service) Activate(ctx context.Context, q *pb.ActivateRequest) (*pb.ActivateReply, error) {
-	if err := v.s.activate(layout.Epoch(q.Epoch)); err != nil {
+	if err := v.s.activate(layout.Epoch(q.Epoch), layout.RecordID(q.Record), layout.StartID(q.Start)); err != nil {
 		return nil, toStatus(err)
 	}
 	return &pb.ActivateReply{}, nil
@@ -259,6 +266,11 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus(),
 		TrimsSince: uint64(trims), Copied: v.s.copiedRanges(),
 		Fabric: v.s.messages.Addr(), Provider: v.s.cfg.Device.Info().Provider, FabricClients: v.s.carried(time.Now())}
+	store, err := v.s.storeState()
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	r.StoreState = pbconv.StoreState(store)
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
 	}

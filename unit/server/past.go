@@ -1,0 +1,79 @@
+package server
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"corfu/layout"
+	"corfu/unit"
+	"corfu/unit/flash"
+)
+
+// What a unit keeps so that others find out if its store went back (rules R21 to R25): the id of the store, the note of the last record for
+// which it was reconciled, and the newest record that it knows to be ACTIVE. The start is in memory alone.
+
+// errOtherStart: the order is for another start of this unit (rule R24): whoever sent it sealed a store that may be gone. Seal again.
+var errOtherStart = errors.New("the order is for another start of the unit")
+
+// newStart draws the name of this start.
+func newStart() layout.StartID {
+	var b [8]byte
+	for {
+		_, _ = rand.Read(b[:]) // it never fails (crypto/rand)
+		if id := layout.StartID(binary.LittleEndian.Uint64(b[:])); id != 0 {
+			return id
+		}
+	}
+}
+
+// checkStart fails with errOtherStart if an order names a start, and not this one.
+func (s *Server) checkStart(id layout.StartID) error {
+	if id != 0 && id != s.startID {
+		return fmt.Errorf("unit %d: start %016x, not %016x: %w", s.cfg.ID, uint64(s.startID), uint64(id), errOtherStart)
+	}
+	return nil
+}
+
+// storeState is what the unit says of its store. It may ask the core.
+func (s *Server) storeState() (layout.StoreState, error) {
+	var durable uint64
+	var v unit.View
+	if err := s.do(func(u *unit.Unit) { durable, v = u.Durable(), u.View() }); err != nil {
+		return layout.StoreState{}, err
+	}
+	m := s.store.Meta()
+	return layout.StoreState{Store: m.Store, Start: s.startID, Reconciled: m.Reconciled, Active: m.Active, Client: m.Client,
+		Changes: durable + uint64(m.TrimmedBelow) + m.Trims, Entries: v.End > 0 || v.Outdated || m.TrimmedBelow > 0}, nil
+}
+
+// noteReconciled makes the note of rule R22 durable: all of the record is, and nobody was told yet.
+func (s *Server) noteReconciled(r layout.RecordRef) error {
+	return s.store.UpdateMeta(func(m *flash.Meta) { m.Reconciled = r })
+}
+
+// noteActive makes durable that the record is known to be ACTIVE, before anything is done on the strength of it.
+func (s *Server) noteActive(r layout.RecordRef) error {
+	if have := s.store.Meta().Active; r.Epoch < have.Epoch || r == have {
+		return nil
+	}
+	return s.store.UpdateMeta(func(m *flash.Meta) { m.Active = r })
+}
+
+const (
+	// clientStep is how far ahead client ids are noted: a session with a new id waits for the disk once in so many.
+	clientStep = 1024
+	// clientLeap bounds how far one session may move the note: a client that makes up an id must not use up all others.
+	clientLeap = 1 << 24
+)
+
+// noteClient makes durable that the client id has had a session here: a layout store that went back must not hand it out again.
+func (s *Server) noteClient(id layout.ClientID) error {
+	have := s.store.Meta().Client
+	if id <= have || id-have > clientLeap || id > ^layout.ClientID(0)-clientStep {
+		return nil
+	}
+	top := (id/clientStep + 1) * clientStep
+	return s.store.UpdateMeta(func(m *flash.Meta) { m.Client = max(m.Client, top) })
+}
