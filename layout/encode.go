@@ -17,9 +17,10 @@ import (
 //	AbortBelow  4: epoch u64
 //	NewClient   5
 //	alone       6: layout
+//	Begin       8: epoch u64
 //	Note        7: epoch u64, n × (unit u32, epoch u64, record u64, changes u64)
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs, and what version 4 knows:
-//	               n × (epoch u64, record u64, active u8), loss u64, n × (unit u32, epoch u64, record u64, changes u64)
+//	               n × (epoch u64, record u64, active u8), attempted u64, loss u64, n × (unit u32, epoch u64, record u64, changes u64)
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout], and, in version 4, identity
 //	identity       record u64, accepted loss u8, stores n × (unit u32, store [16])
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
@@ -42,6 +43,7 @@ const (
 	codeNewClient
 	codeAlone
 	codeNote
+	codeBegin
 	codeSnapshot = 16
 )
 
@@ -63,7 +65,7 @@ func versionOf(c Command) byte {
 		if c.ID != 0 {
 			return formatVersion
 		}
-	case Note:
+	case Note, Begin:
 		return formatVersion
 	}
 	return formatPlain
@@ -97,6 +99,10 @@ func (c Propose) appendTo(b []byte) []byte {
 		b = appendIdentity(b, c.ID, c.AcceptedLoss, c.Stores)
 	}
 	return b
+}
+
+func (c Begin) appendTo(b []byte) []byte {
+	return le.AppendUint64(append(b, codeBegin), uint64(c.Epoch))
 }
 
 func (c Note) appendTo(b []byte) []byte {
@@ -162,6 +168,9 @@ func DecodeCommand(b []byte) (Command, error) {
 	case codeNote:
 		c = Note{Epoch: Epoch(d.u64()), Members: d.notes()}
 		d.bad = d.bad || d.version < formatVersion
+	case codeBegin:
+		c = Begin{Epoch: Epoch(d.u64())}
+		d.bad = d.bad || d.version < formatVersion
 	default:
 		d.bad = true
 	}
@@ -198,7 +207,8 @@ func (s *State) Snapshot() []byte {
 	for _, w := range s.writtenRecords {
 		b = appendBool(le.AppendUint64(le.AppendUint64(b, uint64(w.Epoch)), uint64(w.ID)), w.Active)
 	}
-	return appendNotes(le.AppendUint64(b, uint64(s.loss)), s.notes)
+	b = le.AppendUint64(le.AppendUint64(b, uint64(s.attempted)), uint64(s.loss))
+	return appendNotes(b, s.notes)
 }
 
 // Restore gives the state that Snapshot wrote. It fails with ErrFormat.
@@ -222,7 +232,7 @@ func Restore(b []byte) (*State, error) {
 		for range d.count() {
 			s.writtenRecords = append(s.writtenRecords, writtenRecord{Epoch(d.u64()), RecordID(d.u64()), d.bool()})
 		}
-		s.loss, s.notes = Epoch(d.u64()), d.notes()
+		s.attempted, s.loss, s.notes = Epoch(d.u64()), Epoch(d.u64()), d.notes()
 	}
 	if err := d.end(); err != nil {
 		return nil, err

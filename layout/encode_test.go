@@ -33,6 +33,7 @@ func withStores() map[string]Command {
 	}
 	return map[string]Command{
 		"propose-stores": p,
+		"begin":          Begin{Epoch: 1<<36 - 1},
 		"note": Note{Epoch: 7, Members: []MemberNote{{Unit: 3, Reconciled: RecordRef{7, 0x99aabbccddeeff00}, Changes: 1 << 40},
 			{Unit: 4, Reconciled: RecordRef{8, 5}}}},
 	}

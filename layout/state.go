@@ -67,6 +67,7 @@ type State struct {
 	records  map[Epoch]Record
 
 	writtenRecords []writtenRecord // every layout record with an id, by ascending epochs; never forgotten (rule R25)
+	attempted      Epoch           // no unit was asked to promise more (rule R25); 0: of a release that did not write it down
 	loss           Epoch           // latest ACTIVE epoch that was made with an accepted loss (rule R27); 0: none
 	notes          []MemberNote    // by ascending units (rule R23)
 }
@@ -137,6 +138,10 @@ type Decide struct {
 // AbortBelow writes ABORTED for every undecided epoch below Epoch: one command, however far an epoch leaps (a unit's
 // promise may be far ahead). It fails with ErrNotFounded or ErrInvalid.
 type AbortBelow struct{ Epoch Epoch }
+
+// Begin is AbortBelow, and writes down that units will be asked to promise Epoch, before the first of them is: a promise above every
+// attempt then proves that the layout store went back (rule R25).
+type Begin struct{ Epoch Epoch }
 
 // NewClient hands out the next client id. It fails with ErrNoClients.
 type NewClient struct{}
@@ -285,6 +290,14 @@ func (c Decide) apply(s *State) (Result, error) {
 	}
 	s.settle(s.decided)
 	return Result{}, nil
+}
+
+func (c Begin) apply(s *State) (Result, error) {
+	r, err := AbortBelow(c).apply(s)
+	if err == nil {
+		s.attempted = max(s.attempted, c.Epoch)
+	}
+	return r, err
 }
 
 func (c AbortBelow) apply(s *State) (Result, error) {

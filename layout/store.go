@@ -149,14 +149,17 @@ func (r Record) Judge(u UnitID, s StoreState, notes []MemberNote) (Trust, error)
 // layout store, or build it from what the units hold (corfu layout recover).
 var ErrWentBack = errors.New("the layout store has lost its past")
 
-// CheckPast fails with ErrWentBack if the unit was reconciled for a record that the state does not know, or knows an epoch to be ACTIVE
-// that is not ACTIVE here (rule R25). Promises prove nothing: an attempt that wrote no record leaves them behind.
-func (s *State) CheckPast(u UnitID, x StoreState) error {
+// CheckPast fails with ErrWentBack if the unit was reconciled for a record that the state does not know, knows an epoch to be ACTIVE that is
+// not ACTIVE here, or promised an epoch that was never attempted here (rule R25).
+func (s *State) CheckPast(u UnitID, x StoreState, promise Epoch) error {
 	if r := x.Reconciled; !r.IsZero() && !s.wrote(r) {
 		return fmt.Errorf("unit %d was reconciled for %v, of which there is no record here: %w", u, r, ErrWentBack)
 	}
 	if r := x.Active; !r.IsZero() && !s.knowsActive(r) {
 		return fmt.Errorf("unit %d knows that %v was active, and here it was not: %w", u, r, ErrWentBack)
+	}
+	if s.attempted != 0 && promise > s.attempted {
+		return fmt.Errorf("unit %d promised epoch %d, and here %d is the last that was attempted: %w", u, promise, s.attempted, ErrWentBack)
 	}
 	return nil
 }
@@ -276,4 +279,6 @@ func (c Note) apply(s *State) (Result, error) {
 func (s *State) Notes() []MemberNote { return s.notes }
 
 // KnowsStores reports whether anything was written here that names stores: then every layout server reads such commands.
-func (s *State) KnowsStores() bool { return len(s.writtenRecords) > 0 || len(s.notes) > 0 }
+func (s *State) KnowsStores() bool {
+	return len(s.writtenRecords) > 0 || len(s.notes) > 0 || s.attempted > 0
+}

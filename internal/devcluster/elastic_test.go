@@ -87,6 +87,19 @@ func TestR17CopyGoesOnInTheNextEpochAndUnderTheNextLeader(t *testing.T) {
 					t.Fatal(err)
 				}
 				was = 0 // it counts anew
+				// A layout server that is alone decides nothing before it has heard all members (rule R25): its directory may be an old copy.
+				eventually(t, "the new leader has heard unit 2", func() error {
+					s, err := c.Status(ctx)
+					if err != nil {
+						return err
+					}
+					for _, u := range s.Units {
+						if u.Id == 2 && u.State == "open" {
+							return nil
+						}
+					}
+					return errors.New("not yet")
+				})
 			}
 			l.trim(ctx, 120)
 			awaitLayout(t, log, "the older positions are handed over", rebuilt)

@@ -49,8 +49,8 @@ func (p past) judge(u layout.UnitID, x layout.StoreState) (layout.Trust, error) 
 }
 
 // check fails with layout.ErrWentBack if what a unit says proves that the layout store went back (rule R25).
-func (p past) check(u layout.UnitID, x layout.StoreState) (err error) {
-	p.view(func(s *layout.State) { err = s.CheckPast(u, x) })
+func (p past) check(u layout.UnitID, x layout.StoreState, promise layout.Epoch) (err error) {
+	p.view(func(s *layout.State) { err = s.CheckPast(u, x, promise) })
 	return err
 }
 
@@ -94,7 +94,7 @@ func (s *scene) wentBack() string {
 		if m.unit == 0 || m.report.state == stateUnreachable {
 			continue
 		}
-		if err := s.past.check(m.unit, m.report.past); err != nil {
+		if err := s.past.check(m.unit, m.report.past, m.report.promise); err != nil {
 			return fmt.Sprintf("%v. Nothing is decided, and nothing is wiped. Restore the layout store, or build it from what the units hold: "+
 				"corfu layout recover", err)
 		}
@@ -102,14 +102,15 @@ func (s *scene) wentBack() string {
 	return ""
 }
 
-// unheard returns why a single layout server waits before it decides: its directory may be an old copy, of before an epoch that only a unit
-// knows that was not heard since the start. Several servers would all have to go back. "": it need not wait.
+// unheard returns why a single layout server waits before it decides: its directory may be an old copy. Whatever epoch followed the one that
+// it takes for active, a member of each of that one's chains had promised it (rule R16), so that all members together know (rule R25). Several
+// servers would all have to go back. "": it need not wait.
 func (s *scene) unheard() string {
 	if !s.alone || s.active == nil {
 		return ""
 	}
 	for _, m := range s.members.list {
-		if m.unit != 0 && !m.pulse.heard && !contains(s.givenUp, m.unit) {
+		if m.unit != 0 && !m.standby && !m.pulse.heard && !contains(s.givenUp, m.unit) {
 			return fmt.Sprintf("%s (%s) has not answered since this layout server started: it is the only one, and its directory may be an old copy. "+
 				"Start the unit, or give up what it may hold: corfu unit remove %d --accept-loss", m.name, m.control, m.unit)
 		}
@@ -140,7 +141,7 @@ func (s *scene) foundable() (wait, unsure string) {
 func (r *reconfiguration) judgeSeals() error {
 	p := r.store.past(r.accepted)
 	for u, s := range r.seals {
-		if err := p.check(u, s.Store); err != nil {
+		if err := p.check(u, s.Store, 0); err != nil {
 			return err
 		}
 		if r.base == nil {

@@ -35,7 +35,11 @@ var errRefused = errors.New("refused")
 
 // seal aborts what is undecided below the epoch, then seals all members at once, and checks that they are enough.
 func (r *reconfiguration) seal(ctx context.Context) error {
-	if _, err := r.store.apply(layout.AbortBelow{Epoch: r.epoch}); err != nil {
+	var begin layout.Command = layout.AbortBelow{Epoch: r.epoch}
+	if r.names {
+		begin = layout.Begin{Epoch: r.epoch}
+	}
+	if _, err := r.store.apply(begin); err != nil {
 		return err
 	}
 	r.seals = layout.Seals{}
