@@ -36,7 +36,7 @@ func TestCloseAndALargeReadDoNotWaitForEachOther(t *testing.T) {
 		l.ops.RUnlock()
 		time.Sleep(time.Millisecond)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(r.ctx, time.Minute)
 	defer cancel()
 	if err := l.gather(ctx, assemble(p, &first)); !errors.Is(err, ErrClosed) {
 		t.Errorf("the pages of an entry while the log is closed: %v", err)

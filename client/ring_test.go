@@ -45,7 +45,7 @@ func TestReadOfABadCopyInMemory(t *testing.T) {
 		}
 		r.dev = flippedDevice{r.dev}
 		reader := r.open()
-		ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(r.ctx, time.Minute)
 		defer cancel()
 		if got, err := reader.Read(ctx, p); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%q, %v", got, err)

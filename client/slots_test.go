@@ -90,11 +90,11 @@ func TestSlotForgetIsOfOneUse(t *testing.T) {
 
 func TestSlotsRunOut(t *testing.T) {
 	s := newSlots(0, 1, 0, make(chan struct{}))
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
-	if _, _, err := s.acquire(ctx, 1, nil); err != nil {
+	if _, _, err := s.acquire(context.Background(), 1, nil); err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
 	if _, _, err := s.acquire(ctx, 2, nil); err != context.DeadlineExceeded {
 		t.Errorf("no slot left: %v", err)
 	}

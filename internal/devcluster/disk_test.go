@@ -67,7 +67,7 @@ func TestUnitWhoseDiskIsSickIsReplaced(t *testing.T) {
 		t.Run(fmt.Sprint("hangs ", hangs), func(t *testing.T) {
 			d := &disk{hangs: hangs}
 			ctx, dev := testContext(t), openDevice(t)
-			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Spares: 1, FailAfter: 500 * time.Millisecond,
+			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Spares: 1, FailAfter: time.Second, // its flash may be stuck for ten times as long
 				Flash: flash.Options{Wrap: func(path string, f flash.File) flash.File {
 					if strings.Contains(path, "unit-1/") {
 						return diskFile{f, d}

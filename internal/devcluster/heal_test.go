@@ -24,7 +24,7 @@ import (
 
 // failAfter is the detection time of these tests: long enough that a busy machine fails nobody, and the lab's emulator no more
 // than that. A unit that is left out by mistake would leave the next one that is killed the only one of its chain.
-var failAfter = map[bool]time.Duration{false: time.Second, true: 5 * time.Second}[os.Getenv("CORFU_LAB") != ""]
+var failAfter = map[bool]time.Duration{false: 2 * time.Second, true: 5 * time.Second}[os.Getenv("CORFU_LAB") != ""]
 
 // load appends and reads, and holds everything that it was told against what it is told later.
 type load struct {
@@ -229,6 +229,7 @@ func TestR17KilledUnitIsReplaced(t *testing.T) {
 			for p := range joined.Start { // a hole that was left there is filled while both have it
 				l.readAt(ctx, p)
 			}
+			awaitLayout(t, log, "both have everything", func(l *layout.Layout) bool { return rebuilt(l) && l.IsMember(5) && l.IsMember(3-dead) })
 			if err := c.KillUnit(3 - dead); err != nil {
 				t.Fatal(err)
 			}
