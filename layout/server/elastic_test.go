@@ -20,8 +20,11 @@ import (
 	"corfu/layout"
 )
 
-// patient is the detection time of tests in which nobody is to fail but who dies: a busy machine fails nobody.
+// patient is the detection time of tests: a busy machine fails no member that lives.
 const patient = 2 * time.Second
+
+// brisk is that of tests that wait for a multiple of it.
+const brisk = time.Second
 
 // ask asks for a change, again and again while nobody knows what became of it.
 func (c *cluster) ask(q *pb.ReconfigureRequest) (l *layout.Layout, err error) {

@@ -276,6 +276,7 @@ func TestPromiseFromElsewhereIsLeaptOver(t *testing.T) {
 
 func TestUnitOfAnotherLogIsLeftAlone(t *testing.T) {
 	c := newCluster(t)
+	c.cfg.FailAfter = brisk
 	other := layout.LogID{99}
 	u := c.units[2]
 	u.log = other[:]

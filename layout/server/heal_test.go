@@ -22,7 +22,7 @@ import (
 // withSpare is a cluster with unit 5 as a spare and sequencer 2 standing by, whose chains may get shorter.
 func withSpare(t *testing.T) *cluster {
 	c := newCluster(t)
-	c.cfg.MinReplicas, c.cfg.FailAfter = 1, 300*time.Millisecond
+	c.cfg.MinReplicas = 1
 	c.spare = startUnit(t, 5)
 	c.standby = startSequencer(t, 2)
 	c.template.Spares = []layout.Unit{{ID: 5, Control: c.spare.addr}}
@@ -330,7 +330,7 @@ func TestMemberThatHangsInAnyPhaseIsLeftOut(t *testing.T) {
 	for _, phase := range []string{"seal", "reconcile", "activate"} {
 		t.Run(phase, func(t *testing.T) {
 			c := withSpare(t)
-			c.template.Spares, c.cfg.CallTimeout = nil, 40*time.Second
+			c.template.Spares, c.cfg.FailAfter, c.cfg.CallTimeout = nil, brisk, 40*time.Second
 			l := c.start().open(1)
 			c.put(l, 0, wire.Durable, 100, 1, 2)
 			var hangs atomic.Bool

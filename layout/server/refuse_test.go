@@ -54,7 +54,7 @@ func TestMemberThatRefusesIsLeftOut(t *testing.T) {
 	for _, call := range []string{"seal", "reconcile", "reconciled", "activate"} {
 		t.Run(call, func(t *testing.T) {
 			c := withSpare(t)
-			c.template.Spares = nil
+			c.template.Spares, c.cfg.FailAfter = nil, brisk
 			l := c.start().open(1)
 			c.put(l, 0, wire.Durable, 100, 1, 2)
 			var n atomic.Int32
@@ -77,7 +77,7 @@ func TestMemberThatRefusesIsLeftOut(t *testing.T) {
 // A member that refuses, and misses a heartbeat now and then as well, is left out all the same.
 func TestMissedHeartbeatsForgiveNoRefusal(t *testing.T) {
 	c := withSpare(t)
-	c.template.Spares = nil
+	c.template.Spares, c.cfg.FailAfter = nil, brisk
 	c.start().open(1)
 	var n, asked atomic.Int32
 	refuse := failing("seal", &n)
@@ -107,7 +107,7 @@ func (c *cluster) says(parts ...string) {
 
 func TestSpareReplacesWhoRefuses(t *testing.T) {
 	c := withSpare(t)
-	c.cfg.MinReplicas = 2
+	c.cfg.MinReplicas, c.cfg.FailAfter = 2, brisk
 	l := c.start().open(1)
 	c.put(l, 0, wire.Durable, 100, 1, 2)
 	var n atomic.Int32

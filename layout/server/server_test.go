@@ -42,7 +42,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	l.Segments = []layout.Segment{{Chains: []layout.Chain{{Units: []layout.UnitID{1, 2}}, {Units: []layout.UnitID{3, 4}}}}}
 	c.template = l
-	c.cfg = Config{Dir: t.TempDir(), Bootstrap: l, Poll: 10 * time.Millisecond, FailAfter: 300 * time.Millisecond, MinReplicas: 2, CallTimeout: 20 * time.Second,
+	c.cfg = Config{Dir: t.TempDir(), Bootstrap: l, Poll: 10 * time.Millisecond, FailAfter: patient, MinReplicas: 2, CallTimeout: 20 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	return c
 }
