@@ -102,7 +102,7 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 	defer st.close()
 	dev, reason := c.Device()
 	info := dev.Info()
-	r.MustRegister(deviceCollector{info})
+	r.MustRegister(&deviceCollector{info: info})
 	file, remove, err := writeClusterFile(clusterFile{
 		LayoutServers: c.LayoutAddrs(), Provider: info.Provider, Device: deviceName(info.Provider, info.Name), PID: os.Getpid(),
 	})

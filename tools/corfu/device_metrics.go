@@ -1,10 +1,15 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/Mellanox/rdmamap"
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,15 +18,22 @@ import (
 )
 
 // deviceCollector shows what the kernel counts at the ports of the RDMA device in use: /sys/class/infiniband/DEVICE/ports/N/counters
-// and hw_counters (Documentation/ABI/stable/sysfs-class-infiniband). What is there differs from driver to driver.
-type deviceCollector struct{ info rdma.Info }
+// and hw_counters (Documentation/ABI/stable/sysfs-class-infiniband). What is there differs from driver to driver. Of a device with several
+// ports those count that the daemon's address belongs to: the others may well be unused, and down.
+type deviceCollector struct {
+	info  rdma.Info
+	class string // sysfs directory of the devices; "" means classDir
+
+	mu   sync.Mutex
+	used []string // ports that the address belongs to, as last seen; it stays known when a port that fails loses the address
+}
 
 var portLabels = []string{"device", "port"}
 
 var (
 	fabricInfoDesc = prometheus.NewDesc("corfu_fabric_info", "1; the labels say what carries the operations: provider verbs or tcp, and the device.",
 		[]string{"provider", "device"}, nil)
-	portActiveDesc = prometheus.NewDesc("corfu_rdma_port_active", "1 while the port of the RDMA device is ACTIVE. Of verbs alone.", portLabels, nil)
+	portActiveDesc = prometheus.NewDesc("corfu_rdma_port_active", "1 while the port of the RDMA device is ACTIVE: each port that the daemon's address belongs to. Of verbs alone.", portLabels, nil)
 	portCountDesc  = prometheus.NewDesc("corfu_rdma_port_counter_total",
 		"A counter of a port, as driver and device keep it, by its name in sysfs; group is counters (standard) or hw_counters (the driver's own). Of verbs alone.",
 		append([]string{"group", "counter"}, portLabels...), nil)
@@ -39,33 +51,109 @@ const lane = 4
 var notCounted = map[string]bool{"lifespan": true}
 
 // Describe implements prometheus.Collector.
-func (c deviceCollector) Describe(ch chan<- *prometheus.Desc) {
+func (c *deviceCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{fabricInfoDesc, portActiveDesc, portCountDesc, portReceivedDesc, portSentDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (c deviceCollector) Collect(ch chan<- prometheus.Metric) {
+func (c *deviceCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(fabricInfoDesc, prometheus.GaugeValue, 1, c.info.Provider, c.info.Name)
 	if c.info.Provider != "verbs" {
 		return
 	}
-	ports, err := os.ReadDir(filepath.Join(classDir, c.info.Name, "ports"))
-	if err != nil {
-		return // it was unplugged: nothing is known, and so nothing is said
-	}
-	for _, p := range ports {
-		n, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
+	for _, port := range c.ports() {
+		if n, err := strconv.Atoi(port); err == nil {
+			c.port(ch, n, port)
 		}
-		c.port(ch, n, p.Name())
 	}
 }
 
-func (c deviceCollector) port(ch chan<- prometheus.Metric, n int, port string) {
-	if b, err := os.ReadFile(filepath.Join(classDir, c.info.Name, "ports", port, "state")); err == nil {
+// dir returns the sysfs directory of the device's ports.
+func (c *deviceCollector) dir() string {
+	return filepath.Join(cmp.Or(c.class, classDir), c.info.Name, "ports")
+}
+
+// ports returns the names of the ports in use. Where none is known to have the address, all count. A device that was unplugged has none.
+func (c *deviceCollector) ports() (all []string) {
+	list, err := os.ReadDir(c.dir())
+	if err != nil {
+		return nil // nothing is known, and so nothing is said
+	}
+	var used []string
+	for _, p := range list {
+		all = append(all, p.Name())
+		if c.owns(p.Name()) {
+			used = append(used, p.Name())
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(used) > 0 {
+		c.used = used
+	}
+	if len(c.used) > 0 {
+		return c.used
+	}
+	return all
+}
+
+// owns reports whether the daemon's address belongs to a port: with RoCE it is in the port's table of GIDs, an IPv4 address as a mapped
+// one (gids/N in Documentation/ABI/stable/sysfs-class-infiniband); with InfiniBand it is one of an interface whose dev_port is the port less
+// one (drivers/infiniband/ulp/ipoib/ipoib_main.c).
+func (c *deviceCollector) owns(port string) bool {
+	addr, err := netip.ParseAddr(c.info.Addr)
+	if err != nil {
+		return false
+	}
+	gids, _ := filepath.Glob(filepath.Join(c.dir(), port, "gids", "*"))
+	for _, file := range gids {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // an entry that is empty
+		}
+		if g, err := netip.ParseAddr(strings.TrimSpace(string(b))); err == nil && g.Unmap() == addr.Unmap() {
+			return true
+		}
+	}
+	link, err := linkOf(addr.Unmap())
+	if err != nil {
+		return false
+	}
+	if device, err := rdmamap.GetRdmaDeviceForNetdevice(link); err != nil || device != c.info.Name {
+		return false
+	}
+	b, err := os.ReadFile(filepath.Join("/sys/class/net", link, "dev_port"))
+	if err != nil {
+		return false
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	return err == nil && strconv.Itoa(n+1) == port
+}
+
+// linkOf returns the name of the network interface that has the address.
+func linkOf(addr netip.Addr) (string, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return "", err
+	}
+	for _, i := range all {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == addr {
+				return i.Name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no network interface has the address %v", addr)
+}
+
+func (c *deviceCollector) port(ch chan<- prometheus.Metric, n int, port string) {
+	if b, err := os.ReadFile(filepath.Join(c.dir(), port, "state")); err == nil {
 		active := 0.0
 		if strings.HasPrefix(string(b), "4:") { // IB_PORT_ACTIVE
 			active = 1

@@ -170,7 +170,7 @@ func TestMetricsPageIsThatOfTheCode(t *testing.T) {
 	files := set.Files(certs.Unit, "unit-1")
 	files.CRL = set.Revoke()
 	registerTLS(all, set.Load(files))
-	all.MustRegister(deviceCollector{rdma.Info{Provider: "tcp", Name: "tcp"}})
+	all.MustRegister(&deviceCollector{info: rdma.Info{Provider: "tcp", Name: "tcp"}})
 
 	var page strings.Builder
 	page.WriteString(metricsIntro)

@@ -69,7 +69,7 @@ nothing until the layout service activates it.`,
 		defer dev.Close()
 		log.Info("fabric", "provider", dev.Info().Provider, "device", dev.Info().Name, "why", reason)
 		return a.serve(ctx, fmt.Sprintf("corfu seq %d", c.ID), c.daemonConfig, tls, dev.Info().Provider, watch, func(r *prometheus.Registry) (daemon, error) {
-			r.MustRegister(deviceCollector{dev.Info()})
+			r.MustRegister(&deviceCollector{info: dev.Info()})
 			return seqserver.Start(ctx, seqserver.Config{
 				ID: layout.SequencerID(c.ID), Dir: c.Dir, Control: c.Control, Fabric: c.Fabric.Listen, Advertise: c.Fabric.Advertise, Device: dev,
 				TLS: tls, MaxSessions: c.MaxSessions, MaxOfIdentity: c.PerIdentity, Insecure: c.Insecure || a.insecure, Registerer: r, Logger: log,
