@@ -17,6 +17,9 @@ services() {
 	done
 }
 
+# timers: what runs beside them, now and then.
+timers() { ! has_role unit || echo corfu-disk-health.timer; }
+
 install_services() {
 	local service
 	serves || return 0
@@ -28,7 +31,7 @@ install_services() {
 		reload_systemd
 	fi
 	[ -n "$PACKAGE" ] || retire_services
-	for service in $(services); do
+	for service in $(services) $(timers); do
 		if [ -n "$PACKAGE" ] && noted disabled "$service"; then
 			note "$service was disabled when corfu was removed, and stays so (systemctl enable --now $service)"
 			[ "$MODE" != apply ] || take_note services "$service"
@@ -64,7 +67,7 @@ kept_down() {
 # retire_services: those of roles and units that were taken away from this machine. Configuration and data stay.
 retire_services() {
 	local service wanted
-	wanted=$(services)
+	wanted=$(services && timers)
 	for service in $(notes_of services); do
 		if [[ $service == corfu-soft-roce@* ]] || grep -qxF "$service" <<<"$wanted"; then
 			continue
@@ -98,7 +101,7 @@ enable_service() {
 
 start_services() {
 	local service why
-	for service in $(services); do
+	for service in $(services) $(timers); do
 		if without_drive "$service" || is_down "$service"; then
 			continue
 		fi
@@ -149,7 +152,8 @@ start_service() {
 		attempt "$1" "start $1" start_or_explain start "$1"
 		return
 	fi
-	case $1 in corfu-soft-roce@*) # its device does not go away under running daemons: the kernel would wait for them
+	case $1 in
+	*.timer | corfu-soft-roce@*) # the device of the latter does not go away under running daemons: the kernel would wait for them
 		ok "$1 runs"
 		return
 		;;

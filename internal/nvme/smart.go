@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnreadable: the disk is none of NVMe, or this process may not ask it. (Before Linux 6.2 only CAP_SYS_ADMIN may.)
+// ErrUnreadable means that the disk is none of NVMe, or that this process may not ask it. Only one with CAP_SYS_ADMIN may: Linux 6.2 opened
+// the passthrough to others for some commands, but of the admin commands for parts of Identify alone (nvme_cmd_allowed in
+// drivers/nvme/host/ioctl.c; nvme_user_cmd before that).
 var ErrUnreadable = errors.New("no health information from the disk")
 
 // Smart is what the disk says of itself.

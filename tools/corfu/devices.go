@@ -33,7 +33,7 @@ func (a *app) devicesCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVar(&usable, "usable", false, "only those that corfu can use, a line each: name, address, network interface")
-	cmd.AddCommand(a.addRxeCommand(), a.removeRxeCommand())
+	cmd.AddCommand(a.addRxeCommand(), a.removeRxeCommand(), a.diskHealthCommand())
 	return cmd
 }
 

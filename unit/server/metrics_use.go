@@ -2,6 +2,7 @@ package server
 
 import (
 	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -87,22 +88,37 @@ const (
 func (s *Server) watchDisk() {
 	disk := s.store.Disk()
 	var asked time.Time
+	unknown := false // the log says so
 	for {
 		if free, err := s.store.Free(); err == nil {
 			s.m.flashFree.Set(float64(free))
 		}
 		if disk != "" && time.Since(asked) >= smartEvery {
 			asked = time.Now()
-			if x, err := nvme.Read(disk); err == nil {
+			x, err := nvme.Health(nvme.HealthDir, disk, asked)
+			if err == nil {
 				s.m.smart.Store(&x)
 			} else {
 				s.m.smart.Store(nil)
+			}
+			if strings.HasPrefix(disk, "nvme") && (err != nil) != unknown {
+				unknown = err != nil
+				s.sayHealth(disk, err)
 			}
 		}
 		if sleep.For(s.ctx, spaceEvery) != nil {
 			return
 		}
 	}
+}
+
+// sayHealth tells the log that the disk's wear is not known, and so is not watched, or that it is known again.
+func (s *Server) sayHealth(disk string, err error) {
+	if err != nil {
+		s.cfg.Logger.Warn("the health of the disk is not known, so nobody is warned of its wear (is corfu-disk-health.timer enabled?)", "disk", disk, "err", err)
+		return
+	}
+	s.cfg.Logger.Info("the health of the disk is known again", "disk", disk)
 }
 
 // smartCollector shows the disk's health, or nothing if it does not tell: a zero would look like a new disk.

@@ -181,6 +181,7 @@ running() {
 	local pid name
 	over_verbs
 	corfu layout status
+	systemctl is-active corfu-disk-health.timer
 	for name in $(daemons); do
 		pid=$(systemctl show -P MainPID "$name")
 		[ "$(stat -c %U "/proc/$pid")" = corfu ] || wrong "$name does not run as corfu"
