@@ -4,6 +4,9 @@
 // The file has a twin beside it. New bytes are written over the twin, in the blocks that it has, and synced; then the two change their names, and
 // the directory is synced. At no moment is there not one that is whole, and nothing is taken from the disk, as long as the bytes are no more than
 // before. The first Put makes both and needs room. A file system that copies on write (btrfs) may want room all the same.
+//
+// Bytes that become more over time are to be padded, and the padding to grow before it is needed: then a disk that fills up between two Puts
+// keeps no Put from what it has to say. Both files are made as large as the larger of them while there is room for that.
 package twinfile
 
 import (
@@ -24,9 +27,10 @@ type File struct {
 	named bool // what the two names stand for is durable, so that the twin may be written over
 }
 
-// Put replaces what the file holds: durable when it returns nil, the old or the new if it fails. fit gives the bytes, and is told how
-// many the twin has room for; 0: there is none.
-func (f *File) Put(fit func(room int64) []byte) error {
+// Put replaces what the file holds: durable when it returns nil, the old or the new if it fails. fit returns the bytes, and is told how
+// many the twin has room for; 0 means that there is no twin. With grow it may return more than that, to have room the next time. If the disk
+// has no room for that, fit is called once more, without grow.
+func (f *File) Put(fit func(room int64, grow bool) []byte) error {
 	name, twin := filepath.Join(f.Dir, f.Name), filepath.Join(f.Dir, f.Twin)
 	if !f.named {
 		// A crash may have come between the change of names and its sync: the file that is the twin now may be the one that counts after a power cut.
@@ -39,8 +43,13 @@ func (f *File) Put(fit func(room int64) []byte) error {
 	if st, err := os.Stat(twin); err == nil {
 		room = st.Size()
 	}
-	b := fit(room)
-	if err := writeOver(twin, b, !f.NoSync); err != nil {
+	b := fit(room, true)
+	err := writeOver(twin, b, !f.NoSync)
+	if full(err) && int64(len(b)) > room && room > 0 {
+		b = fit(room, false)
+		err = writeOver(twin, b, !f.NoSync)
+	}
+	if err != nil {
 		return err
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, twin, unix.AT_FDCWD, name, unix.RENAME_EXCHANGE); err != nil {
@@ -53,13 +62,29 @@ func (f *File) Put(fit func(room int64) []byte) error {
 		f.named = false
 		return err
 	}
-	if _, err := os.Stat(twin); errors.Is(err, os.ErrNotExist) {
+	st, err := os.Stat(twin)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		// Where there is no room for a twin there is none, until the next Put finds some.
 		if writeOver(twin, b, false) != nil {
 			_ = os.Remove(twin)
 		}
+	case err == nil && st.Size() < int64(len(b)):
+		// It is the smaller one from before. Where there is no room it stays so, until the next Put finds some.
+		enlarge(twin, st.Size(), b)
 	}
 	return nil
+}
+
+// full reports whether err says that the disk, or the quota on it, has no room.
+func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// enlarge makes the twin of size bytes as large as b, with bytes of b, so that its blocks are written once and no later write asks for one. If
+// it cannot, the twin keeps the size that it had.
+func enlarge(twin string, size int64, b []byte) {
+	if writeOver(twin, b, false) != nil {
+		_ = os.Truncate(twin, size)
+	}
 }
 
 func (f *File) sync(names func(dir string) error) error {

@@ -99,5 +99,5 @@ func (p promises) save(e layout.Epoch) error {
 	if p.file == nil {
 		return nil
 	}
-	return p.file.Put(func(int64) []byte { return encodePromise(p.id, e) })
+	return p.file.Put(func(int64, bool) []byte { return encodePromise(p.id, e) })
 }

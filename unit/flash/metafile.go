@@ -9,7 +9,8 @@ import (
 // A directory's meta has a twin, meta.tmp, of the same size (internal/twinfile). So a unit can promise (rule R14), and thereby let the log go
 // on without some other unit, on a disk that is full.
 //
-// Both are longer than what they say: spaces behind it, which the sum covers, keep room for a layout that grows.
+// Both are longer than what they say: spaces behind it, which the sum covers, keep room for a layout that grows. The room is twice what is
+// said, and is made while the disk has some: a meta has to double between two saves to be refused by a disk that filled up meanwhile.
 const (
 	twinName = metaName + ".tmp"
 
@@ -38,9 +39,12 @@ func padded(b []byte, n int) []byte {
 }
 
 func (v *directory) saveMeta(b []byte) error {
-	if err := v.meta.Put(func(room int64) []byte {
-		if room < int64(len(b)) || room > maxMetaRoom {
-			room = int64(roomFor(len(b)))
+	if err := v.meta.Put(func(room int64, grow bool) []byte {
+		if room > maxMetaRoom {
+			room = 0
+		}
+		if grow || room < int64(len(b)) {
+			room = max(room, int64(roomFor(len(b))))
 		}
 		return padded(b, int(room))
 	}); err != nil {

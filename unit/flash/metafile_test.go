@@ -2,11 +2,15 @@ package flash
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"corfu/layout"
 )
@@ -75,6 +79,43 @@ func TestMetaGrowsBeyondItsRoom(t *testing.T) {
 		if m, err := decodeMeta(p); len(p) != max(n, len(b)) || err != nil || m.Unit != 1 {
 			t.Errorf("in %d bytes: %d bytes, %+v, %v", n, len(p), m, err)
 		}
+	}
+}
+
+// TestR14PromiseOfALargeLayoutOnAFullDisk: a meta of more than 16 KiB is saved where the disk filled up since the last save.
+func TestR14PromiseOfALargeLayoutOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Skip("no tmpfs: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s := open(t, dir, Options{})
+	defer s.Close()
+	grown := func(bytes int) *layout.Layout { // a layout of about so many bytes: its spares have long names
+		l := testLayout(4096)
+		for i := range bytes / 400 {
+			l.Spares = append(l.Spares, layout.Unit{ID: layout.UnitID(100 + i), Control: strings.Repeat("x", 370) + ":1"})
+		}
+		return l
+	}
+	must(t, s.UpdateMeta(func(m *Meta) { m.Promise, m.Log, m.Layout = 1, LogID(testLog), grown(12<<10) }))
+	b, err := encodeMeta(s.Meta())
+	must(t, err)
+	if len(b) <= metaRoom/2 || len(b) > metaRoom {
+		t.Fatalf("the first meta has %d bytes, want between %d and %d", len(b), metaRoom/2, metaRoom)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 8<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal("the disk is not full: ", err)
+	}
+	must(t, s.UpdateMeta(func(m *Meta) { m.Promise, m.Layout = 2, grown(20<<10) }))
+	must(t, s.UpdateMeta(func(m *Meta) { m.Promise = 3 }))
+	if b, err = encodeMeta(s.Meta()); err != nil || len(b) <= metaRoom {
+		t.Fatalf("the last meta has %d bytes, %v, want more than %d", len(b), err, metaRoom)
+	}
+	b, err = os.ReadFile(filepath.Join(dir, metaName))
+	must(t, err)
+	if m, err := decodeMeta(b); err != nil || m.Promise != 3 || !reflect.DeepEqual(m, s.Meta()) {
+		t.Errorf("on flash: promise %d, %v", m.Promise, err)
 	}
 }
 
