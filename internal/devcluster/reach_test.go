@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"corfu/layout"
 	layoutserver "corfu/layout/server"
 	"corfu/rdma"
+	unitserver "corfu/unit/server"
 )
 
 // The fabric of some members carries nothing, while TCP reaches them all.
@@ -408,4 +410,74 @@ func TestOneClientEvictsNobody(t *testing.T) {
 			}
 		})
 	}
+}
+
+// scarce is a fabric on which a member may make only so many connections more.
+type scarce struct {
+	rdma.Device
+	left atomic.Int64
+}
+
+type scarceListener struct {
+	rdma.Listener
+	d *scarce
+}
+
+type scarceRequest struct {
+	rdma.Request
+	d *scarce
+}
+
+func (d *scarce) Listen(addr string) (rdma.Listener, error) {
+	l, err := d.Device.Listen(addr)
+	return scarceListener{l, d}, err
+}
+
+func (l scarceListener) Accept(ctx context.Context) (rdma.Request, error) {
+	r, err := l.Listener.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return scarceRequest{r, l.d}, nil
+}
+
+func (r scarceRequest) Accept(ctx context.Context, o rdma.ConnOptions) (rdma.Conn, error) {
+	if r.d.left.Add(-1) < 0 {
+		_ = r.Reject("no RDMA resources: rdma.max of the member's cgroup")
+		return nil, fmt.Errorf("ibv_create_cq: %w (rdma.max)", syscall.EAGAIN)
+	}
+	return r.Request.Accept(ctx, o)
+}
+
+// TestUnitThatTurnsClientsAwayIsLeftOut: unit 2 has no resources for more connections. Those that it has work, and new clients get none: by its own
+// word it is left out, and named with what to look at.
+func TestUnitThatTurnsClientsAwayIsLeftOut(t *testing.T) {
+	ctx, dev := testContext(t), openDevice(t)
+	poor := &scarce{Device: dev}
+	poor.left.Store(1 << 30)
+	c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Units: func(o *unitserver.Config) {
+		if o.ID == 2 {
+			o.Device = poor
+		}
+	}})
+	load := startLoad(t, ctx, log)
+	load.more(100)
+	awaitSealers(t, c, 3)
+	poor.left.Store(0)
+	began := time.Now()
+	fresh, err := client.Open(ctx, client.Options{LayoutServers: []string{c.LayoutAddr()}, Device: dev})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
+	if _, err := fresh.Append(ctx, []byte("of a new client")); err != nil {
+		t.Error(err)
+	}
+	t.Logf("a new client appends after %v; fail_after is %v", time.Since(began), failAfter)
+	if fresh.Layout().IsMember(2) {
+		t.Error("unit 2 was not left out")
+	}
+	problem(t, ctx, c, "unit 2", "turn connections away", "rdma.max")
+	load.more(100)
+	load.finish(ctx)
 }

@@ -34,6 +34,9 @@ type Handler struct {
 
 	// Layout is the newest layout that is known to be ACTIVE, as layout.Encode gives it; epoch 0: none. Nil: readers are not let in.
 	Layout func() (layout.Epoch, []byte)
+
+	// Failed is told why a connection could not be made. Nil: nobody is.
+	Failed func(error)
 }
 
 // Server is a member's end of all message connections.
@@ -164,6 +167,9 @@ func (s *Server) Accept(req rdma.Request, p Pass) {
 	conn, err := req.Accept(ctx, serverConn)
 	if err != nil {
 		s.log.Debug("message connection failed", "peer", req.RemoteAddr(), "error", err)
+		if s.handler.Failed != nil {
+			s.handler.Failed(err)
+		}
 	}
 	s.mu.Lock()
 	if err != nil || s.closed {

@@ -42,7 +42,9 @@ type report struct {
 	stuckWhy   string            // and what it answers; "": nothing
 	fabric     string            // address that clients are told to dial
 	provider   string            // that it speaks; "": it did not say
-	carried    []uint32          // clients from which something came over the fabric a moment ago
+	refused    string            // why it has to turn fabric connections away; "": it need not
+	refusedFor time.Duration
+	carried    []uint32 // clients from which something came over the fabric a moment ago
 
 	// For those who look on.
 	sessions int
@@ -229,7 +231,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 	}
 	return report{past: pbconv.ToStoreState(a.StoreState), bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
-		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck, fabric: a.Fabric, provider: a.Provider, carried: a.FabricClients,
+		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck, fabric: a.Fabric, provider: a.Provider, carried: a.FabricClients, refused: a.FabricRefused, refusedFor: time.Duration(a.FabricRefusedMs) * time.Millisecond,
 		sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
 }
 
@@ -249,7 +251,8 @@ func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (repo
 	if a.Id != uint32(id) {
 		return report{}, fmt.Errorf("it answers as sequencer %d", a.Id)
 	}
-	return report{state: a.State, promise: layout.Epoch(a.Promise), next: layout.Position(a.Next), sessions: int(a.GetVitals().GetSessions()), fabric: a.Fabric, provider: a.Provider}, nil
+	return report{state: a.State, promise: layout.Epoch(a.Promise), next: layout.Position(a.Next), sessions: int(a.GetVitals().GetSessions()), fabric: a.Fabric, provider: a.Provider,
+		refused: a.FabricRefused, refusedFor: time.Duration(a.FabricRefusedMs) * time.Millisecond}, nil
 }
 
 // unit gives the member that is unit u, or nil.

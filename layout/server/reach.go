@@ -156,6 +156,8 @@ func (r *reach) weigh(members []*member, cfg Config, now time.Time) (list []unre
 		case s.failed && !ownLink:
 			// One link that fails is the member's only if another one carries: else it may be the leader's own that goes.
 			list = append(list, unreached{x, s.err.Error(), s.silent, reached > 0})
+		case x.report.refused != "" && x.report.state != stateUnreachable && x.report.refusedFor >= cfg.FailAfter:
+			list = append(list, unreached{x, "it has to turn connections away: " + x.report.refused, x.report.refusedFor, true})
 		case complained:
 			if u.leave && !x.standby && x.refusal.task != taskFabric && now.Sub(r.believed) < believeAgain {
 				u.leave = false

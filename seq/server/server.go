@@ -35,6 +35,7 @@ type Server struct {
 	fabric   rdma.Listener
 	control  net.Listener
 	messages *messages.Server
+	shortage rdma.Shortage
 	grpc     *grpc.Server
 	calls    *control.Observer
 	ctx      context.Context
@@ -90,7 +91,7 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return err
 	}
-	handler := messages.Handler{Seal: func(m wire.Seal) (wire.Sealed, *layout.StoreState) { return s.sealed(m), nil }}
+	handler := messages.Handler{Seal: func(m wire.Seal) (wire.Sealed, *layout.StoreState) { return s.sealed(m), nil }, Failed: s.refused}
 	s.messages = messages.NewServer(handler, s.cfg.Device, rdma.Told(s.fabric.Addr(), s.cfg.Advertise, s.cfg.Device.Info()), s.cfg.TokenLife, s.log)
 	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
@@ -173,6 +174,13 @@ func (s *Server) seal(log layout.LogID, n layout.Epoch) error {
 	s.metrics.sealSeconds.Observe(time.Since(began).Seconds())
 	s.log.Info("sealed", "epoch", uint64(n), "log", log)
 	return nil
+}
+
+// refused notes that a connection could not be made. Where resources are exhausted the sequencer is of no use to new clients, and says so.
+func (s *Server) refused(err error) {
+	if s.shortage.Note(err, time.Now()) {
+		s.log.Warn("SHORTAGE: a client was turned away for want of RDMA resources", "err", err)
+	}
 }
 
 // Sealers is how many layout servers may seal this sequencer over the fabric now.

@@ -77,6 +77,8 @@ func (v service) State(context.Context, *pb.SequencerStateRequest) (*pb.Sequence
 	m := &pb.SequencerStateReply{Id: uint32(s.cfg.ID), Promise: uint64(s.core.Promise()), State: s.core.Phase().String(),
 		Vitals: &pb.SequencerVitals{Sessions: uint32(s.sessions.count())},
 		Fabric: s.messages.Addr(), Provider: s.cfg.Device.Info().Provider}
+	text, lasts := s.shortage.Text(time.Now())
+	m.FabricRefused, m.FabricRefusedMs = text, uint64(lasts.Milliseconds())
 	if s.core.Phase() == seq.Open {
 		m.Next = uint64(s.word().Next())
 	}

@@ -173,6 +173,7 @@ func (s *Server) welcome(r rdma.Request) {
 	c, err := r.Accept(ctx, wordConn)
 	if err != nil {
 		s.sessions.drop(h, era)
+		s.refused(err)
 		s.log.Debug("connection failed", "peer", r.RemoteAddr(), "err", err)
 		return
 	}

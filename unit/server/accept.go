@@ -68,8 +68,16 @@ func (s *Server) connect(req rdma.Request, p pending) {
 	depth := min(max(256, 2*s.mem.geo.SessionSlots), 4096)
 	conn, err := req.Accept(ctx, rdma.ConnOptions{RecvDepth: depth})
 	if err != nil {
+		s.refused(err)
 		p.session.fail(err)
 		return
 	}
 	p.session.attach(p.role, conn)
+}
+
+// refused notes that a connection or a session could not be made. Where resources are exhausted the unit is of no use to new clients, and says so.
+func (s *Server) refused(err error) {
+	if s.shortage.Note(err, time.Now()) {
+		s.cfg.Logger.Warn("SHORTAGE: a client was turned away for want of RDMA resources", "error", err)
+	}
 }

@@ -26,6 +26,7 @@ func (s *Server) tell(n layout.Epoch) {
 
 func (s *Server) newMessages() *messages.Server {
 	h := messages.Handler{
+		Failed: s.refused,
 		Seal: func(m wire.Seal) (wire.Sealed, *layout.StoreState) {
 			snap, err := s.seal(m.Log, m.Epoch, layout.RecordRef{Epoch: m.Base, ID: m.BaseID})
 			if err != nil {

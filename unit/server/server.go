@@ -36,6 +36,7 @@ type Server struct {
 	listener rdma.Listener
 	messages *messages.Server
 	known    atomic.Pointer[knownLayout] // what message connections are told
+	shortage rdma.Shortage
 
 	events     chan event
 	batches    chan *unit.Batch

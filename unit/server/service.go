@@ -43,7 +43,7 @@ func toStatus(err error) error {
 		code = codes.InvalidArgument
 	case errors.Is(err, unit.ErrConflict), errors.Is(err, unit.ErrWindow):
 		code = codes.DataLoss
-	case errors.Is(err, errNoSession), errors.Is(err, errTooMany), errors.Is(err, flash.ErrFull):
+	case errors.Is(err, errNoSession), errors.Is(err, errTooMany), errors.Is(err, flash.ErrFull), rdma.Exhausted(err):
 		code = codes.ResourceExhausted
 	case errors.Is(err, errForgotten):
 		code = codes.OutOfRange
@@ -274,6 +274,8 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
 	}
+	text, lasts := v.s.shortage.Text(time.Now())
+	r.FabricRefused, r.FabricRefusedMs = text, uint64(lasts.Milliseconds())
 	if err := v.s.flushError.Load(); err != nil && stuck > 0 {
 		r.Stuck = (*err).Error()
 	}

@@ -84,6 +84,7 @@ func (s *Server) newSession(client layout.ClientID, whose string, standing *cert
 	if err != nil {
 		s.freeIndex(index)
 		s.uncount(whose)
+		s.refused(err)
 		return nil, fmt.Errorf("unit: session: %w", err)
 	}
 	var use [2]byte

@@ -2416,31 +2416,33 @@ func (x *UnitStateRequest) GetVitals() uint32 {
 }
 
 type UnitStateReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
-	Id            uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
-	Promise       uint64                 `protobuf:"varint,3,opt,name=promise,proto3" json:"promise,omitempty"`
-	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`            // "open", "sealed", "closed"
-	Reconciled    bool                   `protobuf:"varint,5,opt,name=reconciled,proto3" json:"reconciled,omitempty"` // sealed, and reconciled for the promise
-	Store         string                 `protobuf:"bytes,6,opt,name=store,proto3" json:"store,omitempty"`            // where the data lies
-	End           uint64                 `protobuf:"varint,7,opt,name=end,proto3" json:"end,omitempty"`
-	Watermark     uint64                 `protobuf:"varint,8,opt,name=watermark,proto3" json:"watermark,omitempty"`
-	TrimmedBelow  uint64                 `protobuf:"varint,9,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"`
-	Sessions      uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	Corrupt       uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
-	Scrub         *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
-	IntactEpoch   uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
-	TrimsSince    uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`    // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
-	Copied        []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                               // ranges that are being copied to it, and that it does not serve
-	StuckMs       uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`             // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
-	Stuck         string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                 // what the flash answers to that; "": nothing
-	StoreState    *StoreState            `protobuf:"bytes,18,opt,name=store_state,json=storeState,proto3" json:"store_state,omitempty"`
-	Vitals        *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                                            // if asked for
-	Fabric        string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                            // host:port that clients are told to dial
-	Provider      string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"`                                        // "verbs" or "tcp"
-	FabricClients []uint32               `protobuf:"varint,42,rep,packed,name=fabric_clients,json=fabricClients,proto3" json:"fabric_clients,omitempty"` // ids of clients from which a message came over the fabric in the last second, 64 at most
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Log             []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	Id              uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	Promise         uint64                 `protobuf:"varint,3,opt,name=promise,proto3" json:"promise,omitempty"`
+	State           string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`            // "open", "sealed", "closed"
+	Reconciled      bool                   `protobuf:"varint,5,opt,name=reconciled,proto3" json:"reconciled,omitempty"` // sealed, and reconciled for the promise
+	Store           string                 `protobuf:"bytes,6,opt,name=store,proto3" json:"store,omitempty"`            // where the data lies
+	End             uint64                 `protobuf:"varint,7,opt,name=end,proto3" json:"end,omitempty"`
+	Watermark       uint64                 `protobuf:"varint,8,opt,name=watermark,proto3" json:"watermark,omitempty"`
+	TrimmedBelow    uint64                 `protobuf:"varint,9,opt,name=trimmed_below,json=trimmedBelow,proto3" json:"trimmed_below,omitempty"`
+	Sessions        uint32                 `protobuf:"varint,10,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Corrupt         uint32                 `protobuf:"varint,11,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // addresses whose copy here is known to be CORRUPT
+	Scrub           *ScrubStatus           `protobuf:"bytes,12,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	IntactEpoch     uint64                 `protobuf:"varint,13,opt,name=intact_epoch,json=intactEpoch,proto3" json:"intact_epoch,omitempty"` // as a seal would say
+	TrimsSince      uint64                 `protobuf:"varint,14,opt,name=trims_since,json=trimsSince,proto3" json:"trims_since,omitempty"`    // it knows all addresses that were trimmed one by one since it was opened in this epoch; 0: none
+	Copied          []*CopiedRange         `protobuf:"bytes,15,rep,name=copied,proto3" json:"copied,omitempty"`                               // ranges that are being copied to it, and that it does not serve
+	StuckMs         uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`             // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
+	Stuck           string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                 // what the flash answers to that; "": nothing
+	StoreState      *StoreState            `protobuf:"bytes,18,opt,name=store_state,json=storeState,proto3" json:"store_state,omitempty"`
+	Vitals          *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                                             // if asked for
+	Fabric          string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                             // host:port that clients are told to dial
+	Provider        string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"`                                         // "verbs" or "tcp"
+	FabricClients   []uint32               `protobuf:"varint,42,rep,packed,name=fabric_clients,json=fabricClients,proto3" json:"fabric_clients,omitempty"`  // ids of clients from which a message came over the fabric in the last second, 64 at most
+	FabricRefused   string                 `protobuf:"bytes,43,opt,name=fabric_refused,json=fabricRefused,proto3" json:"fabric_refused,omitempty"`          // why it has to turn fabric connections away; "": it need not
+	FabricRefusedMs uint64                 `protobuf:"varint,44,opt,name=fabric_refused_ms,json=fabricRefusedMs,proto3" json:"fabric_refused_ms,omitempty"` // since when
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UnitStateReply) Reset() {
@@ -2625,6 +2627,20 @@ func (x *UnitStateReply) GetFabricClients() []uint32 {
 		return x.FabricClients
 	}
 	return nil
+}
+
+func (x *UnitStateReply) GetFabricRefused() string {
+	if x != nil {
+		return x.FabricRefused
+	}
+	return ""
+}
+
+func (x *UnitStateReply) GetFabricRefusedMs() uint64 {
+	if x != nil {
+		return x.FabricRefusedMs
+	}
+	return 0
 }
 
 type DurableRequest struct {
@@ -3345,16 +3361,18 @@ func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
 }
 
 type SequencerStateReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Promise       uint64                 `protobuf:"varint,2,opt,name=promise,proto3" json:"promise,omitempty"`
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Next          uint64                 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`
-	Vitals        *SequencerVitals       `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`
-	Fabric        string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`     // host:port that clients are told to dial
-	Provider      string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"` // "verbs" or "tcp"
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Promise         uint64                 `protobuf:"varint,2,opt,name=promise,proto3" json:"promise,omitempty"`
+	State           string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Next            uint64                 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`
+	Vitals          *SequencerVitals       `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`
+	Fabric          string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                    // host:port that clients are told to dial
+	Provider        string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"`                                // "verbs" or "tcp"
+	FabricRefused   string                 `protobuf:"bytes,43,opt,name=fabric_refused,json=fabricRefused,proto3" json:"fabric_refused,omitempty"` // as of a unit
+	FabricRefusedMs uint64                 `protobuf:"varint,44,opt,name=fabric_refused_ms,json=fabricRefusedMs,proto3" json:"fabric_refused_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SequencerStateReply) Reset() {
@@ -3434,6 +3452,20 @@ func (x *SequencerStateReply) GetProvider() string {
 		return x.Provider
 	}
 	return ""
+}
+
+func (x *SequencerStateReply) GetFabricRefused() string {
+	if x != nil {
+		return x.FabricRefused
+	}
+	return ""
+}
+
+func (x *SequencerStateReply) GetFabricRefusedMs() uint64 {
+	if x != nil {
+		return x.FabricRefusedMs
+	}
+	return 0
 }
 
 var File_corfu_proto protoreflect.FileDescriptor
@@ -3628,7 +3660,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"\x0f\n" +
 	"\rActivateReply\"*\n" +
 	"\x10UnitStateRequest\x12\x16\n" +
-	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\xb4\x05\n" +
+	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\x87\x06\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -3656,7 +3688,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
-	"\x0efabric_clients\x18* \x03(\rR\rfabricClients\"8\n" +
+	"\x0efabric_clients\x18* \x03(\rR\rfabricClients\x12%\n" +
+	"\x0efabric_refused\x18+ \x01(\tR\rfabricRefused\x12*\n" +
+	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs\"8\n" +
 	"\x0eDurableRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\",\n" +
@@ -3701,7 +3735,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"\x17\n" +
-	"\x15SequencerStateRequest\"\xd0\x01\n" +
+	"\x15SequencerStateRequest\"\xa3\x02\n" +
 	"\x13SequencerStateReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\apromise\x18\x02 \x01(\x04R\apromise\x12\x14\n" +
@@ -3709,7 +3743,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\x04next\x18\x04 \x01(\x04R\x04next\x121\n" +
 	"\x06vitals\x18\x14 \x01(\v2\x19.corfu.v1.SequencerVitalsR\x06vitals\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
-	"\bprovider\x18) \x01(\tR\bprovider2\xc7\x03\n" +
+	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
+	"\x0efabric_refused\x18+ \x01(\tR\rfabricRefused\x12*\n" +
+	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs2\xc7\x03\n" +
 	"\rLayoutService\x12-\n" +
 	"\x03Get\x12\x14.corfu.v1.GetRequest\x1a\x10.corfu.v1.Layout\x123\n" +
 	"\x05Watch\x12\x16.corfu.v1.WatchRequest\x1a\x10.corfu.v1.Layout0\x01\x12G\n" +
