@@ -115,7 +115,7 @@ func startDisk(exe, dir, image string, leak float64, seed uint64) (*disk, error)
 		_ = d.cmd.Wait()
 		close(d.done)
 	}()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(d.socket); err == nil {
 			return d, nil
 		}
