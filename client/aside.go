@@ -59,13 +59,14 @@ func (r *reading) aside(ctx context.Context, v *view, place layout.Place, f *fra
 		if err != nil {
 			continue
 		}
-		e, err := r.l.inspect(ctx, v, spot{s, place.Address, r.p}, f)
+		where := spot{s, place.Address, r.p}
+		e, err := r.l.inspect(ctx, v, where, f)
 		if err != nil {
 			return nil, err
 		}
 		switch {
 		case e.kind == entryTrimmed:
-			return nil, at(r.p, ErrTrimmed) // that is final, and needs no more
+			return nil, r.trimmed(ctx, v, where, &e, f) // that is final, and needs no more
 		case e.kind == entryJunk && e.durable:
 			return nil, at(r.p, ErrJunk)
 		case e.kind == entryPage && e.durable:

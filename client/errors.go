@@ -18,8 +18,13 @@ var (
 	ErrJunk = errors.New("position filled with junk")
 
 	// ErrTrimmed: the position was given up. It will never be read again: go on, or start
-	// from your latest checkpoint.
+	// from your latest checkpoint. Iterators give a *TrimmedError, which says where to go on.
 	ErrTrimmed = errors.New("position trimmed")
+
+	// ErrBeyondTail: the position lies above the end of the log, where no reader can have been. A *BeyondTailError says where the end is.
+	// What was there was lost (an operator accepted that), or the position is of another log: begin again at the tail, or at a
+	// position that you can still read.
+	ErrBeyondTail = errors.New("position beyond the end of the log")
 
 	// ErrCorrupt: a replica found that its copy of the entry does not verify and no other replica
 	// could serve it. For the operator; reading again may find a repaired copy.

@@ -55,6 +55,7 @@ type entry struct {
 	frag    wire.Fragment // Count 0: the page is an entry by itself
 	page    []byte        // header and payload, a private copy that was verified
 	word    wire.Word
+	below   layout.Address // entryTrimmed by a cold read: the unit's prefix trim; 0 if it is not known, or there was none
 }
 
 func (e *entry) payload() []byte { return e.header.Payload(e.page) }
@@ -194,7 +195,7 @@ func (l *Log) inspectCold(ctx context.Context, v *view, at spot, f *frame) (e en
 	case wire.DurableJunk:
 		e.kind = entryJunk
 	case wire.Trimmed:
-		e.kind = entryTrimmed
+		e.kind, e.below = entryTrimmed, layout.Address(m.Value)
 	default:
 		l.m.corrupt.Inc()
 		e.kind = entryCorrupt

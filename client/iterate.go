@@ -16,8 +16,8 @@ type Entry struct {
 	Payload  []byte
 }
 
-// ReadRange gives the entries at positions from up to, but not including, to, in order. Junk and trimmed positions are
-// skipped. An entry larger than a page is given at its first position, whole, even if it ends behind the range; one that begins
+// ReadRange iterates over the entries in [from, to) in order. It skips junk, and positions that Trim gave up. Where TrimPrefix did, it yields
+// a *TrimmedError that says which, and stops: begin again at its To to go on behind them. An entry larger than a page is given at its first position, whole, even if it ends behind the range; one that begins
 // before the range is skipped, and so is what remains of one that is torn. An error (of Read) is the last that it gives; ErrUnwritten if the range reaches beyond the tail.
 func (l *Log) ReadRange(ctx context.Context, from, to layout.Position) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
@@ -27,13 +27,19 @@ func (l *Log) ReadRange(ctx context.Context, from, to layout.Position) iter.Seq2
 	}
 }
 
-// Follow is ReadRange without an end: at the tail it waits for more, until ctx ends, which is the last error that it gives.
+// Follow is ReadRange without an end: at the tail it waits for more, until ctx ends, which is the last error that it gives. If from lies
+// above the tail, or the tail of a new epoch lies below what was given already, it yields a *BeyondTailError and stops: the log has lost
+// what stood there, or from is of another log.
 func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		var idle int
 		for {
 			tail, err := l.Tail(ctx)
-			if err == nil && tail <= from {
+			if err == nil && tail < from {
+				yield(Entry{Position: from}, &BeyondTailError{Position: from, Tail: tail, Epoch: l.current().epoch()})
+				return
+			}
+			if err == nil && tail == from {
 				idle++
 				err = sleep.For(ctx, min(20*time.Millisecond, time.Millisecond<<min(idle, 5)))
 			}
@@ -41,7 +47,7 @@ func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry,
 				yield(Entry{}, err)
 				return
 			}
-			if tail <= from {
+			if tail == from {
 				continue
 			}
 			idle = 0
@@ -68,7 +74,15 @@ func (l *Log) span(ctx context.Context, from, to layout.Position, yield func(Ent
 	s := spanning{l: l}
 	for h.at < to {
 		p := h.at
+		first := p
+		if s.part != nil {
+			first = s.part.first
+		}
 		e, ok, err := s.take(p, h.next(s.permit(p)))
+		if isPrefixTrimmed(err) {
+			err = l.trimmedRange(ctx, first, p)
+			p = first
+		}
 		if err != nil {
 			yield(Entry{Position: p}, err)
 			return false
@@ -84,8 +98,18 @@ func (l *Log) span(ctx context.Context, from, to layout.Position, yield func(Ent
 	switch err := l.gather(ctx, s.part); {
 	case err == nil:
 		return yield(Entry{s.part.first, s.part.payload}, nil)
-	case errors.Is(err, ErrJunk), errors.Is(err, ErrTrimmed):
+	case errors.Is(err, ErrJunk):
 		return true
+	case errors.Is(err, ErrTrimmed):
+		to, err := l.trimPoint(ctx, s.part.first)
+		if err == nil && to > s.part.first {
+			err = &TrimmedError{From: s.part.first, To: to}
+		}
+		if err == nil { // some of its positions were trimmed one by one
+			return true
+		}
+		yield(Entry{Position: s.part.first}, err)
+		return false
 	default:
 		yield(Entry{Position: s.part.first}, err)
 		return false
@@ -122,6 +146,8 @@ func (s *spanning) take(p layout.Position, r pageAt) (e Entry, ok bool, err erro
 		s.given, s.givenIn, s.part = s.part.position(s.part.frag.Count), s.part.epoch, nil
 	}
 	switch {
+	case isPrefixTrimmed(r.err):
+		return e, false, r.err
 	case errors.Is(r.err, ErrJunk), errors.Is(r.err, ErrTrimmed):
 		return e, false, nil
 	case r.err != nil:

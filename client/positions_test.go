@@ -65,7 +65,13 @@ func TestFillAndTrim(t *testing.T) {
 			}
 		}
 		var positions []layout.Position
-		for e, err := range l.ReadRange(ctx, 0, 20) {
+		var cut *client.TrimmedError
+		for _, err := range l.ReadRange(ctx, 7, 20) {
+			if !errors.As(err, &cut) || !errors.Is(err, client.ErrTrimmed) || *cut != (client.TrimmedError{From: 7, To: 11}) {
+				t.Fatalf("the iterator over a trimmed prefix: %v, want positions 7 to 10", err)
+			}
+		}
+		for e, err := range l.ReadRange(ctx, cut.To, 20) {
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -99,7 +99,7 @@ func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 		case e.kind == entryJunk && decided:
 			return entry{}, at(r.p, ErrJunk)
 		case e.kind == entryTrimmed:
-			return entry{}, at(r.p, ErrTrimmed)
+			return entry{}, r.trimmed(ctx, v, spot, &e, f)
 		case e.kind == entryCorrupt:
 			return r.elsewhere(ctx, v, place, e.word, f)
 		case e.kind == entryNone:
@@ -221,13 +221,14 @@ func (r *reading) elsewhere(ctx context.Context, v *view, place layout.Place, wo
 		if err != nil {
 			return entry{}, err
 		}
-		e, err := l.inspect(ctx, v, spot{s, place.Address, r.p}, f)
+		where := spot{s, place.Address, r.p}
+		e, err := l.inspect(ctx, v, where, f)
 		if err != nil {
 			return entry{}, err
 		}
 		// A trim needs no more: it is final. Junk is an entry like a page (rule R11).
 		if e.kind == entryTrimmed {
-			return entry{}, at(r.p, ErrTrimmed)
+			return entry{}, r.trimmed(ctx, v, where, &e, f)
 		}
 		if (e.kind != entryPage && e.kind != entryJunk) || !e.durable {
 			continue

@@ -108,7 +108,8 @@ type Trim struct {
 // MaxAddr asks for the first address above all entries of the unit.
 type MaxAddr struct{ Request RequestID }
 
-// Reply answers ColdRead (State of the address), Trim and MaxAddr (Value: the address).
+// Reply answers ColdRead (State of the address; if that is TRIMMED, Value is the address below which everything was trimmed, 0 from a unit of an
+// older release), Trim and MaxAddr (Value: the address).
 type Reply struct {
 	Request RequestID
 	State   State

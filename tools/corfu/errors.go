@@ -49,6 +49,8 @@ func explain(p layout.Position, err error) error {
 		return fmt.Errorf("position %d is not written (corfu tail prints the first free position)", p)
 	case errors.Is(err, client.ErrJunk):
 		return fmt.Errorf("position %d holds no entry: it was a hole and was filled, or belongs to a larger entry that was never finished", p)
+	case errors.Is(err, client.ErrBeyondTail):
+		return err
 	case errors.Is(err, client.ErrTrimmed):
 		return fmt.Errorf("position %d was trimmed", p)
 	case errors.Is(err, client.ErrCorrupt):

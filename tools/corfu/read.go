@@ -18,7 +18,9 @@ func (a *app) readCommand() *cobra.Command {
 		Short: "Print entries",
 		Long: `Print the entries at the positions given, or all entries from A up to but not
 including B (without --to: up to the end of the log). A range leaves out holes that
-were filled and what was trimmed; a single position that holds no entry is an error.
+were filled and positions that were trimmed one by one; where a prefix was trimmed
+it says so on stderr and goes on behind it. A single position that holds no entry
+is an error.
 
 An entry larger than a page is printed whole, at its first position. A range that ends
 inside it prints it, one that begins inside it does not.`,
@@ -87,7 +89,10 @@ func (a *app) readRange(ctx context.Context, from, to string) error {
 			return err
 		}
 		if to == "" {
-			end = max(tail, first)
+			end = tail
+			if first > tail {
+				return fmt.Errorf("position %d is beyond the end of the log, which is at %d (corfu tail): what stood there was lost, or it is a position of another log", first, tail)
+			}
 		}
 		if end > tail {
 			return fmt.Errorf("the range ends at %d, but the log ends at %d (corfu tail): nothing is written from there on", end, tail)
@@ -101,14 +106,36 @@ func (a *app) printEntries(ctx context.Context, l *client.Log, first, end layout
 	defer func() { err = errors.Join(err, out.flush()) }()
 	ctx, progress, stop := stalled(ctx, a.timeout)
 	defer stop()
-	for e, err := range l.ReadRange(ctx, first, end) {
-		progress()
-		if err != nil {
-			return explain(e.Position, cause(ctx, err))
-		}
-		if err := out.print(e.Position, e.Payload); err != nil {
-			return err
+	for first < end {
+		from := first
+		first = end
+		for e, err := range l.ReadRange(ctx, from, end) {
+			progress()
+			if first = a.overTrim(err, end); first < end {
+				break
+			}
+			if err != nil && !errors.Is(err, client.ErrTrimmed) {
+				return explain(e.Position, cause(ctx, err))
+			}
+			if err != nil {
+				break
+			}
+			if err := out.print(e.Position, e.Payload); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// overTrim says on stderr which positions a prefix trim took from a reader, and returns where it goes on. It returns end for every other error, and
+// if all up to end was trimmed.
+func (a *app) overTrim(err error, end layout.Position) layout.Position {
+	var t *client.TrimmedError
+	if !errors.As(err, &t) {
+		return end
+	}
+	to := min(t.To, end)
+	fmt.Fprintf(a.stderr, "corfu: positions %d to %d were trimmed: there is nothing to be read (going on at %d)\n", t.From, to-1, to)
+	return to
 }

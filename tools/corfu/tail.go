@@ -17,6 +17,9 @@ func (a *app) tailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "tail", Args: cobra.NoArgs,
 		Short: "Print the first free position, or entries as they come",
+		Long: `Print the first free position, or with --follow entries as they come. Where a
+trim took what it would have printed next, it says so on stderr and goes on behind it.
+It is an error if --from lies above the end of the log: what stood there was lost.`,
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print entries as they are appended, until interrupted")
 	cmd.Flags().StringVar(&from, "from", "", "with --follow: begin at this `position` (default: the tail)")
@@ -47,7 +50,7 @@ func (a *app) tailCommand() *cobra.Command {
 					return err
 				}
 			}
-			return a.follow(ctx, l, first)
+			return a.follow(ctx, l, first, from != "")
 		})
 	})
 	return cmd
@@ -85,19 +88,36 @@ func (a *app) printTail(p layout.Position, err error) error {
 }
 
 // follow prints entries until the user interrupts, which is how it is meant to end.
-func (a *app) follow(ctx context.Context, l *client.Log, first layout.Position) error {
+// follow prints entries as they come. first is the tail if the user named no position: then a new epoch may begin below it, if what had been
+// handed out was not written, and what comes there is new, too.
+func (a *app) follow(ctx context.Context, l *client.Log, first layout.Position, named bool) error {
 	out := a.newEntryPrinter()
-	for e, err := range l.Follow(ctx, first) {
-		if err != nil {
-			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+	for {
+		next := layout.MaxPosition
+		for e, err := range l.Follow(ctx, first) {
+			var beyond *client.BeyondTailError
+			switch {
+			case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
 				return out.flush()
+			case errors.Is(err, client.ErrTrimmed):
+				next = a.overTrim(err, layout.MaxPosition)
+			case errors.As(err, &beyond) && !named:
+				next = beyond.Tail
+			case err != nil:
+				return errors.Join(explain(e.Position, err), out.flush())
 			}
-			return errors.Join(explain(e.Position, err), out.flush())
+			if err != nil {
+				break
+			}
+			named = true
+			// A reader at the tail wants to see each entry when it comes.
+			if err := errors.Join(out.print(e.Position, e.Payload), out.flush()); err != nil {
+				return err
+			}
 		}
-		// Whoever follows wants to see each entry when it comes.
-		if err := errors.Join(out.print(e.Position, e.Payload), out.flush()); err != nil {
-			return err
+		if next == layout.MaxPosition {
+			return out.flush()
 		}
+		first = next
 	}
-	return out.flush()
 }

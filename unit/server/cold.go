@@ -99,6 +99,9 @@ func (s *Server) coldRead(i int, job coldJob, batch *rdma.Batch) {
 		r.State, r.Status = wire.Empty, wire.StatusIO
 	case state == wire.Empty:
 		r.Status = wire.StatusTooNew
+	case state == wire.Trimmed:
+		// Asked of the core behind the look: a trim that made it TRIMMED is in it.
+		_ = s.do(func(u *unit.Unit) { r.Value = uint64(u.View().TrimmedBelow) })
 	}
 	batch.Reset()
 	if state == wire.Durable {
