@@ -28,7 +28,8 @@ func (l *Log) Append(ctx context.Context, payload []byte) (layout.Position, erro
 }
 
 // AppendAsync is Append that returns once payload is copied, and calls done from another goroutine when it is
-// over. It blocks while MaxOutstanding appends are in flight, or 8 of more than a page. An error means that nothing was
+// over. Entries that one goroutine appends so take ascending positions, in the order of the calls, unless one loses its position (to a hole
+// filler, or because an epoch ends) and takes a later one. It blocks while MaxOutstanding appends are in flight, or 8 of more than a page. An error means that nothing was
 // begun and done is not called. ctx bounds the append, not only the call.
 func (l *Log) AppendAsync(ctx context.Context, payload []byte, done func(layout.Position, error)) error {
 	if len(payload) > l.PagePayload() {
@@ -38,7 +39,7 @@ func (l *Log) AppendAsync(ctx context.Context, payload []byte, done func(layout.
 	if err != nil {
 		return err
 	}
-	a.ctx, a.done = ctx, done
+	a.ctx, a.done, a.turn = ctx, done, l.takeTurn()
 	select {
 	case l.attempts.jobs <- a:
 	default:
@@ -95,6 +96,7 @@ const (
 // run appends what was loaded and gives the attempt back to the pool.
 func (a *attempt) run(ctx context.Context) (layout.Position, error) {
 	l, began := a.l, time.Now()
+	defer a.turn.pass()
 	p, err := a.untilKnown(ctx)
 	l.m.calls.ended(opAppend, began, err)
 	return p, err
@@ -141,11 +143,14 @@ func (a *attempt) untilKnown(ctx context.Context) (layout.Position, error) {
 	}
 }
 
-// try takes a token and does the whole append with it in v's epoch. Under memory durability, with one append
+// try takes a token and does the whole append with it in v's epoch. It passes the attempt's turn on once the token is asked for. Under memory durability, with one append
 // outstanding, it makes these calls of the fabric: Do(token), Post(payload to U2 … Uk), Do(U1),
 // Do(U2) … Do(Uk).
 func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 	a.view = nil // no token yet
+	if err := a.turn.await(ctx); err != nil {
+		return outNothing, err
+	}
 	select {
 	case v.gate <- struct{}{}:
 		defer func() { <-v.gate }()
@@ -196,7 +201,13 @@ func (a *attempt) token(ctx context.Context, v *view) error {
 	a.seq.Reset()
 	i := a.seq.FetchAdd(s.word, 1)
 	a.seqOn = s.pipe
-	if err := s.check(s.pipe.do(ctx, a.seq)); err != nil {
+	if a.turn == nil {
+		err = s.pipe.do(ctx, a.seq)
+	} else if err = s.pipe.post(ctx, a.seq); err == nil {
+		a.turn.pass() // what is posted behind it on this connection is executed behind it
+		err = s.pipe.wait(ctx, a.seq)
+	}
+	if err := s.check(err); err != nil {
 		return waiting(err, "the sequencer's answer") // the token, if one was taken, becomes a hole
 	}
 	p, err := s.next(v, a.seq.Old(i))

@@ -43,6 +43,7 @@ type attempt struct {
 	// Of AppendAsync.
 	ctx  context.Context
 	done func(layout.Position, error)
+	turn *turn // nil: it keeps no order
 }
 
 // replica is an attempt's part at one unit.
@@ -235,7 +236,7 @@ func (a *attempt) recycle(decide bool) {
 	l := a.l
 	if !a.inFlight() && !decide {
 		a.settleSlots()
-		a.view, a.ctx, a.done = nil, nil, nil
+		a.view, a.ctx, a.done, a.turn = nil, nil, nil, nil
 		a.home.free <- a
 		return
 	}
@@ -243,7 +244,7 @@ func (a *attempt) recycle(decide bool) {
 	l.background(func(ctx context.Context) {
 		_ = a.quiesce(context.Background())
 		a.settleSlots()
-		a.view, a.ctx, a.done = nil, nil, nil
+		a.view, a.ctx, a.done, a.turn = nil, nil, nil, nil
 		a.home.free <- a
 		if decide {
 			ctx, cancel := context.WithTimeout(ctx, 2*l.o.OpTimeout)

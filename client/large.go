@@ -51,7 +51,7 @@ func (l *Log) appendLarge(ctx context.Context, payload []byte) (layout.Position,
 		return 0, err
 	}
 	defer l.endLarge()
-	return l.runLarge(ctx, payload)
+	return l.runLarge(ctx, payload, nil)
 }
 
 func (l *Log) appendLargeAsync(ctx context.Context, payload []byte, done func(layout.Position, error)) error {
@@ -59,8 +59,9 @@ func (l *Log) appendLargeAsync(ctx context.Context, payload []byte, done func(la
 		return err
 	}
 	own := append([]byte(nil), payload...)
+	turn := l.takeTurn()
 	go func() {
-		p, err := l.runLarge(ctx, own)
+		p, err := l.runLarge(ctx, own, turn)
 		l.endLarge() // before done, which may call into the log again
 		done(p, err)
 	}()
@@ -93,18 +94,19 @@ func (l *Log) endLarge() {
 }
 
 // runLarge appends the payload, under new positions each time that an attempt was torn.
-func (l *Log) runLarge(ctx context.Context, payload []byte) (layout.Position, error) {
+func (l *Log) runLarge(ctx context.Context, payload []byte, turn *turn) (layout.Position, error) {
 	start := time.Now()
-	p, err := l.untilWhole(ctx, payload)
+	defer turn.pass()
+	p, err := l.untilWhole(ctx, payload, turn)
 	l.m.calls.ended(opAppend, start, err)
 	return p, err
 }
 
-func (l *Log) untilWhole(ctx context.Context, payload []byte) (layout.Position, error) {
+func (l *Log) untilWhole(ctx context.Context, payload []byte, turn *turn) (layout.Position, error) {
 	var b backoff
 	for {
 		v := l.current()
-		first, out, err := l.tryLarge(ctx, v, payload)
+		first, out, err := l.tryLarge(ctx, v, payload, turn)
 		switch out {
 		case outDone:
 			return first, nil
@@ -143,17 +145,23 @@ type ending struct {
 // tryLarge takes positions and publishes the fragments there, many at once, each as an append of its own. The whole is in
 // the log if all of them are. If one of them is not (rule R9 for each), it never will be, whatever became of the
 // others: the attempt is torn, and readers take all of it for junk.
-func (l *Log) tryLarge(ctx context.Context, v *view, payload []byte) (layout.Position, outcome, error) {
+func (l *Log) tryLarge(ctx context.Context, v *view, payload []byte, turn *turn) (layout.Position, outcome, error) {
 	parts := v.layout.Geometry.MaxPayload() - wire.FragmentSize
 	n := (len(payload) + parts - 1) / parts
 	t := &tearing{l: l, v: v, parts: parts, frag: wire.Fragment{Length: len(payload), Count: n}, ends: make([]ending, n)}
 	for i := range t.ends {
 		t.ends[i].out = outNothing
 	}
+	if err := turn.await(ctx); err != nil {
+		return 0, outNothing, err
+	}
 	if err := l.acquire(ctx, l.large.turn); err != nil {
 		return 0, outNothing, err
 	}
 	err := t.tokens(ctx)
+	if err == nil {
+		turn.pass()
+	}
 	if err != nil {
 		<-l.large.turn
 		return 0, outNothing, err

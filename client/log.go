@@ -36,6 +36,7 @@ type Log struct {
 
 	ids atomic.Pointer[ids]
 
+	lastTurn  atomic.Pointer[turn]      // of the last call of AppendAsync
 	fullUntil atomic.Pointer[time.Time] // no tokens are taken before: a unit was full a moment ago
 
 	attempts attempts

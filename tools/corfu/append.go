@@ -23,8 +23,11 @@ func (a *app) appendCommand() *cobra.Command {
 
 Each argument is an entry. A lone - appends each line of stdin as an entry; --file
 appends a file in chunks as large as a page takes. Entries are appended one after
-another from arguments; lines and chunks are in flight together and may stand in
-the log in another order: the n-th line printed is the position of the n-th entry.
+another from arguments. Lines and chunks are in flight together, in the order in
+which they stand in the log: the n-th line printed is the position of the n-th entry.
+One that loses its position, to a reader that did not wait or because a unit failed,
+takes a later one, and those behind it stay where they are: stderr says so. A signal
+ends it once what is in flight is acknowledged.
 
 An entry has up to 1 MiB (1048576 bytes). One that is larger than a page takes
 (corfu layout show) fills several positions, and is read at the first, which is printed.`,
@@ -149,14 +152,23 @@ func (s *lineSource) next() ([]byte, error) {
 // appendStream appends every entry of src and prints the positions in the order of the entries. On an error it
 // prints what was acknowledged in front of it and says how much that is.
 func (a *app) appendStream(ctx context.Context, l *client.Log, src source) error {
-	entry := 0
-	// Unbuffered: whoever types the lines wants to see where each one went.
+	entries := 0
+	var last layout.Position
+	// Unbuffered: a user who types the lines wants to see where each one went.
 	err := pipeline(ctx, l, a.timeout, src, func(n int, p layout.Position) error {
-		entry = n + 1
+		if entries = n + 1; n > 0 && p < last {
+			fmt.Fprintf(a.stderr, "corfu: entry %d stands at %d, before one that was appended ahead of it, lost its position and stands at %d\n", entries, p, last)
+		}
+		last = max(last, p)
 		return a.printPosition(a.stdout, p)
 	})
-	if err != nil {
-		return fmt.Errorf("after %d entries: %w", entry, err)
+	switch {
+	case errors.Is(err, errInterrupted) && entries == 0:
+		return fmt.Errorf("%w: nothing was appended", err)
+	case errors.Is(err, errInterrupted):
+		return fmt.Errorf("%w: acknowledged were the first %d of the entries, up to position %d; nothing was appended behind them", err, entries, last)
+	case err != nil:
+		return fmt.Errorf("after %d entries: %w", entries, err)
 	}
 	return nil
 }

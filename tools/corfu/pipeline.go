@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"corfu/client"
@@ -20,31 +21,38 @@ type answer struct {
 // inFlight bounds the answers that wait for an earlier one.
 const inFlight = 1024
 
+// errInterrupted: a signal came, and nothing more was appended.
+var errInterrupted = errors.New("interrupted")
+
 // pipeline appends the entries of src with many outstanding and hands their
 // positions to done in the order of the entries. It stops at the first error of
 // anyone; every entry before that one was acknowledged and handed to done.
+// When ctx ends it takes no more of src, waits for the appends in flight, and fails with errInterrupted, though src may still wait for its next entry.
 // stall bounds how long it waits for one answer.
 func pipeline(ctx context.Context, l *client.Log, stall time.Duration, src source, done func(entry int, p layout.Position) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	queue := make(chan chan answer, inFlight)
-	var readErr error // of src or of AppendAsync; read after queue is closed
+	appends, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	f := feeder{queue: make(chan chan answer, inFlight)}
 	go func() {
-		defer close(queue)
-		readErr = feed(ctx, l, src, queue)
+		defer close(f.queue)
+		f.err = f.run(ctx, appends, l, src)
 	}()
 	timer := time.NewTimer(stall)
 	defer timer.Stop()
-	entry := 0
-	for slot := range queue {
+	for entry := 0; ; entry++ {
+		slot, more := f.next(ctx)
+		switch {
+		case slot == nil && more:
+			return errInterrupted
+		case slot == nil:
+			return f.err
+		}
 		timer.Reset(stall)
 		var a answer
 		select {
 		case a = <-slot:
 		case <-timer.C:
 			return fmt.Errorf("append: no answer for %v (--timeout), the outcome of this entry and of those behind it is unknown", stall)
-		case <-ctx.Done():
-			return fmt.Errorf("append: interrupted, the outcome of this entry and of those behind it is unknown: %w", context.Cause(ctx))
 		}
 		if a.err != nil {
 			return appendFailed(a.err)
@@ -52,13 +60,18 @@ func pipeline(ctx context.Context, l *client.Log, stall time.Duration, src sourc
 		if err := done(entry, a.at); err != nil {
 			return err
 		}
-		entry++
 	}
-	return readErr
 }
 
-// feed starts the appends.
-func feed(ctx context.Context, l *client.Log, src source, queue chan<- chan answer) error {
+// feeder starts the appends.
+type feeder struct {
+	queue chan chan answer
+	busy  atomic.Bool // an entry is being started: its answer is in the queue, or about to be
+	err   error       // of the source or of AppendAsync; read after queue is closed
+}
+
+// run appends what src gives until that ends, or ctx does. The appends themselves end with the other context.
+func (f *feeder) run(ctx, appends context.Context, l *client.Log, src source) error {
 	for {
 		payload, err := src.next()
 		if errors.Is(err, io.EOF) {
@@ -67,16 +80,42 @@ func feed(ctx context.Context, l *client.Log, src source, queue chan<- chan answ
 		if err != nil {
 			return err
 		}
+		f.busy.Store(true)
+		if ctx.Err() != nil {
+			f.busy.Store(false)
+			return errInterrupted
+		}
 		slot := make(chan answer, 1)
 		select {
-		case queue <- slot:
-		case <-ctx.Done():
-			return ctx.Err()
+		case f.queue <- slot:
+		case <-appends.Done():
+			return errInterrupted
 		}
-		err = l.AppendAsync(ctx, payload, func(p layout.Position, err error) { slot <- answer{p, err} })
+		err = l.AppendAsync(appends, payload, func(p layout.Position, err error) { slot <- answer{p, err} })
+		f.busy.Store(false)
 		if err != nil {
 			slot <- answer{err: err}
 			return nil
+		}
+	}
+}
+
+// next returns where the next answer will come in; nil and false at the end of the source, nil and true if ctx ended and nothing is in flight any more.
+func (f *feeder) next(ctx context.Context) (slot chan answer, more bool) {
+	select {
+	case slot, more = <-f.queue:
+		return slot, more
+	case <-ctx.Done():
+	}
+	for {
+		idle := !f.busy.Load() // asked first: what it begins from now on it takes back
+		select {
+		case slot, more = <-f.queue:
+			return slot, more
+		case <-time.After(time.Millisecond):
+		}
+		if idle {
+			return nil, true
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -110,4 +112,46 @@ func TestClusterFileOfADeadProcessIsIgnored(t *testing.T) {
 		t.Fatalf("the next one: %s, %v", again, err)
 	}
 	remove()
+}
+
+// The first signal ends append - while it waits for its next line: what was read before is acknowledged, and it says what that is.
+func TestAppendFromStdinEndsAtTheFirstSignal(t *testing.T) {
+	notInLab(t)
+	c := newCLI(t)
+	startDev(c)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		cmd := exec.Command(program(t), "append", "-")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := &lockedBuffer{}
+		cmd.Env, cmd.Stderr = c.env, log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(in, "one %v\ntwo\n", sig)
+		lines := bufio.NewScanner(out)
+		for range 2 {
+			if !lines.Scan() {
+				t.Fatalf("%v: no position; stderr: %s", sig, log)
+			}
+		}
+		last := lines.Text()
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitRuntime {
+			t.Errorf("%v: %v, want exit %d", sig, err, exitRuntime)
+		}
+		if want := "the first 2 of the entries, up to position " + last; !strings.Contains(log.String(), want) || strings.Count(log.String(), "\n") != 1 {
+			t.Errorf("%v: stderr %q, want one line with %q", sig, log, want)
+		}
+		in.Close()
+	}
 }
