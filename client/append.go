@@ -168,6 +168,9 @@ func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 	if err := v.ready(ctx); err != nil {
 		return outNothing, err
 	}
+	if err := a.l.ownID(ctx); err != nil {
+		return outNothing, err
+	}
 	if err := a.token(ctx, v); err != nil {
 		return outNothing, err
 	}

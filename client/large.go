@@ -179,6 +179,9 @@ func (t *tearing) tokens(ctx context.Context) error {
 	if err := v.ready(ctx); err != nil {
 		return err
 	}
+	if err := l.ownID(ctx); err != nil {
+		return err
+	}
 	s, err := v.seq.get(ctx)
 	if err != nil {
 		return err

@@ -18,6 +18,9 @@ import (
 // layoutTimeout bounds one question to the layout servers: long enough for them to elect a leader.
 const layoutTimeout = 2 * time.Second
 
+// knownTimeout bounds the question for what the layout servers know, where none of them leads.
+const knownTimeout = 500 * time.Millisecond
+
 // getLayout asks the leader of the layout servers, and installs what it answers. While that one is silent, or when it cannot be reached, a
 // newer layout that a unit knows will do as well.
 func (l *Log) getLayout(ctx context.Context) error {
@@ -58,6 +61,45 @@ func (l *Log) askLeader(ctx context.Context) error {
 		return err
 	}
 	return l.install(lay)
+}
+
+// askKnown asks every layout server what it knows, leader or not, and installs the newest: where none leads a reader begins with that.
+// Appends and reads are judged by the epoch that the units show, so that a layout which is old delays them and does no harm.
+func (l *Log) askKnown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
+	defer cancel()
+	answers := make(chan *layout.Layout, len(l.o.LayoutServers))
+	for _, addr := range l.o.LayoutServers {
+		go func() {
+			lay, err := l.askKnownAt(ctx, addr)
+			if err != nil {
+				l.log.Debug("a layout server knows no layout", "server", addr, "cause", err)
+			}
+			answers <- lay
+		}()
+	}
+	var newest *layout.Layout
+	for range l.o.LayoutServers {
+		if lay := <-answers; lay != nil && (newest == nil || lay.Epoch > newest.Epoch) {
+			newest = lay
+		}
+	}
+	if newest == nil {
+		return errors.New("no layout server knows a layout")
+	}
+	return l.install(newest)
+}
+
+func (l *Log) askKnownAt(ctx context.Context, addr string) (*layout.Layout, error) {
+	cc, err := l.control.get(addr)
+	if err != nil {
+		return nil, err
+	}
+	m, err := pb.NewLayoutServiceClient(cc).Get(ctx, &pb.GetRequest{Known: true})
+	if err != nil {
+		return nil, err
+	}
+	return pbconv.ToLayout(m)
 }
 
 func (l *Log) newClientID(ctx context.Context) error {

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,7 +55,7 @@ type Log struct {
 	sessions   map[*session]*view
 	ended      bool // no session is adopted any more
 	refreshing *refreshing
-	renew      sync.Mutex // held while a client id is asked for
+	renew      chan struct{} // has room for one: the append that asks for a client id
 }
 
 // openTimeout bounds Open where its context does not.
@@ -76,6 +78,8 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	l.control = control{o: &l.o}
 	l.control.init()
 	l.layouts = grpcend.NewLayouts(o.LayoutServers, l.control.dial)
+	l.renew = make(chan struct{}, 1)
+	l.ids.Store(drawnID())
 	l.news = news{l: l, conns: map[layout.UnitID]*messages.Conn{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.start(ctx); err != nil {
@@ -106,16 +110,14 @@ func (l *Log) start(ctx context.Context) error {
 	return nil
 }
 
-// firstContact gets a layout and a client id.
+// firstContact gets a layout: the leader's, or, where no layout server leads, the newest that one of them knows.
 func (l *Log) firstContact(ctx context.Context) error {
 	var b backoff
 	var before error // of the attempt before
 	for {
 		err := l.getLayout(ctx)
-		if err == nil {
-			if err = l.newClientID(ctx); err == nil {
-				return nil
-			}
+		if err == nil || (status.Code(err) == codes.Unavailable && l.askKnown(ctx) == nil) {
+			return nil
 		}
 		if ctx.Err() != nil && before != nil {
 			// The time ended while this one was on its way: that is no reason. The one before had it.
@@ -139,10 +141,20 @@ func (l *Log) speaks() string {
 	return ""
 }
 
-// ids makes attempt ids: a client id that nobody else ever gets, and a counter.
+// ids makes attempt ids: a client id that nobody else ever gets, and a counter. The first append asks for the client id; a client that
+// only reads never does, and shows units one that it drew.
 type ids struct {
 	client layout.ClientID
 	n      atomic.Uint64
+}
+
+// drawnID returns ids with a client id above those that are handed out, and without a single attempt.
+func drawnID() *ids {
+	var x [4]byte
+	_, _ = rand.Read(x[:]) // never fails
+	i := &ids{client: layout.MaxClient + 1 + layout.ClientID(binary.LittleEndian.Uint32(x[:])%uint32(layout.MaxClient))}
+	i.n.Store(maxCounter)
+	return i
 }
 
 func (l *Log) client() layout.ClientID { return l.ids.Load().client }
@@ -154,16 +166,49 @@ func (l *Log) attemptID(ctx context.Context) (layout.Attempt, error) {
 		if n := i.n.Add(1); n <= maxCounter {
 			return makeAttempt(i.client, n), nil
 		}
-		l.renew.Lock()
-		var err error
-		if l.ids.Load() == i {
-			err = l.newClientID(ctx)
-		}
-		l.renew.Unlock()
-		if err != nil {
-			return 0, fmt.Errorf("client: %w: new client id: %w", ErrUnavailable, err)
+		if err := l.renewID(ctx, i); err != nil {
+			return 0, err
 		}
 	}
+}
+
+// ownID sees to it, before a position is taken, that this client has an id of its own: a position whose append waits for an id would be filled
+// by readers.
+func (l *Log) ownID(ctx context.Context) error {
+	if i := l.ids.Load(); i.client > layout.MaxClient {
+		return l.renewID(ctx, i)
+	}
+	return nil
+}
+
+// renewID asks for a client id in place of i, until ctx ends: the layout servers may be electing a leader.
+func (l *Log) renewID(ctx context.Context, i *ids) error {
+	select {
+	case l.renew <- struct{}{}:
+		defer func() { <-l.renew }()
+	case <-ctx.Done():
+		return fmt.Errorf("client: %w: %w: another append asks for a client id", ErrUnavailable, ctx.Err())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
+	var b backoff
+	for l.ids.Load() == i {
+		err := l.newClientID(ctx)
+		if err == nil {
+			break
+		}
+		if c := status.Code(err); c == codes.PermissionDenied || c == codes.Unauthenticated {
+			return fmt.Errorf("client: %w: %s", ErrDenied, status.Convert(err).Message())
+		}
+		if sleep.For(ctx, b.step()) != nil {
+			if l.closed.Load() {
+				return ErrClosed
+			}
+			return fmt.Errorf("client: %w: %w: no client id: %w", ErrUnavailable, ctx.Err(), err)
+		}
+	}
+	return nil
 }
 
 // enter begins an operation, unless the log is closed; exit ends it. It does not wait: only Close ever locks ops for writing, and it waits for all that

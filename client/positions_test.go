@@ -265,7 +265,10 @@ type once struct {
 	again chan struct{}
 }
 
-func (o *once) Get(ctx context.Context, _ *pb.GetRequest) (*pb.Layout, error) {
+func (o *once) Get(ctx context.Context, q *pb.GetRequest) (*pb.Layout, error) {
+	if q.Known {
+		return nil, status.Error(codes.FailedPrecondition, "it knows no layout")
+	}
 	switch o.asked.Add(1) {
 	case 1:
 		return nil, status.Error(codes.Unavailable, "the dog ate the log")

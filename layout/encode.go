@@ -19,6 +19,7 @@ import (
 //	alone       6: layout
 //	Begin       8: epoch u64
 //	Note        7: epoch u64, n × (unit u32, epoch u64, record u64, changes u64)
+//	LeaseClients 9: count u32, above u32
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs, and what version 4 knows:
 //	               n × (epoch u64, record u64, active u8), attempted u64, loss u64, n × (unit u32, epoch u64, record u64, changes u64)
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout], and, in version 4, identity
@@ -44,6 +45,7 @@ const (
 	codeAlone
 	codeNote
 	codeBegin
+	codeLeaseClients
 	codeSnapshot = 16
 )
 
@@ -171,6 +173,8 @@ func DecodeCommand(b []byte) (Command, error) {
 	case codeBegin:
 		c = Begin{Epoch: Epoch(d.u64())}
 		d.bad = d.bad || d.version < formatVersion
+	case codeLeaseClients:
+		c = LeaseClients{Count: d.u32(), Above: ClientID(d.u32())}
 	default:
 		d.bad = true
 	}

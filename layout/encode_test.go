@@ -21,6 +21,8 @@ func commands() map[string]Command {
 		"decide":     Decide{Epoch: 7, Owner: 0x1122334455667788, Verdict: Active},
 		"abortbelow": AbortBelow{Epoch: 1<<36 - 1},
 		"newclient":  NewClient{},
+
+		"leaseclients": LeaseClients{Count: 256, Above: 1 << 20},
 	}
 }
 

@@ -106,7 +106,8 @@ type Command interface {
 
 // Result of a command that took effect.
 type Result struct {
-	Client ClientID // of NewClient
+	Client ClientID // of NewClient and LeaseClients: the first
+	Last   ClientID // of them, the last
 }
 
 // Found writes the founding layout: identity, geometry, durability and first members of the log. Its epoch is 0.
@@ -335,12 +336,4 @@ func (s *State) settle(d Epoch) {
 		}
 		delete(s.records, oldest)
 	}
-}
-
-func (NewClient) apply(s *State) (Result, error) {
-	if s.clients == ^ClientID(0) {
-		return Result{}, ErrNoClients
-	}
-	s.clients++
-	return Result{Client: s.clients}, nil
 }

@@ -140,8 +140,23 @@ func TestClientIDsAreHandedOutOnce(t *testing.T) {
 			t.Errorf("client %d, want %d", got, want)
 		}
 	}
-	s.clients = ^ClientID(0) - 1
-	must(t, s, NewClient{})
+	for _, x := range []struct {
+		lease       LeaseClients
+		first, last ClientID
+	}{{LeaseClients{Count: 10}, 4, 13}, {LeaseClients{Count: 10, Above: 5}, 14, 23}, {LeaseClients{Count: 2, Above: 100}, 101, 102}} {
+		if got := must(t, s, x.lease); got.Client != x.first || got.Last != x.last {
+			t.Errorf("%+v: clients %d to %d, want %d to %d", x.lease, got.Client, got.Last, x.first, x.last)
+		}
+	}
+	if got := must(t, s, NewClient{}).Client; got != 103 {
+		t.Errorf("client %d, want 103", got)
+	}
+	s.clients = MaxClient - 3
+	if got := must(t, s, LeaseClients{Count: 10}); got.Client != MaxClient-2 || got.Last != MaxClient {
+		t.Errorf("the last clients are %d to %d", got.Client, got.Last)
+	}
+	refused(t, s, LeaseClients{Count: 10}, ErrNoClients)
+	refused(t, s, LeaseClients{Count: 1, Above: MaxClient + 7}, ErrNoClients)
 	refused(t, s, NewClient{}, ErrNoClients)
 }
 

@@ -26,7 +26,7 @@ type UnitID uint32
 // SequencerID names a sequencer; 0 is none.
 type SequencerID uint32
 
-// ClientID is handed out once by the layout service; 0 is none. It is the upper half of every
+// ClientID is handed out once by the layout service, up to MaxClient; 0 is none. It is the upper half of every
 // attempt id of the client that holds it.
 type ClientID uint32
 

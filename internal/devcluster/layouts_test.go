@@ -143,3 +143,83 @@ func TestLayoutServersOfADirectoryAreFound(t *testing.T) {
 		t.Errorf("another number of layout servers: %v", err)
 	}
 }
+
+// commits is the index of the last command that the layout servers committed, as their leader says.
+func commits(ctx context.Context, t *testing.T, c *devcluster.Cluster) (index uint64) {
+	t.Helper()
+	st, err := c.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range st.LayoutServers {
+		index = max(index, s.CommitIndex)
+	}
+	return index
+}
+
+// TestReadersNeedNoIDAndNoLeader: to open a log and read from it costs the layout servers no command, and works while none of them leads.
+// An append that is the first of its client says what it waits for, and goes on with the next leader.
+func TestReadersNeedNoIDAndNoLeader(t *testing.T) {
+	ctx, dev := testContext(t), openDevice(t)
+	c, err := devcluster.Start(ctx, devcluster.Options{Device: dev, Dir: t.TempDir(), LayoutServers: 3, Chains: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	open := func() *client.Log {
+		t.Helper()
+		log, err := client.Open(ctx, client.Options{LayoutServers: c.LayoutAddrs(), Device: dev})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = log.Close() })
+		return log
+	}
+	p, err := open().Append(ctx, []byte("entry"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() {
+		t.Helper()
+		log := open()
+		if e, err := log.Read(ctx, p); err != nil || string(e) != "entry" {
+			t.Errorf("%q, %v", e, err)
+		}
+		if tail, err := log.Tail(ctx); err != nil || tail != p+1 {
+			t.Errorf("the tail is %d, %v", tail, err)
+		}
+	}
+	before := commits(ctx, t, c)
+	for range 10 {
+		read()
+	}
+	for range 10 {
+		if _, err := open().Append(ctx, []byte("more")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := commits(ctx, t, c); after != before {
+		t.Errorf("10 readers and 10 appenders cost the layout servers %d commands", after-before)
+	}
+	if p, err = open().Append(ctx, []byte("entry")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if err := c.StopLayout(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	writer := open()
+	if _, err := writer.Append(short, []byte("x")); !errors.Is(err, client.ErrUnavailable) {
+		t.Errorf("an append without a leader: %v, want ErrUnavailable", err)
+	}
+	if err := c.StartLayout(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writer.Append(ctx, []byte("y")); err != nil {
+		t.Errorf("an append once there is a leader again: %v", err)
+	}
+}

@@ -53,6 +53,9 @@ func (m *manager) pollMember(ctx context.Context, mu *sync.Mutex, x *member, sha
 	now := time.Now()
 	if clients > 0 {
 		m.vitals.take(now, x, r)
+		for _, c := range r.vitals.GetClients() {
+			m.store.clients.raise(layout.ClientID(c.Client))
+		}
 	}
 	mu.Lock()
 	defer mu.Unlock()

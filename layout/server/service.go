@@ -24,8 +24,12 @@ type service struct {
 	s *Server
 }
 
-// Get is linearizable: whoever got an epoch from somewhere gets that or a newer one here.
-func (v service) Get(context.Context, *pb.GetRequest) (*pb.Layout, error) {
+// Get is linearizable: a client that got an epoch from somewhere gets that or a newer one here. With known it is what this server
+// has applied.
+func (v service) Get(_ context.Context, q *pb.GetRequest) (*pb.Layout, error) {
+	if q.GetKnown() {
+		return v.known()
+	}
 	l, _, _, err := v.s.store.active()
 	if err != nil {
 		return nil, v.refuse(err)
@@ -39,6 +43,19 @@ func (v service) Get(context.Context, *pb.GetRequest) (*pb.Layout, error) {
 	}
 	m.FabricProvider = v.s.manager.provider()
 	return m, nil
+}
+
+// known returns the layout that this server knows to have been ACTIVE. For a client that begins while nobody leads that is as good as the
+// layout of a client that heard nothing for a while: what it reads and appends is judged by the epoch that the units show (R8, R12).
+func (v service) known() (*pb.Layout, error) {
+	if r, ok := v.s.store.raft.(*raftLog); ok && !r.id.get().member() {
+		return nil, v.refuse(errNotLeader) // it is being filled: what it knows may be years old
+	}
+	l, _ := v.s.store.fsm.active.get()
+	if l == nil {
+		return nil, v.refuse(errNoEpoch)
+	}
+	return pbconv.Layout(l), nil
 }
 
 // Watch sends what Get would answer, and ends with the refusal of one that does not lead when this server's leadership ends.
@@ -72,12 +89,12 @@ func (v service) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.
 }
 
 func (v service) NewClientID(context.Context, *pb.NewClientIDRequest) (*pb.NewClientIDReply, error) {
-	r, err := v.s.store.apply(layout.NewClient{})
+	id, err := v.s.store.newClient()
 	if err != nil {
 		return nil, v.refuse(err)
 	}
 	v.s.metrics.clients.Inc()
-	return &pb.NewClientIDReply{Client: uint32(r.Client)}, nil
+	return &pb.NewClientIDReply{Client: uint32(id)}, nil
 }
 
 func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb.Layout, error) {

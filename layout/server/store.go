@@ -34,6 +34,7 @@ type store struct {
 	reigning sync.WaitGroup // who waits for the end of a term
 
 	trouble atomic.Pointer[string] // what the manager cannot mend; "" or nil: nothing
+	clients clientIDs
 	waits   atomic.Pointer[string] // why this server has no vote; "" or nil: it has one
 }
 

@@ -206,6 +206,7 @@ func (*UnreachableReply) Descriptor() ([]byte, []int) {
 
 type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Known         bool                   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"` // what the server knows will do, leader or not: a layout that was ACTIVE, of which nobody says that it is the latest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -238,6 +239,13 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
 	return file_corfu_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetRequest) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
 }
 
 type WatchRequest struct {
@@ -3484,9 +3492,10 @@ const file_corfu_proto_rawDesc = "" +
 	"\bprovider\x18\x03 \x01(\tR\bprovider\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x15\n" +
 	"\x06for_ms\x18\x05 \x01(\x04R\x05forMs\"\x12\n" +
-	"\x10UnreachableReply\"\f\n" +
+	"\x10UnreachableReply\"\"\n" +
 	"\n" +
-	"GetRequest\"\x0e\n" +
+	"GetRequest\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\"\x0e\n" +
 	"\fWatchRequest\"\x14\n" +
 	"\x12NewClientIDRequest\"*\n" +
 	"\x10NewClientIDReply\x12\x16\n" +
