@@ -154,7 +154,7 @@ func layoutTorn(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	return what, x.awaitLayouts(ctx)
 }
 
-// layoutForeign starts a layout server on the directory of one of the same number of another log.
+// layoutForeign starts a layout server on the directory of one of the same number of another log. The servers must refuse each other.
 func layoutForeign(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	i := r.IntN(len(x.c.layout))
 	victim := x.c.layout[i]
@@ -168,12 +168,15 @@ func layoutForeign(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	if err != nil {
 		return what, err
 	}
+	log := victim.logEnd()
 	if err := errors.Join(f.layout[i].copyStore(ctx, victim.store()), victim.tryStart()); err != nil {
 		return what, err
 	}
-	d := between(r, time.Second, 6*time.Second)
-	_ = sleep.For(ctx, d)
-	what += fmt.Sprintf(" for %v", d.Round(time.Millisecond))
+	said := ""
+	if err := x.await(ctx, func() bool { said = victim.loggedSince(log, "of another log"); return said != "" }); err != nil {
+		return what, fmt.Errorf("it does not say that the others' log is another one: %w", err)
+	}
+	what += ": " + said
 	if err := x.c.awaitAcks(ctx, x.o.patience); err != nil {
 		return what, err
 	}

@@ -68,6 +68,23 @@ func (m *member) lastWords() string {
 	return lines[len(lines)-1]
 }
 
+// logEnd returns how long the member's log is.
+func (m *member) logEnd() int {
+	b, _ := os.ReadFile(m.logPath())
+	return len(b)
+}
+
+// loggedSince returns the first line behind a place in the member's log that has the words; "": there is none.
+func (m *member) loggedSince(from int, words string) string {
+	b, _ := os.ReadFile(m.logPath())
+	for line := range strings.Lines(string(b[min(from, len(b)):])) {
+		if strings.Contains(line, words) {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
+
 // copyStore copies the store of a member to a directory. If the process is up, it is stopped meanwhile, so that the copy is what a
 // snapshot of the disk is: everything as it was at one moment.
 func (m *member) copyStore(ctx context.Context, to string) error {
