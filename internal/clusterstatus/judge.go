@@ -74,7 +74,9 @@ func (j judge) stuck() {
 		if u.Role == roleServes && u.State == stateUnreachable {
 			units++
 			names = append(names, fmt.Sprintf("unit %d", u.Id))
-			start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
+			if !otherLog(u) { // it is up, and starting it again changes nothing
+				start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
+			}
 		}
 	}
 	for _, s := range j.m.Sequencers {
@@ -86,6 +88,9 @@ func (j judge) stuck() {
 	switch {
 	case len(names) == 0:
 		j.say(Down, j.mendRefusing(), "appends wait: %s", j.m.Waiting)
+		return
+	case slices.ContainsFunc(j.m.Units, func(u *pb.UnitStatus) bool { return u.Role == roleServes && otherLog(u) }):
+		j.say(Down, strings.Join(start, ", and "), "appends wait: %s", j.m.Waiting)
 		return
 	case j.m.Epoch == 0: // there is no layout that a spare could be added to
 		j.say(Down, strings.Join(start, ", and "), "the log has no active epoch yet: it waits for %s", strings.Join(names, " and "))
@@ -107,8 +112,11 @@ func (j judge) stuck() {
 // mendRefusing says what to do about members that answer and serve, and do not do what the leader asks of them; "": there are none.
 func (j judge) mendRefusing() string {
 	var list []string
+	if stores := j.mendStores(); stores != "" {
+		list = append(list, stores)
+	}
 	for _, u := range j.m.Units {
-		if u.Role == roleServes && refuses(u.State, u.Error) {
+		if u.Role == roleServes && refuses(u.State, u.Error) && u.Error != LostPast {
 			list = append(list, mendMember(u))
 		}
 	}
@@ -208,11 +216,15 @@ func (j judge) units() {
 			continue
 		}
 		switch {
-		case j.m.Waiting != "" && u.State == stateUnreachable: // said
+		case j.m.Waiting != "" && (u.State == stateUnreachable || u.State != stateOpen && u.SilentMs == 0): // said, or a consequence
 		case u.SilentMs > 0:
 			j.say(Degraded, "", "unit %d has not answered for %s", u.Id, ms(u.SilentMs))
 		case j.m.Epoch > 0 && j.m.EpochInProgress == 0 && (u.State != stateOpen || u.Epoch != j.m.Epoch):
-			j.say(Degraded, "", "unit %d is %s at epoch %d", u.Id, u.State, u.Epoch)
+			why := ""
+			if u.Error != "" {
+				why = ": " + u.Error
+			}
+			j.say(Degraded, "", "unit %d is %s at epoch %d%s", u.Id, u.State, u.Epoch, why)
 		}
 		j.flash(u)
 		if u.Lost > 0 {
@@ -252,7 +264,7 @@ func (j judge) sequencers() {
 			j.say(Degraded, fmt.Sprintf("start it at %s again", s.Control), "sequencer %d, which stands by, does not answer", s.Id)
 		case s.Role != roleServes && refuses(s.State, s.Error):
 			j.say(Degraded, fmt.Sprintf("mend it at %s and start it again", s.Control), "sequencer %d is left out: %s", s.Id, s.Error)
-		case s.Role != roleServes, j.m.Waiting != "" && s.State == stateUnreachable: // fine, or said
+		case s.Role != roleServes, j.m.Waiting != "" && (s.State == stateUnreachable || s.State != stateOpen && s.SilentMs == 0): // fine, said, or a consequence
 		case s.SilentMs > 0:
 			j.say(Degraded, "", "sequencer %d has not answered for %s", s.Id, ms(s.SilentMs))
 		case j.m.Epoch > 0 && j.m.EpochInProgress == 0 && (s.State != stateOpen || s.Epoch != j.m.Epoch):

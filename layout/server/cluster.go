@@ -127,6 +127,9 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 		UsedBytes: last.UsedBytes, CapacityBytes: last.CapacityBytes, FreeBytes: last.FreeBytes, Full: last.Full, WaitingPages: last.Waiting,
 		PagesPerSecond: pages, BytesPerSecond: (pages + cold) * float64(pageSize), ColdReadsPerSecond: cold,
 		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached)}
+	if m.Error == "" && r.state != stateUnreachable {
+		m.Error = s.storeTrouble(x)
+	}
 	if p := r.scrub; p != nil && p.Pass > 0 {
 		m.Scrubbing, m.ScrubWaiting, m.Scrubbed = p.Running, p.Waiting, 1
 		if p.End > p.First {
@@ -134,6 +137,18 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 		}
 	}
 	return m
+}
+
+// storeTrouble returns why the store of a unit that answers does not count, or is not wiped; "": there is no reason.
+func (s *Server) storeTrouble(x shownMember) string {
+	p := s.store.past(nil)
+	if trust, _ := p.judge(x.unit, x.report.past); trust != layout.Trusted {
+		return clusterstatus.LostPast
+	}
+	if x.role != "" && p.mayWipe(x.unit, x.report.past, p.base.Epoch+1, false) != nil {
+		return clusterstatus.GivenUp
+	}
+	return ""
 }
 
 func sequencerStatus(x shownMember) *pb.SequencerStatus {

@@ -21,7 +21,7 @@ import (
 
 // lostPast and advice are what the status says of stores that lost their past: that they did, and a way on.
 var (
-	lostPast = regexp.MustCompile(`lost (its|their) past|holds a log already`)
+	lostPast = regexp.MustCompile(`lost (its|their) past|holds a log already|holds another log`)
 	advice   = regexp.MustCompile(`--accept-loss|corfu layout recover|mounted|[Rr]estore`)
 )
 

@@ -23,13 +23,18 @@ import (
 // would change, and changes nothing. Each can be repeated: what is so already is said to be so.
 
 func (a *app) unitAddCommand() *cobra.Command {
-	return a.changeCommand(&cobra.Command{Use: "add id=host:port", Short: "Add a storage unit as a spare", Args: cobra.ExactArgs(1),
+	var loss bool
+	cmd := a.changeCommand(&cobra.Command{Use: "add id=host:port", Short: "Add a storage unit as a spare", Args: cobra.ExactArgs(1),
 		Long: "Add a storage unit as a spare: it joins the next chain that lacks a unit. What it holds of another life is wiped then.\n" +
-			"A unit that was drained is a spare again; one that is to leave stays.",
+			"A unit that was drained is a spare again; one that is to leave stays.\n\n" +
+			"With --accept-loss, the store of a member that lost its past (an old copy, an empty directory) counts as it is: what it\n" +
+			"lacks, and no other member has, is lost for good. A spare that may hold what was given up before is wiped.",
 	}, func(args []string) (*pb.ReconfigureRequest, error) {
 		m, err := parseMember("unit", args[0])
-		return &pb.ReconfigureRequest{Add: []*pb.Unit{{Id: m.ID, Control: m.Control}}}, err
+		return &pb.ReconfigureRequest{Add: []*pb.Unit{{Id: m.ID, Control: m.Control}}, AcceptLoss: loss}, err
 	})
+	cmd.Flags().BoolVar(&loss, "accept-loss", false, "take its store as it is, though entries are lost with it, or wipe what was given up")
+	return cmd
 }
 
 func (a *app) unitRemoveCommand() *cobra.Command {

@@ -376,7 +376,7 @@ type ReconfigureRequest struct {
 	Drain         []*Leaving             `protobuf:"bytes,8,rep,name=drain,proto3" json:"drain,omitempty"`                                    // units that leave once others hold what they hold
 	Shorter       bool                   `protobuf:"varint,9,opt,name=shorter,proto3" json:"shorter,omitempty"`                               // with drain: at once, the chains go on shorter
 	Chain         []uint32               `protobuf:"varint,10,rep,packed,name=chain,proto3" json:"chain,omitempty"`                           // spares, or units of add, that are one more chain, head first
-	AcceptLoss    bool                   `protobuf:"varint,11,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`      // with remove, and where a unit failed: entries whose other copies are all CORRUPT may be lost with it
+	AcceptLoss    bool                   `protobuf:"varint,11,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`      // with remove: entries whose other copies are all CORRUPT may be lost; with add: the store counts as it is, or may be wiped (R27)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -484,7 +484,7 @@ type UnitStatus struct {
 	Role               string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                          // "serves", "spare"
 	State              string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`                        // "open", "sealed", "closed", "unreachable"; as it was last, while silent_ms is not 0
 	Epoch              uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`                       // its promise
-	Error              string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                        // why it is unreachable
+	Error              string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                        // why it is unreachable, or left out, or why its store does not count
 	SilentMs           uint64                 `protobuf:"varint,7,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"` // since its last answer, if the newest heartbeat had none; 0: it answers
 	Store              string                 `protobuf:"bytes,8,opt,name=store,proto3" json:"store,omitempty"`                        // where its data lies
 	End                uint64                 `protobuf:"varint,9,opt,name=end,proto3" json:"end,omitempty"`                           // first address above all entries
