@@ -155,8 +155,9 @@ func (b *bench) open(n layout.Epoch) Snapshot {
 	return snap
 }
 
-// flush writes everything, and takes the output.
+// flush writes everything, what was refused before, too, and takes the output.
 func (b *bench) flush() {
+	b.u.Retry()
 	for x := b.u.NextBatch(); x != nil; x = b.u.NextBatch() {
 		b.write(x)
 		b.u.Flushed(x)

@@ -1,6 +1,7 @@
 package unit
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 
@@ -60,6 +61,89 @@ func TestFailedRecordAlone(t *testing.T) {
 	b.wantState(2, wire.Durable)
 	b.flush()
 	b.wantState(1, wire.Durable)
+}
+
+// What flash refuses holds up nothing else: what comes later goes at once, and after Retry what was refused goes in a batch of its own.
+func TestRefusedPagesHoldUpNothingElse(t *testing.T) {
+	b := newBench(t)
+	put := func(a layout.Address) {
+		b.publish(a)
+		b.u.Doorbell(1, a)
+	}
+	put(0)
+	x := b.u.NextBatch()
+	x.Records[0].Failed = true
+	b.u.Flushed(x)
+	put(1)
+	x = b.u.NextBatch()
+	if x == nil || len(x.Records) != 1 || x.Records[0].Address != 1 {
+		t.Fatalf("beside what was refused goes %+v, want the page at 1", x)
+	}
+	b.write(x)
+	b.u.Flushed(x)
+	b.wantState(0, wire.Written)
+	b.wantState(1, wire.Durable)
+	if v := b.u.View(); v.Waiting != 1 || v.Queued != 0 || !v.Held || !b.u.Busy() {
+		t.Errorf("the view shows %d waiting, %d queued, held %v", v.Waiting, v.Queued, v.Held)
+	}
+	b.u.Retry()
+	put(2)
+	first, second := b.u.NextBatch(), b.u.NextBatch()
+	if len(first.Records) != 1 || first.Records[0].Address != 2 || len(second.Records) != 1 || second.Records[0].Address != 0 {
+		t.Fatalf("batches of %+v and %+v, want the page at 2, then that at 0", first.Records, second.Records)
+	}
+	second.Records[0].Failed = true
+	b.u.Flushed(second)
+	b.write(first)
+	b.u.Flushed(first)
+	b.u.Retry()
+	x = b.u.NextBatch()
+	if x.Records[0].Address != 0 || b.u.NextBatch() != nil {
+		t.Error("what was refused twice is not tried again, once")
+	}
+	b.write(x)
+	b.u.Flushed(x)
+	b.wantState(0, wire.Durable)
+}
+
+// Pages that were refused together, since they were written together, are not refused together for ever.
+func TestRefusedPagesAreTriedApart(t *testing.T) {
+	b := newBench(t)
+	for a := range layout.Address(6) {
+		b.publish(a)
+		b.u.Doorbell(1, a)
+	}
+	x := b.u.NextBatch()
+	for i := range x.Records {
+		x.Records[i].Failed = true
+	}
+	b.u.Flushed(x)
+	var tried [][]layout.Address
+	b.u.Retry()
+	for x := b.u.NextBatch(); x != nil; x = b.u.NextBatch() {
+		if b.u.NextBatch() != nil {
+			t.Fatal("two batches of what was refused are on their way")
+		}
+		var addrs []layout.Address
+		for i := range x.Records {
+			addrs = append(addrs, x.Records[i].Address)
+			x.Records[i].Failed = slices.ContainsFunc(x.Records, func(r Record) bool { return r.Address == 1 }) // with its neighbours
+		}
+		tried = append(tried, addrs)
+		b.write(x)
+		b.u.Flushed(x)
+	}
+	if want := [][]layout.Address{{0}, {1, 2}, {3}, {4, 5}}; !reflect.DeepEqual(tried, want) {
+		t.Errorf("tried %v, want %v", tried, want)
+	}
+	b.u.Retry()
+	x = b.u.NextBatch()
+	x.Records[0].Failed = x.Records[0].Address == 1
+	b.u.Flushed(x)
+	b.flush()
+	for a := range layout.Address(6) {
+		b.wantState(a, wire.Durable)
+	}
 }
 
 // R3: a trim is told, and its word TRIMMED, once its mark is on flash and not before; what failed is tried again, alone. Trims

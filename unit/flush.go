@@ -22,6 +22,7 @@ type Batch struct {
 	Trims   []Trim   // in the order of their arrival; an address may be there twice
 
 	addrs []layout.Address // of Records: the core's own, also while a writer has those
+	retry bool             // its pages were refused before
 }
 
 // Trim is an address to be given up, and who asked.
@@ -33,12 +34,32 @@ type Trim struct {
 	request wire.RequestID
 }
 
-// Busy tells whether something is not on flash yet.
-func (u *Unit) Busy() bool { return len(u.flying)+len(u.ready)+len(u.trims) > 0 }
+// refused is what flash did not take. It waits for Retry, and holds up nothing else.
+type refused struct {
+	pages []layout.Address // in the order in which they were refused
+	trims []Trim
+	again int // how many of pages are to be tried again now
+	taken int // how many of them flash took at the last try; 0: it took none
+}
 
-// NextBatch gives everything that arrived since the last batch, or nil if nothing arrived or MaxInFlight batches are on
+// Busy reports whether something is not on flash yet.
+func (u *Unit) Busy() bool {
+	return len(u.flying)+len(u.ready)+len(u.trims)+len(u.refused.pages)+len(u.refused.trims) > 0
+}
+
+// Retry has NextBatch return what flash refused once more. Pages that were refused go in batches of their own, so that no other page waits
+// for a part of the disk that answers late, or not at all. One goes first, since pages that are written together are refused together; twice
+// as many each time that flash takes them.
+func (u *Unit) Retry() {
+	u.refused.again = len(u.refused.pages)
+	u.trims = append(u.trims, u.refused.trims...)
+	u.refused.trims = u.refused.trims[:0]
+}
+
+// NextBatch returns everything that arrived since the last batch, or nil if nothing arrived or MaxInFlight batches are on
 // their way. A lone page goes at once; what arrives while the disk has enough to do goes together (group commit).
-// Batches may end in any order: no address is in two of them. Trims have a batch of their own, one at a time.
+// Batches may end in any order: no address is in two of them. Trims have a batch of their own, one at a time; so has what was refused, after
+// Retry.
 func (u *Unit) NextBatch() *Batch {
 	if len(u.flying) == MaxInFlight {
 		return nil
@@ -52,19 +73,37 @@ func (u *Unit) NextBatch() *Batch {
 		u.flying = append(u.flying, b)
 		return b
 	case len(u.ready) > 0:
-		b := u.takeBatch()
 		n := min(len(u.ready), MaxBatch)
-		for _, a := range u.ready[:n] {
-			u.cell(a).stage = writing
-			b.addrs = append(b.addrs, a)
-			b.Records = append(b.Records, Record{Address: a, Bytes: u.flushed(a)})
-		}
+		b := u.pages(u.ready[:n])
 		u.ready = u.ready[:copy(u.ready, u.ready[n:])]
-		slices.SortFunc(b.Records, func(x, y Record) int { return cmp.Compare(x.Address, y.Address) })
-		u.flying = append(u.flying, b)
+		return b
+	case u.refused.again > 0 && !u.retrying():
+		n := min(u.refused.again, max(1, 2*u.refused.taken), MaxBatch)
+		b := u.pages(u.refused.pages[:n])
+		b.retry = true
+		u.refused.pages = slices.Delete(u.refused.pages, 0, n)
+		u.refused.again -= n
 		return b
 	}
 	return nil
+}
+
+// pages returns a batch of these addresses, which is on its way from now on.
+func (u *Unit) pages(addrs []layout.Address) *Batch {
+	b := u.takeBatch()
+	for _, a := range addrs {
+		u.cell(a).stage = writing
+		b.addrs = append(b.addrs, a)
+		b.Records = append(b.Records, Record{Address: a, Bytes: u.flushed(a)})
+	}
+	slices.SortFunc(b.Records, func(x, y Record) int { return cmp.Compare(x.Address, y.Address) })
+	u.flying = append(u.flying, b)
+	return b
+}
+
+// retrying reports whether a batch of what was refused is on its way.
+func (u *Unit) retrying() bool {
+	return slices.ContainsFunc(u.flying, func(b *Batch) bool { return b.retry })
 }
 
 // trimming tells whether a batch of trims is on its way.
@@ -85,25 +124,27 @@ func (u *Unit) takeBatch() *Batch {
 	}
 	b := u.idle[n-1]
 	u.idle = u.idle[:n-1]
-	b.Records, b.Trims, b.addrs = b.Records[:0], b.Trims[:0], b.addrs[:0]
+	b.Records, b.Trims, b.addrs, b.retry = b.Records[:0], b.Trims[:0], b.addrs[:0], false
 	return b
 }
 
 // Flushed ends a batch. What is not marked Failed is on flash, page and mark together: words become terminal
-// and acks go out, in that order and not before (rule R3). The rest is queued again.
+// and acks go out, in that order and not before (rule R3). The rest waits for Retry.
 func (u *Unit) Flushed(b *Batch) {
 	i := slices.Index(u.flying, b)
 	if i < 0 {
 		return // of before a Load
 	}
 	u.flying = slices.Delete(u.flying, i, i+1)
-	again := 0
+	if b.retry {
+		u.refused.taken = len(b.Records)
+	}
 	for _, r := range b.Records {
 		switch {
 		case r.Failed:
+			u.refused.taken = 0
 			u.cell(r.Address).stage = waiting
-			u.ready = slices.Insert(u.ready, again, r.Address)
-			again++
+			u.refused.pages = append(u.refused.pages, r.Address)
 		case r.Address < u.trimmed: // the prefix was trimmed meanwhile
 			u.settle(r.Address, wire.Trimmed)
 		default:
@@ -116,7 +157,7 @@ func (u *Unit) Flushed(b *Batch) {
 			continue
 		}
 		t.Failed = false
-		u.trims = append(u.trims, t)
+		u.refused.trims = append(u.refused.trims, t)
 	}
 	u.idle = append(u.idle, b)
 	u.advance()
@@ -126,8 +167,10 @@ func (u *Unit) Flushed(b *Batch) {
 // oldest is the arrival of the first address that is not on flash: all that arrived before are.
 func (u *Unit) oldest() uint64 {
 	oldest := u.arrivals
-	for _, a := range u.ready {
-		oldest = min(oldest, u.cell(a).arrival)
+	for _, list := range [][]layout.Address{u.ready, u.refused.pages} {
+		for _, a := range list {
+			oldest = min(oldest, u.cell(a).arrival)
+		}
 	}
 	for _, b := range u.flying {
 		for _, a := range b.addrs {
@@ -139,7 +182,7 @@ func (u *Unit) oldest() uint64 {
 
 // waiting counts the addresses that are ingested and not on flash.
 func (u *Unit) waiting() int {
-	n := len(u.ready)
+	n := len(u.ready) + len(u.refused.pages)
 	for _, b := range u.flying {
 		n += len(b.addrs)
 	}

@@ -115,6 +115,9 @@ func (r *run) hole() {
 
 // disk starts a flush, or ends one of those in flight, well or badly.
 func (r *run) disk() {
+	if r.rnd.IntN(3) == 0 {
+		r.u.Retry()
+	}
 	if r.rnd.IntN(2) == 0 {
 		if b := r.u.NextBatch(); b != nil {
 			r.flying = append(r.flying, b)

@@ -101,7 +101,7 @@ func (u *Unit) changing(a layout.Address) bool {
 		return true
 	}
 	is := func(t Trim) bool { return t.Address == a }
-	if slices.ContainsFunc(u.trims, is) {
+	if slices.ContainsFunc(u.trims, is) || slices.ContainsFunc(u.refused.trims, is) {
 		return true
 	}
 	for _, b := range u.flying {

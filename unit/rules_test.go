@@ -43,6 +43,10 @@ func TestR3DurableAfterFlashAlone(t *testing.T) {
 	b.u.Flushed(batch)
 	b.wantState(0, wire.Written)
 	b.wantAcks()
+	if b.u.NextBatch() != nil || !b.u.Busy() {
+		t.Fatal("what failed is tried again before Retry")
+	}
+	b.u.Retry()
 	batch = b.u.NextBatch()
 	if len(batch.Records) != 1 || batch.Records[0].Failed || b.u.NextBatch() != nil {
 		t.Fatal("what failed is not tried again, once")

@@ -48,6 +48,7 @@ type Unit struct {
 	trims     []Trim           // to be flushed
 	noted     notes            // what was trimmed in this epoch
 	flying    []*Batch         // on their way to flash
+	refused   refused          // that flash did not take
 	idle      []*Batch         // to be used again
 	arrivals  uint64           // addresses that ever became waiting
 

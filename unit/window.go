@@ -60,7 +60,7 @@ func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error
 	if u.end-u.base > w {
 		return fmt.Errorf("unit %d: first hole %d, end %d, limit %d, window %d: %w", u.id, u.watermark, u.end, u.limit, w, ErrWindow)
 	}
-	u.ready, u.trims, u.flying = u.ready[:0], u.trims[:0], u.flying[:0]
+	u.ready, u.trims, u.flying, u.refused = u.ready[:0], u.trims[:0], u.flying[:0], refused{}
 	u.arrivals = 0
 	for i := range u.ending {
 		u.ending[i].after = 0

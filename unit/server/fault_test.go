@@ -1,9 +1,12 @@
 package server_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -80,6 +83,72 @@ func TestStateTellsThatFlashIsStuck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// choosy is a segment file that refuses one page for as long as it is told to, and notes in what order it was asked for that and for others.
+type choosy struct {
+	flash.File
+	page   []byte // part of it
+	refuse *atomic.Bool
+	note   func(refused bool)
+}
+
+func (f choosy) Write(bufs [][]byte, off int64, sync bool) error {
+	refused := f.refuse.Load() && slices.ContainsFunc(bufs, func(b []byte) bool { return bytes.Contains(b, f.page) })
+	f.note(refused)
+	if refused {
+		return errors.New("this page is refused")
+	}
+	return f.File.Write(bufs, off, sync)
+}
+
+// A page that flash refuses does not hold up the others: they are not in its batches, nor do they wait until it is tried again.
+func TestARefusedPageDelaysNoOther(t *testing.T) {
+	attempt := wire.MakeAttempt(9, 77)
+	var refuse atomic.Bool
+	var mu sync.Mutex
+	var tries, between, most int // of the page that is refused; other writes since the last of them; the most of those
+	r := newRig(t, tcp.Options{})
+	r.stop()
+	r.cfg.Flash.Wrap = func(_ string, f flash.File) flash.File {
+		return choosy{f, payload(0, attempt), &refuse, func(refused bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if refused {
+				tries, between = tries+1, 0
+			} else if tries > 0 {
+				between++
+				most = max(most, between)
+			}
+		}}
+	}
+	r.start()
+	r.open(1, true)
+	m := r.session(1)
+	refuse.Store(true)
+	_, _, err := m.write(0, attempt, true)
+	must(t, err)
+	tried := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return tries
+	}
+	eventually(t, "a refused page", func() bool { return tried() > 0 })
+	for a := layout.Address(1); a < 20; a++ {
+		m.put(a)
+	}
+	mu.Lock()
+	if most < 2 {
+		t.Errorf("at most %d other pages went to flash between two tries of the one that is refused: they wait for it", most)
+	}
+	mu.Unlock()
+	if w := m.look(0); w.State() != wire.Written {
+		t.Errorf("the word of the page that is refused is %v", w)
+	}
+	again := tried()
+	eventually(t, "another try", func() bool { return tried() > again })
+	refuse.Store(false)
+	m.ack(0)
 }
 
 // R3, R15: while flash takes no pages nothing is acknowledged, and a seal fails rather than leave out what was published.

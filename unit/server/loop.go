@@ -37,7 +37,7 @@ const (
 	drain = 256
 	// busyFor is how long after the last event the scan keeps its quick pace.
 	busyFor = 100 * time.Millisecond
-	// retryFlush is the pause after a flush that failed.
+	// retryFlush is the pause before what flash refused is tried again. Nothing else waits for that.
 	retryFlush = 100 * time.Millisecond
 )
 
@@ -65,7 +65,7 @@ type loopState struct {
 	inFlight   int         // batches on their way to flash
 	live       map[unit.Session]*link
 	busy       time.Time // of the last event
-	retry      time.Time // no flush before, after one that failed
+	retry      time.Time // when what flash refused is tried again; zero means that nothing was refused since the last try
 	gathering  time.Time // since when pages wait for company; zero: none do
 	waiters    []chan error
 	noted      layout.Address // watermark in the meta file, or on its way there
@@ -207,13 +207,9 @@ func (s *Server) handle(ev event) {
 // startFlush hands batches to the flushers, as many as the core gives; a lone page it writes itself. It returns false
 // if it was relieved meanwhile.
 func (s *Server) startFlush(v unit.View) bool {
-	if !s.loopState.retry.IsZero() {
-		if time.Now().Before(s.loopState.retry) {
-			return true
-		}
-		s.loopState.retry = time.Time{}
-	}
-	if s.gather(v) {
+	if !s.loopState.retry.IsZero() && !time.Now().Before(s.loopState.retry) {
+		s.retry(s.core)
+	} else if s.gather(v) {
 		return true
 	}
 	for b := s.core.NextBatch(); b != nil; b = s.core.NextBatch() {
@@ -232,11 +228,14 @@ func (s *Server) startFlush(v unit.View) bool {
 		if !s.writeAlone(b) {
 			return false
 		}
-		if !s.loopState.retry.IsZero() {
-			return true // it failed: the pause comes first
-		}
 	}
 	return true
+}
+
+// retry has what flash refused tried again at once.
+func (s *Server) retry(u *unit.Unit) {
+	s.loopState.retry = time.Time{}
+	u.Retry()
 }
 
 // alone tells whether b is one page, and nobody wants anything else.
@@ -301,8 +300,10 @@ func (s *Server) finishFlush(f flushed) {
 	}
 	s.m.flushErrors.Inc()
 	s.flushError.Store(&f.err)
-	s.cfg.Logger.Error("flash refuses pages: they are not acknowledged until it takes them", "error", f.err)
-	s.loopState.retry = time.Now().Add(retryFlush)
+	if s.loopState.retry.IsZero() { // one line for each try, however many batches were refused
+		s.cfg.Logger.Error("flash refuses pages: they are not acknowledged until it takes them", "error", f.err)
+		s.loopState.retry = time.Now().Add(retryFlush)
+	}
 	s.notifyFlushed(f.err)
 }
 
@@ -312,7 +313,7 @@ func (s *Server) waitFlushed() error {
 	c := make(chan error, 1)
 	if err := s.do(func(u *unit.Unit) {
 		u.ScanAll()
-		s.loopState.retry = time.Time{}
+		s.retry(u)
 		s.loopState.waiters = append(s.loopState.waiters, c)
 	}); err != nil {
 		return err
