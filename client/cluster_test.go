@@ -100,7 +100,7 @@ func (c *cluster) open(o client.Options) *client.Log {
 	if o.Logger == nil {
 		o.Logger = quiet(c.t)
 	}
-	l, err := client.Open(context.Background(), o)
+	l, err := client.Open(within(c.t), o)
 	if err != nil {
 		c.t.Fatalf("open the log: %v", err)
 	}
