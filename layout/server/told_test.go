@@ -66,7 +66,7 @@ func TestChangeAskedForWhileAMemberIsNotActivatedIsMade(t *testing.T) {
 			}
 			q := &pb.ReconfigureRequest{Failover: true, FailoverFrom: 1}
 			dry := &pb.ReconfigureRequest{Failover: true, FailoverFrom: 1, DryRun: true}
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			if m, err := c.client().Reconfigure(ctx, dry); err != nil || m.Sequencer.Id != 2 {
 				t.Errorf("dry run: %v, %v", m, err)

@@ -27,7 +27,7 @@ import (
 	"corfu/unit/server"
 )
 
-const wait = 20 * time.Second
+const wait = time.Minute
 
 var logID = layout.LogID{1, 2, 3, 4}
 
