@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,18 +132,15 @@ func TestFsckClusterOfAClusterThatHeals(t *testing.T) {
 	notInLab(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
-	copying := make(chan struct{}) // closed: older pages may be copied
+	var copying sync.RWMutex // locked: no older pages are copied
 	hold := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
 		if strings.HasSuffix(method, "/Backfill") {
-			select {
-			case <-copying:
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
+			copying.RLock()
+			defer copying.RUnlock()
 		}
 		return open(ctx, desc, cc, method, o...)
 	}
-	d, err := devcluster.Start(ctx, devcluster.Options{Provider: "tcp", Dir: t.TempDir(), Chains: 2, Spares: 1, FailAfter: time.Second,
+	d, err := devcluster.Start(ctx, devcluster.Options{Provider: "tcp", Dir: t.TempDir(), Chains: 2, Spares: 1, FailAfter: 5 * time.Second,
 		Layouts: func(o *layoutserver.Config) {
 			o.DialOptions = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStreamInterceptor(hold)}
 		},
@@ -171,6 +169,9 @@ func TestFsckClusterOfAClusterThatHeals(t *testing.T) {
 		return unmarshalLines[clusterJSON](t, out.String())[0]
 	}
 	load(4000)
+	copying.Lock()
+	copies := sync.OnceFunc(copying.Unlock)
+	defer copies()
 	if err := d.KillUnit(1); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +189,7 @@ func TestFsckClusterOfAClusterThatHeals(t *testing.T) {
 	if before := fsck(); len(log.Layout().Segments) != 2 || before.Positions < 4000 {
 		t.Errorf("%+v while older pages are copied; now %+v", before, log.Layout().Segments)
 	}
-	close(copying)
+	copies()
 	await("the older pages are its own", func(l *layout.Layout) bool { return len(l.Segments) == 1 })
 	load(10)
 	// Positions that were handed out before the unit was lost may be holes still, and what lies above them is not settled: reading fills them.
