@@ -47,7 +47,7 @@ type Options struct {
 
 	Election time.Duration // of several layout servers: how long the leader may be silent; default the server's
 	Poll     time.Duration // how often the layout server asks the members for their state; default the server's
-	Ready    time.Duration // how long Start waits for the cluster to serve; default 30 s
+	Ready    time.Duration // how long Start waits for the cluster to serve; default 1 min
 	// Of tests and benchmarks: change what servers are started with; nil: nothing.
 	Layouts func(*layoutserver.Config)
 	Units   func(*unitserver.Config)
@@ -61,7 +61,7 @@ func (o Options) withDefaults() Options {
 		o.Provider = "auto"
 	}
 	if o.Ready == 0 {
-		o.Ready = 30 * time.Second
+		o.Ready = time.Minute
 	}
 	if o.FailAfter == 0 {
 		o.FailAfter = max(5*time.Second, 5*o.Poll)
