@@ -107,6 +107,7 @@ func (l *Log) start(ctx context.Context) error {
 	l.background(l.news.keep)
 	l.background(l.watchdog)
 	l.background((&reporter{l: l}).run)
+	l.background(l.watchDevice)
 	return nil
 }
 

@@ -157,3 +157,30 @@ func (l *Log) explain(err error) error {
 	}
 	return err
 }
+
+// mortal is a device that can be removed from the machine.
+type mortal interface {
+	Gone() <-chan struct{}
+	GoneErr() error
+}
+
+// watchDevice notes that the device was removed. Whatever needs it fails from then on: the removal waits in the kernel until the Log is closed.
+func (l *Log) watchDevice(ctx context.Context) {
+	d, ok := l.dev.(mortal)
+	if !ok {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-d.Gone():
+		l.log.Error("the fabric device is gone: close the log, so that the removal can end, and open it anew", "cause", d.GoneErr())
+	}
+}
+
+// lostDevice returns why the device is of no more use, or nil.
+func (l *Log) lostDevice() error {
+	if d, ok := l.dev.(mortal); ok {
+		return d.GoneErr()
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package devcluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -480,4 +481,121 @@ func TestUnitThatTurnsClientsAwayIsLeftOut(t *testing.T) {
 	problem(t, ctx, c, "unit 2", "turn connections away", "rdma.max")
 	load.more(100)
 	load.finish(ctx)
+}
+
+// mortal is a fabric whose device can be removed.
+type mortal struct {
+	rdma.Device
+	gone chan struct{}
+}
+
+func (d mortal) Gone() <-chan struct{} { return d.gone }
+
+func (d mortal) GoneErr() error {
+	select {
+	case <-d.gone:
+		return errors.New("RDMA device rxe7 was removed")
+	default:
+		return nil
+	}
+}
+
+func (d mortal) Dial(ctx context.Context, addr string, private []byte, o rdma.ConnOptions) (rdma.Conn, error) {
+	if err := d.GoneErr(); err != nil {
+		return nil, err
+	}
+	return d.Device.Dial(ctx, addr, private, o)
+}
+
+// TestClientWhoseDeviceIsRemoved: its operations end at once, with the device's name and what to do.
+func TestClientWhoseDeviceIsRemoved(t *testing.T) {
+	ctx, dev := testContext(t), openDevice(t)
+	c, _ := startHealing(t, ctx, dev, devcluster.Options{Chains: 1})
+	own := mortal{dev, make(chan struct{})}
+	log, err := client.Open(ctx, client.Options{LayoutServers: []string{c.LayoutAddr()}, Device: own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	close(own.gone)
+	_, err = log.Append(ctx, []byte("x"))
+	if !errors.Is(err, client.ErrUnavailable) || !strings.Contains(err.Error(), "rxe7 was removed") {
+		t.Errorf("append: %v; wanted the device's name in it", err)
+	}
+}
+
+// foreign is a device that says it is of another provider.
+type foreign struct{ rdma.Device }
+
+func (d foreign) Info() rdma.Info {
+	i := d.Device.Info()
+	i.Provider = "verbs"
+	return i
+}
+
+// TestProviderThatIsNotTheClusters: an operation fails within a second, with a line that names both. Auto follows the cluster.
+func TestProviderThatIsNotTheClusters(t *testing.T) {
+	if inLab {
+		t.Skip("the cluster is on tcp here")
+	}
+	ctx, dev := testContext(t), openDevice(t)
+	c, _ := startHealing(t, ctx, dev, devcluster.Options{Chains: 1})
+	fabricOf(t, ctx, c, 1) // the leader knows what its members speak
+	log, err := client.Open(ctx, client.Options{LayoutServers: []string{c.LayoutAddr()}, Device: foreign{dev}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	for what, do := range map[string]func() error{
+		"append": func() error { _, err := log.Append(ctx, []byte("x")); return err },
+		"read":   func() error { _, err := log.Read(ctx, 0); return err },
+	} {
+		began := time.Now()
+		err := do()
+		if err == nil || !strings.Contains(err.Error(), "tcp") || !strings.Contains(err.Error(), "verbs") {
+			t.Errorf("%s: %v; wanted both providers in it", what, err)
+		}
+		t.Logf("%s: %v after %v", what, err, time.Since(began))
+	}
+	if _, err := client.Open(ctx, client.Options{LayoutServers: []string{c.LayoutAddr()}, Provider: "verbs"}); err == nil || !strings.Contains(err.Error(), "tcp") || !strings.Contains(err.Error(), "verbs") {
+		t.Errorf("open: %v; wanted both providers in it", err)
+	}
+	auto, err := client.Open(ctx, client.Options{LayoutServers: []string{c.LayoutAddr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer auto.Close()
+	if p, _ := auto.Provider(); p != "tcp" {
+		t.Errorf("auto took %s", p)
+	}
+	if _, err := auto.Append(ctx, []byte("x")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUnitThatSpeaksAnotherFabricIsLeftOut: the log goes on without it, and status names both providers.
+func TestUnitThatSpeaksAnotherFabricIsLeftOut(t *testing.T) {
+	if inLab {
+		t.Skip("the cluster is on tcp here")
+	}
+	ctx, dev := testContext(t), openDevice(t)
+	var odd atomic.Bool
+	c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Units: func(o *unitserver.Config) {
+		if o.ID == 2 && odd.Load() {
+			o.Device = foreign{dev}
+		}
+	}})
+	awaitSealers(t, c, 3)
+	odd.Store(true)
+	if err := c.KillUnit(2); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RestartUnit(ctx, 2); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "appends go on", func() error {
+		_, err := log.Append(ctx, []byte("x"))
+		return err
+	})
+	problem(t, ctx, c, "unit 2", "verbs", "tcp")
 }

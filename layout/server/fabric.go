@@ -37,6 +37,10 @@ type fabricLink struct {
 }
 
 const (
+	// fabricPatience is by how much longer than FailAfter nothing may come over the fabric: a member that is left out for it answers, and has to
+	// be copied to anew, so that a busy machine must not look like a cut cable.
+	fabricPatience = 2
+
 	linkTimeout    = 2 * time.Second
 	linkBackoffMax = 2 * time.Second
 )
@@ -157,7 +161,7 @@ func (f *fabricLink) took(c *messages.Conn, err error) {
 // sight is what the leader's link to a member shows.
 type sight struct {
 	known  bool          // the fabric was tried, with a result
-	failed bool          // nothing came over it for fail_after
+	failed bool          // nothing came over it for fabricPatience times fail_after
 	doubt  bool          // nothing came the last time
 	silent time.Duration // for how long
 	err    error
@@ -171,6 +175,10 @@ func (f *fabricLink) look() sight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := sight{known: f.pulse.heard || f.pulse.missed > 0, failed: f.pulse.failed, doubt: f.pulse.missed > 0, silent: f.pulse.silent, err: f.err}
+	var other *rdma.ProviderError
+	if errors.As(s.err, &other) { // no patience cures that
+		s.known, s.failed, s.silent = true, true, max(s.silent, f.limit)
+	}
 	if s.err == nil && (s.doubt || s.failed) {
 		s.err = fmt.Errorf("no answer over the fabric (%s) from %s for %v", f.dev.Info().Provider, f.addr, f.pulse.silent.Round(time.Millisecond))
 	}

@@ -68,7 +68,7 @@ func (m *manager) pollMember(ctx context.Context, mu *sync.Mutex, x *member, sha
 	}
 	x.report = r
 	if r.state != stateUnreachable {
-		x.fabric.keep(took, m.cfg.stateTimeout()+m.cfg.Poll, m.cfg.FailAfter, resumed)
+		x.fabric.keep(took, m.cfg.stateTimeout()+m.cfg.Poll, fabricPatience*m.cfg.FailAfter, resumed)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // A member may answer every heartbeat over TCP and be of no use to any client, because the fabric does not carry to it. It counts as one
-// that refuses then (refuse.go), after fail_after: the log goes on without it, or waits and names it. Two witnesses say so: the leader's own link
+// that refuses then (refuse.go), after twice fail_after: the log goes on without it, or waits and names it. Two witnesses say so: the leader's own link
 // (fabric.go), and the clients (reports.go).
 
 // reach judges what the fabric carries. The manager owns it.
