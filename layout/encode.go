@@ -21,9 +21,10 @@ import (
 //	Note        7: epoch u64, n × (unit u32, epoch u64, record u64, changes u64)
 //	LeaseClients 9: count u32, above u32
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs, and what version 4 knows:
-//	               n × (epoch u64, record u64, active u8), attempted u64, loss u64, n × (unit u32, epoch u64, record u64, changes u64)
+//	               n × (epoch u64, record u64, active u8), attempted u64, loss u64, n × (unit u32, epoch u64, record u64, changes u64),
+//	               n × (unit u32, settled u64, base epoch u64, identity, n × (unit u32, epoch u64, record u64, changes u64))
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout], and, in version 4, identity
-//	identity       record u64, accepted loss u8, stores n × (unit u32, store [16])
+//	identity       record u64, accepted loss u8, stores n × (unit u32, store [16]), left n × (unit u32, settled u64)
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
 //	               sequencer u32 string, units n × (u32 string), segments n × (start u64, chains n × (base u64, units n × u32)),
 //	               spares n × (u32 string), standbys n × (u32 string), leaving n × (u32 u32); version 1 ends with the segments,
@@ -98,7 +99,7 @@ func (c Propose) appendTo(b []byte) []byte {
 	b = le.AppendUint64(append(b, codePropose), uint64(c.Owner))
 	b = appendLayout(le.AppendUint64(b, uint64(c.Base)), c.Layout)
 	if c.ID != 0 {
-		b = appendIdentity(b, c.ID, c.AcceptedLoss, c.Stores)
+		b = appendIdentity(b, c.ID, c.AcceptedLoss, c.Stores, c.Left)
 	}
 	return b
 }
@@ -111,11 +112,15 @@ func (c Note) appendTo(b []byte) []byte {
 	return appendNotes(le.AppendUint64(append(b, codeNote), uint64(c.Epoch)), c.Members)
 }
 
-func appendIdentity(b []byte, id RecordID, loss bool, stores []MemberStore) []byte {
+func appendIdentity(b []byte, id RecordID, loss bool, stores []MemberStore, left []Settled) []byte {
 	b = appendBool(le.AppendUint64(b, uint64(id)), loss)
 	b = le.AppendUint32(b, uint32(len(stores)))
 	for _, m := range stores {
 		b = append(le.AppendUint32(b, uint32(m.Unit)), m.Store[:]...)
+	}
+	b = le.AppendUint32(b, uint32(len(left)))
+	for _, x := range left {
+		b = le.AppendUint64(le.AppendUint32(b, uint32(x.Unit)), uint64(x.Below))
 	}
 	return b
 }
@@ -157,7 +162,7 @@ func DecodeCommand(b []byte) (Command, error) {
 	case codePropose:
 		p := Propose{Owner: Owner(d.u64()), Base: Epoch(d.u64()), Layout: d.layout()}
 		if d.version >= formatVersion {
-			p.ID, p.AcceptedLoss, p.Stores = d.identity()
+			p.ID, p.AcceptedLoss, p.Stores, p.Left = d.identity()
 			d.bad = d.bad || p.ID == 0 // that is written as the version before
 		}
 		c = p
@@ -201,7 +206,7 @@ func (s *State) Snapshot() []byte {
 		b = le.AppendUint64(b, uint64(r.Base))
 		b = appendOptional(append(b, byte(r.Verdict)), r.Layout)
 		if version >= formatVersion {
-			b = appendIdentity(b, r.ID, r.AcceptedLoss, r.Stores)
+			b = appendIdentity(b, r.ID, r.AcceptedLoss, r.Stores, r.Left)
 		}
 	}
 	if version < formatVersion {
@@ -212,7 +217,13 @@ func (s *State) Snapshot() []byte {
 		b = appendBool(le.AppendUint64(le.AppendUint64(b, uint64(w.Epoch)), uint64(w.ID)), w.Active)
 	}
 	b = le.AppendUint64(le.AppendUint64(b, uint64(s.attempted)), uint64(s.loss))
-	return appendNotes(b, s.notes)
+	b = le.AppendUint32(appendNotes(b, s.notes), uint32(len(s.left)))
+	for _, l := range s.left {
+		b = le.AppendUint64(le.AppendUint32(b, uint32(l.Unit)), uint64(l.Settled))
+		b = appendIdentity(le.AppendUint64(b, uint64(l.Base.Epoch)), l.Base.ID, l.Base.AcceptedLoss, l.Base.Stores, nil)
+		b = appendNotes(b, l.Noted)
+	}
+	return b
 }
 
 // Restore gives the state that Snapshot wrote. It fails with ErrFormat.
@@ -228,7 +239,7 @@ func Restore(b []byte) (*State, error) {
 		r := Record{Epoch: Epoch(d.u64()), Owner: Owner(d.u64()), Base: Epoch(d.u64()), Verdict: Verdict(d.u8())}
 		r.Layout = d.optional()
 		if d.version >= formatVersion {
-			r.ID, r.AcceptedLoss, r.Stores = d.identity()
+			r.ID, r.AcceptedLoss, r.Stores, r.Left = d.identity()
 		}
 		s.records[r.Epoch] = r
 	}
@@ -237,6 +248,12 @@ func Restore(b []byte) (*State, error) {
 			s.writtenRecords = append(s.writtenRecords, writtenRecord{Epoch(d.u64()), RecordID(d.u64()), d.bool()})
 		}
 		s.attempted, s.loss, s.notes = Epoch(d.u64()), Epoch(d.u64()), d.notes()
+		for range d.count() {
+			l := LeftMember{Unit: UnitID(d.u32()), Settled: Address(d.u64()), Base: Record{Epoch: Epoch(d.u64()), Verdict: Active}}
+			l.Base.ID, l.Base.AcceptedLoss, l.Base.Stores, _ = d.identity()
+			l.Noted = d.notes()
+			s.left = append(s.left, l)
+		}
 	}
 	if err := d.end(); err != nil {
 		return nil, err
@@ -356,12 +373,15 @@ func (d *decoder) bool() bool {
 	return v == 1
 }
 
-func (d *decoder) identity() (id RecordID, loss bool, stores []MemberStore) {
+func (d *decoder) identity() (id RecordID, loss bool, stores []MemberStore, left []Settled) {
 	id, loss = RecordID(d.u64()), d.bool()
 	for range d.count() {
 		stores = append(stores, MemberStore{UnitID(d.u32()), StoreID(d.take(16))})
 	}
-	return id, loss, stores
+	for range d.count() {
+		left = append(left, Settled{UnitID(d.u32()), Address(d.u64())})
+	}
+	return id, loss, stores, left
 }
 
 func (d *decoder) notes() (list []MemberNote) {

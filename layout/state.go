@@ -44,6 +44,7 @@ type Record struct {
 	ID           RecordID      // 0: of a release that drew none
 	Stores       []MemberStore // of the layout's units, as they were sealed (rule R21); by ascending units
 	AcceptedLoss bool          // an operator gave up what other stores may hold (rule R27)
+	Left         []Settled     // of units of the base that the layout does not name; by ascending units
 }
 
 // Ref returns the record's name.
@@ -70,6 +71,7 @@ type State struct {
 	attempted      Epoch           // no unit was asked to promise more (rule R25); 0: of a release that did not write it down
 	loss           Epoch           // latest ACTIVE epoch that was made with an accepted loss (rule R27); 0: none
 	notes          []MemberNote    // by ascending units (rule R23)
+	left           []LeftMember    // units that left, and may come back with what they have; by ascending units
 }
 
 // NewState is the state before the first command.
@@ -126,6 +128,10 @@ type Propose struct {
 	ID           RecordID
 	Stores       []MemberStore
 	AcceptedLoss bool // rule R27
+
+	// Left says of each unit of the base that the layout names no more up to where its store is settled, so that it need not be wiped
+	// when it comes back; by ascending units. Empty where no unit leaves, or where nobody knows.
+	Left []Settled
 }
 
 // Decide writes the verdict of an epoch: ACTIVE, which only the record's owner may, or ABORTED, which anybody may. To write
@@ -219,7 +225,7 @@ func (c Propose) apply(s *State) (Result, error) {
 		return Result{}, fmt.Errorf("epoch %d, before %d: %w", s.decided+1, n, ErrGap)
 	}
 	s.records[n] = Record{Epoch: n, Owner: c.Owner, Base: c.Base, Layout: c.Layout.clone(), ID: c.ID, Stores: slices.Clone(c.Stores),
-		AcceptedLoss: c.AcceptedLoss}
+		AcceptedLoss: c.AcceptedLoss, Left: slices.Clone(c.Left)}
 	s.noteWritten(n, c.ID)
 	return Result{}, nil
 }
@@ -247,7 +253,7 @@ func (s *State) checkProposed(c Propose) error {
 // checkStores refuses a record that does not name the store of each of its units (rule R21).
 func checkStores(c Propose) error {
 	if c.ID == 0 {
-		if len(c.Stores) > 0 || c.AcceptedLoss {
+		if len(c.Stores) > 0 || c.AcceptedLoss || len(c.Left) > 0 {
 			return errors.New("a record without an id names stores")
 		}
 		return nil
@@ -258,6 +264,11 @@ func checkStores(c Propose) error {
 	for i, m := range c.Stores {
 		if !c.Layout.IsMember(m.Unit) || (i > 0 && c.Stores[i-1].Unit >= m.Unit) {
 			return fmt.Errorf("the store of unit %d, which is no member, or not in order", m.Unit)
+		}
+	}
+	for i, m := range c.Left {
+		if c.Layout.IsMember(m.Unit) || (i > 0 && c.Left[i-1].Unit >= m.Unit) {
+			return fmt.Errorf("unit %d has left and is a member, or not in order", m.Unit)
 		}
 	}
 	return nil

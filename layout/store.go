@@ -77,6 +77,55 @@ type MemberNote struct {
 	Changes    uint64
 }
 
+// Settled says that what a unit has below an address is decided: every member that was sealed as the unit left had it durably.
+type Settled struct {
+	Unit  UnitID
+	Below Address
+}
+
+// LeftMember is what the layout store keeps of a unit that left its chains: enough to tell whether it comes back with what it had.
+type LeftMember struct {
+	Unit    UnitID
+	Base    Record       // of the last epoch in which it was a member; without a layout, and with its store alone
+	Noted   []MemberNote // what was noted of it last; at most one
+	Settled Address
+}
+
+// Whole reports whether the store is the one with which the unit left, with all that is known to have been durable there.
+func (l LeftMember) Whole(s StoreState) bool {
+	trust, _ := l.Base.Judge(l.Unit, s, l.Noted)
+	return l.Base.ID != 0 && len(l.Base.Stores) == 1 && !l.Base.Stores[0].Store.IsZero() && trust == Trusted
+}
+
+// Left returns what is known of a unit that left. ok is false for one that never was a member, or is one.
+func (s *State) Left(u UnitID) (l LeftMember, ok bool) {
+	i, ok := slices.BinarySearchFunc(s.left, u, func(l LeftMember, u UnitID) int { return int(int64(l.Unit) - int64(u)) })
+	if !ok {
+		return l, false
+	}
+	return s.left[i], true
+}
+
+// SettledAt returns up to where a unit's store holds what was decided, by the seals with which it is left out: below it all sealed members of
+// its chains have everything durably (rule R17).
+func SettledAt(base *Layout, u UnitID, seals Seals) Address {
+	var below Address
+	for i, s := range base.Segments {
+		for j, c := range s.Chains {
+			if !contains(c.Units, u) {
+				continue
+			}
+			from, _ := Doubt(base, i, j, seals)
+			limit := base.limit(i, j)
+			below = max(below, from)
+			if from < limit {
+				return from // what follows, in this segment and in later ones, lies above
+			}
+		}
+	}
+	return below
+}
+
 // Trust says what the store of a member counts for.
 type Trust uint8
 
@@ -231,8 +280,24 @@ func (s *State) noteWritten(e Epoch, id RecordID) {
 	}
 }
 
-// noteActive keeps that the record's verdict is ACTIVE, and forgets what was noted of those that are no members any more.
+// noteActive keeps that the record's verdict is ACTIVE and which units it leaves out, and forgets what was noted of those that are no members any
+// more, and of those that are again.
 func (s *State) noteActive(r Record) {
+	s.left = slices.DeleteFunc(s.left, func(l LeftMember) bool { return r.Layout.IsMember(l.Unit) })
+	base := s.records[r.Base]
+	for _, x := range r.Left {
+		l := LeftMember{Unit: x.Unit, Settled: x.Below}
+		for _, n := range s.notes {
+			if n.Unit == x.Unit {
+				l.Noted = []MemberNote{n}
+			}
+		}
+		l.Base = Record{Epoch: base.Epoch, ID: base.ID, Verdict: Active, AcceptedLoss: base.AcceptedLoss}
+		l.Base.Stores = slices.DeleteFunc(slices.Clone(base.Stores), func(m MemberStore) bool { return m.Unit != x.Unit })
+		s.left = slices.DeleteFunc(s.left, func(l LeftMember) bool { return l.Unit == x.Unit })
+		i, _ := slices.BinarySearchFunc(s.left, x.Unit, func(l LeftMember, u UnitID) int { return int(int64(l.Unit) - int64(u)) })
+		s.left = slices.Insert(s.left, i, l)
+	}
 	if i, ok := slices.BinarySearchFunc(s.writtenRecords, r.Epoch, func(w writtenRecord, e Epoch) int { return cmpEpoch(w.Epoch, e) }); ok {
 		s.writtenRecords[i].Active = true
 	}
