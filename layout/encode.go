@@ -22,9 +22,9 @@ import (
 //	LeaseClients 9: count u32, above u32
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs, and what version 4 knows:
 //	               n × (epoch u64, record u64, active u8), attempted u64, loss u64, n × (unit u32, epoch u64, record u64, changes u64),
-//	               n × (unit u32, settled u64, base epoch u64, identity, n × (unit u32, epoch u64, record u64, changes u64))
+//	               n × (unit u32, from u64, below u64, base epoch u64, identity, n × (unit u32, epoch u64, record u64, changes u64))
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout], and, in version 4, identity
-//	identity       record u64, accepted loss u8, stores n × (unit u32, store [16]), left n × (unit u32, settled u64)
+//	identity       record u64, accepted loss u8, stores n × (unit u32, store [16]), left n × (unit u32, from u64, below u64)
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
 //	               sequencer u32 string, units n × (u32 string), segments n × (start u64, chains n × (base u64, units n × u32)),
 //	               spares n × (u32 string), standbys n × (u32 string), leaving n × (u32 u32); version 1 ends with the segments,
@@ -120,9 +120,13 @@ func appendIdentity(b []byte, id RecordID, loss bool, stores []MemberStore, left
 	}
 	b = le.AppendUint32(b, uint32(len(left)))
 	for _, x := range left {
-		b = le.AppendUint64(le.AppendUint32(b, uint32(x.Unit)), uint64(x.Below))
+		b = appendSettled(b, x)
 	}
 	return b
+}
+
+func appendSettled(b []byte, x Settled) []byte {
+	return le.AppendUint64(le.AppendUint64(le.AppendUint32(b, uint32(x.Unit)), uint64(x.From)), uint64(x.Below))
 }
 
 func appendNotes(b []byte, notes []MemberNote) []byte {
@@ -219,7 +223,7 @@ func (s *State) Snapshot() []byte {
 	b = le.AppendUint64(le.AppendUint64(b, uint64(s.attempted)), uint64(s.loss))
 	b = le.AppendUint32(appendNotes(b, s.notes), uint32(len(s.left)))
 	for _, l := range s.left {
-		b = le.AppendUint64(le.AppendUint32(b, uint32(l.Unit)), uint64(l.Settled))
+		b = appendSettled(b, l.Settled)
 		b = appendIdentity(le.AppendUint64(b, uint64(l.Base.Epoch)), l.Base.ID, l.Base.AcceptedLoss, l.Base.Stores, nil)
 		b = appendNotes(b, l.Noted)
 	}
@@ -249,7 +253,7 @@ func Restore(b []byte) (*State, error) {
 		}
 		s.attempted, s.loss, s.notes = Epoch(d.u64()), Epoch(d.u64()), d.notes()
 		for range d.count() {
-			l := LeftMember{Unit: UnitID(d.u32()), Settled: Address(d.u64()), Base: Record{Epoch: Epoch(d.u64()), Verdict: Active}}
+			l := LeftMember{Settled: d.settled(), Base: Record{Epoch: Epoch(d.u64()), Verdict: Active}}
 			l.Base.ID, l.Base.AcceptedLoss, l.Base.Stores, _ = d.identity()
 			l.Noted = d.notes()
 			s.left = append(s.left, l)
@@ -379,9 +383,13 @@ func (d *decoder) identity() (id RecordID, loss bool, stores []MemberStore, left
 		stores = append(stores, MemberStore{UnitID(d.u32()), StoreID(d.take(16))})
 	}
 	for range d.count() {
-		left = append(left, Settled{UnitID(d.u32()), Address(d.u64())})
+		left = append(left, d.settled())
 	}
 	return id, loss, stores, left
+}
+
+func (d *decoder) settled() Settled {
+	return Settled{UnitID(d.u32()), Address(d.u64()), Address(d.u64())}
 }
 
 func (d *decoder) notes() (list []MemberNote) {

@@ -30,7 +30,7 @@ func commands() map[string]Command {
 func withStores() map[string]Command {
 	l := sample()
 	p := Propose{Owner: 0x1122334455667788, Base: 6, Layout: l, ID: 0x99aabbccddeeff00, AcceptedLoss: true}
-	p.Left = []Settled{{Unit: 8, Below: 0x0102030405}}
+	p.Left = []Settled{{Unit: 8, From: 3, Below: 0x0102030405}}
 	for _, u := range l.Units {
 		p.Stores = append(p.Stores, MemberStore{u.ID, StoreID{0: byte(u.ID), 15: 0xee}})
 	}

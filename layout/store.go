@@ -58,6 +58,8 @@ type StoreState struct {
 	Changes    uint64    // durable changes (rule R23): addresses that hold something, and those that are trimmed once more
 	Client     ClientID  // no client id above this one has had a session at the unit; 0: not known
 	Entries    bool      // the store holds entries, junk or trims
+	Singles    bool      // addresses may have been trimmed there one by one
+	Kept       Address   // the unit came back once with what it had, and kept what lies below; 0: it did not
 }
 
 // Blank reports whether the store holds nothing and knows nothing of any epoch (rule R26). What was promised does not count: a
@@ -77,18 +79,17 @@ type MemberNote struct {
 	Changes    uint64
 }
 
-// Settled says that what a unit has below an address is decided: every member that was sealed as the unit left had it durably.
+// Settled says that what a unit has at addresses From … Below-1 is decided: every member that was sealed as the unit left had it durably.
 type Settled struct {
-	Unit  UnitID
-	Below Address
+	Unit        UnitID
+	From, Below Address
 }
 
 // LeftMember is what the layout store keeps of a unit that left its chains: enough to tell whether it comes back with what it had.
 type LeftMember struct {
-	Unit    UnitID
-	Base    Record       // of the last epoch in which it was a member; without a layout, and with its store alone
-	Noted   []MemberNote // what was noted of it last; at most one
-	Settled Address
+	Settled
+	Base  Record       // of the last epoch in which it was a member; without a layout, and with its store alone
+	Noted []MemberNote // what was noted of it last; at most one
 }
 
 // Whole reports whether the store is the one with which the unit left, with all that is known to have been durable there.
@@ -106,24 +107,26 @@ func (s *State) Left(u UnitID) (l LeftMember, ok bool) {
 	return s.left[i], true
 }
 
-// SettledAt returns up to where a unit's store holds what was decided, by the seals with which it is left out: below it all sealed members of
-// its chains have everything durably (rule R17).
-func SettledAt(base *Layout, u UnitID, seals Seals) Address {
-	var below Address
+// SettledAt returns which addresses of a unit hold what was decided, by the seals with which it is left out: all sealed members of its chains
+// have them durably (rule R17). They begin at its first address and end at the first one that is not settled, or not its own.
+func SettledAt(base *Layout, u UnitID, seals Seals) Settled {
+	x := Settled{Unit: u, From: base.First(u), Below: base.First(u)}
 	for i, s := range base.Segments {
 		for j, c := range s.Chains {
-			if !contains(c.Units, u) {
+			if !contains(c.Units, u) || c.Base != x.Below {
 				continue
 			}
+			sealed := func(v UnitID) bool { _, ok := seals[v]; return ok }
+			if !slices.ContainsFunc(c.Units, sealed) {
+				return x // its entries were given up
+			}
 			from, _ := Doubt(base, i, j, seals)
-			limit := base.limit(i, j)
-			below = max(below, from)
-			if from < limit {
-				return from // what follows, in this segment and in later ones, lies above
+			if x.Below = from; from < base.limit(i, j) {
+				return x
 			}
 		}
 	}
-	return below
+	return x
 }
 
 // Trust says what the store of a member counts for.
@@ -286,7 +289,7 @@ func (s *State) noteActive(r Record) {
 	s.left = slices.DeleteFunc(s.left, func(l LeftMember) bool { return r.Layout.IsMember(l.Unit) })
 	base := s.records[r.Base]
 	for _, x := range r.Left {
-		l := LeftMember{Unit: x.Unit, Settled: x.Below}
+		l := LeftMember{Settled: x}
 		for _, n := range s.notes {
 			if n.Unit == x.Unit {
 				l.Noted = []MemberNote{n}

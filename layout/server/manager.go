@@ -156,6 +156,7 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	m.noteMembers(active, time.Now())
 	sc := m.scene(active, shape)
 	sc.unnamed = m.unnamed(ctx)
+	m.namePast(sc)
 	sc.stuck = m.repairer.stuckIn(active)
 	j := sc.judge()
 	if len(j.activate) > 0 {

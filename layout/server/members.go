@@ -38,6 +38,8 @@ type report struct {
 	bad        []layout.Address // and which; ascending
 	watermark  layout.Address
 	past       layout.StoreState // units: what the store is (rules R21 to R25)
+	copied     []*pb.CopiedRange // units: what was copied to it, and is not served yet
+	trims      layout.Epoch      // units: all single trims since it was opened in this epoch are known there; 0: none is
 	stuck      time.Duration     // for how long its flash has not taken a page that waits,
 	stuckWhy   string            // and what it answers; "": nothing
 	fabric     string            // address that clients are told to dial
@@ -68,6 +70,7 @@ type member struct {
 	refusal refusal
 
 	unreached string         // why the fabric does not reach it; "": it does, or nobody tried
+	past      string         // why its store does not count, or is not wiped; "": nothing is held against it
 	start     layout.StartID // of the unit, as it was sealed last (rule R24); 0: not known
 }
 
@@ -229,7 +232,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 		}
 		bad = addresses(list.Addresses)
 	}
-	return report{past: pbconv.ToStoreState(a.StoreState), bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
+	return report{past: pbconv.ToStoreState(a.StoreState), trims: layout.Epoch(a.TrimsSince), copied: a.Copied, bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
 		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck, fabric: a.Fabric, provider: a.Provider, carried: a.FabricClients, refused: a.FabricRefused, refusedFor: time.Duration(a.FabricRefusedMs) * time.Millisecond,
 		sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil

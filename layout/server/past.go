@@ -87,6 +87,26 @@ func (s *scene) trust(m *member) (layout.Trust, error) {
 	return s.past.judge(m.unit, m.report.past)
 }
 
+// namePast notes for the status, and says once, which stores do not count, or are not wiped.
+func (m *manager) namePast(s *scene) {
+	for _, x := range m.members.list {
+		if x.unit == 0 || x.report.state == stateUnreachable {
+			continue
+		}
+		_, err := s.trust(x)
+		if err == nil && x.standby && s.active != nil {
+			err = s.past.mayWipe(x.unit, x.report.past, s.active.Epoch+1, false)
+		}
+		was := x.past
+		if x.past = ""; err != nil {
+			x.past = err.Error()
+		}
+		if x.past != "" && x.past != was {
+			m.log.Error("PAST LOST: a store does not count for what it holds", "member", x.name, "store", x.report.store, "err", err)
+		}
+	}
+}
+
 // wentBack returns why the leader must not decide anything; "": nothing is known against it. What any unit says counts, spares included
 // (rule R25).
 func (s *scene) wentBack() string {
@@ -185,6 +205,7 @@ func (r *reconfiguration) identify(p layout.Propose) layout.Propose {
 	for _, u := range p.Layout.Units {
 		p.Stores = append(p.Stores, layout.MemberStore{Unit: u.ID, Store: r.seals[u.ID].Store.Store})
 	}
+	p.Left = r.settled()
 	slices.SortFunc(p.Stores, func(a, b layout.MemberStore) int { return int(int64(a.Unit) - int64(b.Unit)) })
 	return p
 }

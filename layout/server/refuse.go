@@ -100,6 +100,9 @@ func (m *member) refuses(now time.Time, failAfter time.Duration) bool {
 // shownReport is the report as Status shows it: of one that refuses it says so.
 func (m *member) shownReport(failAfter time.Duration) report {
 	r := m.report
+	if r.err == "" {
+		r.err = m.past
+	}
 	if r.err == "" && m.refuses(time.Now(), failAfter) {
 		r.err = m.refusal.String()
 	}

@@ -45,6 +45,9 @@ func (s *sink) header(r *reconfiguration) error {
 		Wipe:         !r.base.IsMember(s.member.unit),
 		TrimmedBelow: uint64(layout.TrimmedBelow(r.base, r.layout, s.member.unit, r.seals)),
 	}
+	if h.Wipe && r.base != nil {
+		r.keepHeader(s.member, h)
+	}
 	return s.send(&pb.ReconcileRequest{Header: h})
 }
 

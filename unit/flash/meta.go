@@ -35,7 +35,8 @@ type Meta struct {
 	Active     layout.RecordRef `json:",omitzero"` // rule R25: the newest record that it knows to be, or to have been, ACTIVE
 	// Client: no client id above it has had a session here. It is noted ahead, in steps, so that few sessions wait for it.
 	Client layout.ClientID `json:",omitzero"`
-	Trims  uint64          `json:",omitzero"` // addresses that were trimmed one by one, at least (rule R23)
+	Kept   layout.Address  `json:",omitzero"` // the unit came back once with what it had, and kept what lies below; 0: it did not
+	Trims  uint64          `json:",omitzero"` // addresses that were trimmed one by one, at least (rule R23); 0: certainly none
 
 	Copied []Copied       `json:",omitempty"` // older ranges that are being copied to the unit, which does not serve them yet
 	Layout *layout.Layout `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages

@@ -79,12 +79,19 @@ func (b *backfilling) remember() error {
 		return nil
 	}
 	return b.s.store.UpdateMeta(func(m *flash.Meta) {
-		for _, x := range b.copied {
-			c := flash.Copied{From: layout.Address(x.From), To: layout.Address(x.To), Below: layout.Address(x.Below), Since: layout.Epoch(x.Since)}
+		for _, c := range toCopied(b.copied) {
 			m.Copied = slices.DeleteFunc(slices.Clone(m.Copied), func(o flash.Copied) bool { return o.From == c.From && o.To == c.To })
 			m.Copied = append(m.Copied, c)
 		}
 	})
+}
+
+// toCopied returns the notes that a message brings.
+func toCopied(list []*pb.CopiedRange) (out []flash.Copied) {
+	for _, x := range list {
+		out = append(out, flash.Copied{From: layout.Address(x.From), To: layout.Address(x.To), Below: layout.Address(x.Below), Since: layout.Epoch(x.Since)})
+	}
+	return out
 }
 
 // copiedRanges are the notes of remember.

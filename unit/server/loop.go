@@ -283,7 +283,7 @@ func (s *Server) flusher() {
 	for b := range s.batches {
 		began := time.Now()
 		s.writing.Add(1)
-		err := errors.Join(s.store.Write(b.Records), s.store.Trim(b.Trims))
+		err := errors.Join(s.store.Write(b.Records), s.trim(b.Trims))
 		s.writing.Add(-1)
 		s.flushed <- flushed{b, err, time.Since(began)}
 	}

@@ -45,7 +45,8 @@ func (s *Server) storeState() (layout.StoreState, error) {
 	}
 	m := s.store.Meta()
 	return layout.StoreState{Store: m.Store, Start: s.startID, Reconciled: m.Reconciled, Active: m.Active, Client: m.Client,
-		Changes: durable + uint64(m.TrimmedBelow) + m.Trims, Entries: v.End > 0 || v.Outdated || m.TrimmedBelow > 0}, nil
+		Changes: durable + uint64(m.TrimmedBelow) + m.Trims, Entries: v.End > 0 || v.Outdated || m.TrimmedBelow > 0,
+		Singles: m.Trims > 0, Kept: m.Kept}, nil
 }
 
 // noteReconciled makes the note of rule R22 durable: all of the record is, and nobody was told yet.
@@ -58,7 +59,22 @@ func (s *Server) noteActive(r layout.RecordRef) error {
 	if have := s.store.Meta().Active; r.Epoch < have.Epoch || r == have {
 		return nil
 	}
-	return s.store.UpdateMeta(func(m *flash.Meta) { m.Active = r })
+	// It serves now: from here on its watermark speaks for what it has again (Meta.Kept).
+	return s.store.UpdateMeta(func(m *flash.Meta) { m.Active, m.Kept = r, 0 })
+}
+
+// trim makes single trims durable. Before the first of them it is noted that there are some: what a store has trimmed is not known after a
+// start, but for that.
+func (s *Server) trim(list []unit.Trim) error {
+	if len(list) > 0 && s.store.Meta().Trims == 0 {
+		if err := s.store.UpdateMeta(func(m *flash.Meta) { m.Trims = max(m.Trims, 1) }); err != nil {
+			for i := range list {
+				list[i].Failed = true
+			}
+			return err
+		}
+	}
+	return s.store.Trim(list)
 }
 
 const (

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -62,9 +63,17 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 			return nil, err
 		}
 	}
+	if h.Keep {
+		if err := s.keepBelow(layout.Address(h.KeepBelow)); err != nil {
+			return nil, err
+		}
+	}
 	err := s.store.UpdateMeta(func(m *flash.Meta) {
 		m.Layout = l
 		m.TrimmedBelow = max(m.TrimmedBelow, trimmedBelow)
+		if m.Kept = 0; h.Keep {
+			m.Copied, m.Kept = toCopied(h.Copied), layout.Address(h.KeepBelow)
+		}
 		if h.Adopts {
 			// Served from here on. If the epoch comes to nothing, the range is copied anew.
 			m.Copied = slices.DeleteFunc(slices.Clone(m.Copied), func(x flash.Copied) bool {
@@ -87,6 +96,38 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 	n := l.Geometry.PageSize
 	r := &reconciling{s: s, layout: l, record: layout.RecordRef{Epoch: l.Epoch, ID: layout.RecordID(h.Record)}, kept: kept, have: s.newRuns(n), buffer: make([]byte, n*reconcileBatch)}
 	return r, nil
+}
+
+// keepBelow forgets what stands at address below and above: the unit was left out, and what was decided there since is not known (rule R17).
+// What lies below it keeps, so that it is not copied anew. That it does is noted first: a crash in between leaves a store that has less than
+// its watermark says.
+func (s *Server) keepBelow(below layout.Address) error {
+	var end layout.Address
+	if err := s.do(func(u *unit.Unit) { end = u.Answer().End }); err != nil {
+		return err
+	}
+	if err := s.store.UpdateMeta(func(m *flash.Meta) {
+		if m.Kept == 0 || below < m.Kept {
+			m.Kept = below
+		}
+		m.SettledBelow = min(m.SettledBelow, below)
+		m.Corrupt = slices.DeleteFunc(slices.Clone(m.Corrupt), func(a layout.Address) bool { return a >= below })
+	}); err != nil {
+		return err
+	}
+	var pages []flash.Page
+	nothing := make([]byte, s.store.Meta().Layout.Geometry.PageSize)
+	err := s.store.Scan(below, end, func(a layout.Address, page []byte) error {
+		if !bytes.Equal(page, nothing) {
+			pages = append(pages, flash.Page{Address: a, Bytes: nothing})
+		}
+		return nil
+	})
+	if err == nil && len(pages) > 0 {
+		err = s.store.Write(pages)
+	}
+	s.cfg.Logger.Info("kept: the unit comes back with its store whole", "below", uint64(below), "erased", len(pages))
+	return err
 }
 
 // eraseLeft forgets what an owner that gave up handing over left behind what was copied: nobody else may hold it, so that it
@@ -131,6 +172,7 @@ func (s *Server) wipe() error {
 	if err == nil {
 		err = s.store.UpdateMeta(func(m *flash.Meta) {
 			m.SettledBelow, m.TrimmedBelow, m.Scrub, m.Copied, m.Corrupt, m.MoreCorrupt = 0, 0, flash.Scrub{}, nil, nil, false
+			m.Kept = 0
 			m.Reconciled = layout.RecordRef{} // rule R22: it holds nothing of that any more
 		})
 	}
@@ -224,7 +266,7 @@ func (r *reconciling) one(e unit.Entry, below layout.Address) error {
 }
 
 func (r *reconciling) write() error {
-	err := errors.Join(r.s.store.Write(r.pages), r.s.store.Trim(r.trims))
+	err := errors.Join(r.s.store.Write(r.pages), r.s.trim(r.trims))
 	r.pages, r.trims = r.pages[:0], r.trims[:0]
 	return err
 }

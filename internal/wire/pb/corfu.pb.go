@@ -1341,6 +1341,8 @@ type StoreState struct {
 	Changes       uint64                 `protobuf:"varint,5,opt,name=changes,proto3" json:"changes,omitempty"`      // durable changes (rule R23)
 	Client        uint32                 `protobuf:"varint,6,opt,name=client,proto3" json:"client,omitempty"`        // no client id above has had a session; 0: not known
 	Entries       bool                   `protobuf:"varint,7,opt,name=entries,proto3" json:"entries,omitempty"`      // the store holds entries, junk or trims
+	Singles       bool                   `protobuf:"varint,8,opt,name=singles,proto3" json:"singles,omitempty"`      // addresses may have been trimmed there one by one
+	Kept          uint64                 `protobuf:"varint,9,opt,name=kept,proto3" json:"kept,omitempty"`            // the unit came back once with what it had, and kept what lies below; 0: it did not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1422,6 +1424,20 @@ func (x *StoreState) GetEntries() bool {
 		return x.Entries
 	}
 	return false
+}
+
+func (x *StoreState) GetSingles() bool {
+	if x != nil {
+		return x.Singles
+	}
+	return false
+}
+
+func (x *StoreState) GetKept() uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
 }
 
 type OpenSessionRequest struct {
@@ -2077,9 +2093,13 @@ type ReconcileHeader struct {
 	SettledBelow uint64                 `protobuf:"varint,5,opt,name=settled_below,json=settledBelow,proto3" json:"settled_below,omitempty"` // with adopts: as far as this; what the unit holds from there on is to be searched anew
 	// Of Reconcile, with adopts: the ranges that the unit takes over. What it holds there at below and above was left by an epoch that
 	// came to nothing, and is forgotten. Of Backfill: what is copied when the stream has ended well; the unit remembers it.
-	Copied        []*CopiedRange `protobuf:"bytes,6,rep,name=copied,proto3" json:"copied,omitempty"`
-	Record        uint64         `protobuf:"varint,7,opt,name=record,proto3" json:"record,omitempty"` // id of the layout's record; the unit notes it with its confirmation (rule R22)
-	Start         uint64         `protobuf:"varint,8,opt,name=start,proto3" json:"start,omitempty"`   // of the unit, as it was sealed: another one refuses (rule R24). 0: it showed none
+	Copied []*CopiedRange `protobuf:"bytes,6,rep,name=copied,proto3" json:"copied,omitempty"`
+	Record uint64         `protobuf:"varint,7,opt,name=record,proto3" json:"record,omitempty"` // id of the layout's record; the unit notes it with its confirmation (rule R22)
+	Start  uint64         `protobuf:"varint,8,opt,name=start,proto3" json:"start,omitempty"`   // of the unit, as it was sealed: another one refuses (rule R24). 0: it showed none
+	// keep: the unit was a member and comes back with its store whole. It keeps what lies below keep_below, which was decided before it left,
+	// and forgets the rest. What it keeps is noted as copied.
+	Keep          bool   `protobuf:"varint,9,opt,name=keep,proto3" json:"keep,omitempty"`
+	KeepBelow     uint64 `protobuf:"varint,10,opt,name=keep_below,json=keepBelow,proto3" json:"keep_below,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2166,6 +2186,20 @@ func (x *ReconcileHeader) GetRecord() uint64 {
 func (x *ReconcileHeader) GetStart() uint64 {
 	if x != nil {
 		return x.Start
+	}
+	return 0
+}
+
+func (x *ReconcileHeader) GetKeep() bool {
+	if x != nil {
+		return x.Keep
+	}
+	return false
+}
+
+func (x *ReconcileHeader) GetKeepBelow() uint64 {
+	if x != nil {
+		return x.KeepBelow
 	}
 	return 0
 }
@@ -3582,7 +3616,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05units\x18\x02 \x03(\rR\x05units\"1\n" +
 	"\tRecordRef\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\x04R\x02id\"\xe6\x01\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\"\x94\x02\n" +
 	"\n" +
 	"StoreState\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\fR\x05store\x12\x14\n" +
@@ -3593,7 +3627,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06active\x18\x04 \x01(\v2\x13.corfu.v1.RecordRefR\x06active\x12\x18\n" +
 	"\achanges\x18\x05 \x01(\x04R\achanges\x12\x16\n" +
 	"\x06client\x18\x06 \x01(\rR\x06client\x12\x18\n" +
-	"\aentries\x18\a \x01(\bR\aentries\"T\n" +
+	"\aentries\x18\a \x01(\bR\aentries\x12\x18\n" +
+	"\asingles\x18\b \x01(\bR\asingles\x12\x12\n" +
+	"\x04kept\x18\t \x01(\x04R\x04kept\"T\n" +
 	"\x12OpenSessionRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -3646,7 +3682,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x03sum\x18\x05 \x01(\aR\x03sum\"p\n" +
 	"\x10ReconcileRequest\x121\n" +
 	"\x06header\x18\x01 \x01(\v2\x19.corfu.v1.ReconcileHeaderR\x06header\x12)\n" +
-	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\x8e\x02\n" +
+	"\aentries\x18\x02 \x03(\v2\x0f.corfu.v1.EntryR\aentries\"\xc1\x02\n" +
 	"\x0fReconcileHeader\x12(\n" +
 	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12\x12\n" +
 	"\x04wipe\x18\x02 \x01(\bR\x04wipe\x12#\n" +
@@ -3655,7 +3691,11 @@ const file_corfu_proto_rawDesc = "" +
 	"\rsettled_below\x18\x05 \x01(\x04R\fsettledBelow\x12-\n" +
 	"\x06copied\x18\x06 \x03(\v2\x15.corfu.v1.CopiedRangeR\x06copied\x12\x16\n" +
 	"\x06record\x18\a \x01(\x04R\x06record\x12\x14\n" +
-	"\x05start\x18\b \x01(\x04R\x05start\"]\n" +
+	"\x05start\x18\b \x01(\x04R\x05start\x12\x12\n" +
+	"\x04keep\x18\t \x01(\bR\x04keep\x12\x1d\n" +
+	"\n" +
+	"keep_below\x18\n" +
+	" \x01(\x04R\tkeepBelow\"]\n" +
 	"\vCopiedRange\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\x12\x14\n" +

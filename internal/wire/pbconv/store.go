@@ -8,13 +8,15 @@ import (
 // StoreState returns the message for x.
 func StoreState(x layout.StoreState) *pb.StoreState {
 	return &pb.StoreState{Store: append([]byte(nil), x.Store[:]...), Start: uint64(x.Start), Reconciled: RecordRef(x.Reconciled),
-		Active: RecordRef(x.Active), Changes: x.Changes, Client: uint32(x.Client), Entries: x.Entries}
+		Active: RecordRef(x.Active), Changes: x.Changes, Client: uint32(x.Client), Entries: x.Entries, Singles: x.Singles,
+		Kept: uint64(x.Kept)}
 }
 
 // ToStoreState returns what m describes; the zero StoreState for nil, as a unit of the release before answers.
 func ToStoreState(m *pb.StoreState) layout.StoreState {
 	x := layout.StoreState{Start: layout.StartID(m.GetStart()), Reconciled: ToRecordRef(m.GetReconciled()), Active: ToRecordRef(m.GetActive()),
-		Changes: m.GetChanges(), Client: layout.ClientID(m.GetClient()), Entries: m.GetEntries()}
+		Changes: m.GetChanges(), Client: layout.ClientID(m.GetClient()), Entries: m.GetEntries(), Singles: m.GetSingles(),
+		Kept: layout.Address(m.GetKept())}
 	copy(x.Store[:], m.GetStore())
 	return x
 }
