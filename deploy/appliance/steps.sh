@@ -94,7 +94,7 @@ install_fabric() {
 	fi
 	[ -z "$SOFT_ROCE" ] || make_soft_roce
 	while read -r name _ netdev; do
-		if [ "${DEVICE:-$name}" = "$name" ] && [[ -z $SOFT_ROCE || -n $DEVICE || $SOFT_ROCE == "$netdev" ]]; then
+		if [ "${DEVICE:-$name}" = "$name" ] && [[ -z $SOFT_ROCE || -n $DEVICE || $SOFT_ROCE == "$(under "$name")" ]]; then
 			found=1 PROVIDER=verbs DEVICE=$name NETDEV=$netdev
 			break
 		fi
@@ -117,6 +117,9 @@ install_fabric() {
 		arp_for_rdma
 	fi
 }
+
+# under DEVICE: the interface that a Soft-RoCE device lies on. Its address may be one of a VLAN over that.
+under() { cat "/sys/class/infiniband/$1/parent" 2>/dev/null || true; }
 
 # clear_fabric: tcp knows no TLS, and the daemons refuse it in clear between machines.
 clear_fabric() {

@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -27,6 +28,7 @@ type DeviceInfo struct {
 	Ports       []Port `json:"ports,omitempty"`
 	Usable      bool   `json:"usable"`            // provider "verbs" can use it
 	Addr        string `json:"addr,omitempty"`    // IP address that it would use
+	Netdev      string `json:"netdev,omitempty"`  // network interface that has the address: a VLAN's own, not the one under it
 	Problem     string `json:"problem,omitempty"` // why it cannot
 }
 
@@ -103,8 +105,24 @@ func (d *DeviceInfo) fill(k ib.DeviceInfo, links map[int]link) {
 	}
 	addr, problem := verbs.Usable(k)
 	if d.Problem = problem; problem == "" {
-		d.Usable, d.Addr = true, addr.String()
+		d.Usable, d.Addr, d.Netdev = true, addr.String(), d.owner(addr)
 	}
+}
+
+// owner returns the network interface of an address of the device. A port's table of GIDs holds the addresses of all interfaces over it, VLANs
+// among them, each with its interface (ndev_ifindex of ibv_query_gid_table(3); drivers/infiniband/core/roce_gid_mgmt.c). With InfiniBand the
+// address is one of IPoIB.
+func (d *DeviceInfo) owner(addr netip.Addr) string {
+	netdev := ""
+	for _, p := range d.Ports {
+		for _, g := range p.GIDs {
+			if g.Type == ib.GIDRoCEv2.String() && g.Addr == addr.String() && g.Netdev != "" {
+				return g.Netdev
+			}
+		}
+		netdev = cmp.Or(netdev, p.Netdev)
+	}
+	return netdev
 }
 
 func port(device string, p ib.Port, links map[int]link) Port {

@@ -18,11 +18,15 @@ var ErrNoSoftRoCE = errors.New("no Soft-RoCE here")
 // stands there afterwards: where netdev carries one already that one stays, whatever its name, and made is false. It takes CAP_NET_ADMIN. It
 // fails with ErrNoSoftRoCE, or with EEXIST if another device has the name.
 func AddSoftRoCE(name, netdev string) (device string, made bool, err error) {
-	if _, err := netlink.LinkByName(netdev); err != nil {
+	link, err := netlink.LinkByName(netdev)
+	if err != nil {
 		return "", false, fmt.Errorf("%w: network interface %s: %w", ErrNoSoftRoCE, netdev, err)
 	}
 	if d := softRoCEOver(netdev); d != "" {
 		return d, false, nil
+	}
+	if err := refuseVLAN(link); err != nil {
+		return "", false, err
 	}
 	switch err := netlink.RdmaLinkAdd(name, "rxe", netdev); {
 	case err == nil:
@@ -34,6 +38,24 @@ func AddSoftRoCE(name, netdev string) (device string, made bool, err error) {
 	default:
 		return "", false, fmt.Errorf("cannot make %s over %s: %w", name, netdev, err)
 	}
+}
+
+// refuseVLAN fails with ErrNoSoftRoCE for a VLAN, to which the kernel answers EPERM (rxe_newlink in drivers/infiniband/sw/rxe/rxe.c): that sounds
+// as if root could.
+func refuseVLAN(link netlink.Link) error {
+	if _, vlan := link.(*netlink.Vlan); !vlan {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is a VLAN, and Soft-RoCE lies on a real interface alone: make it over %s, whose device carries the addresses of its VLANs, too",
+		ErrNoSoftRoCE, link.Attrs().Name, nameOf(link.Attrs().ParentIndex))
+}
+
+// nameOf returns the name of an interface, or how it can be found.
+func nameOf(index int) string {
+	if l, err := netlink.LinkByIndex(index); err == nil {
+		return l.Attrs().Name
+	}
+	return fmt.Sprintf("interface %d", index)
 }
 
 // RemoveSoftRoCE takes the Soft-RoCE device over netdev away, and tells which it was; "" if there is none, which is no error.

@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -47,4 +48,19 @@ func TestSoftRoCEComesAndGoes(t *testing.T) {
 	remove("")
 	add("other", "other", true)
 	remove("other")
+}
+
+// Soft-RoCE over a VLAN is refused with what to do, and not with the kernel's "operation not permitted", which sounds as if root could.
+func TestSoftRoCEOverAVLANNamesTheInterfaceUnderIt(t *testing.T) {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vlan := &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "lo.100", ParentIndex: lo.Attrs().Index}, VlanId: 100}
+	if err := refuseVLAN(vlan); !errors.Is(err, ErrNoSoftRoCE) || !strings.Contains(err.Error(), "lo.100 is a VLAN") || !strings.Contains(err.Error(), "make it over lo,") {
+		t.Error(err)
+	}
+	if err := refuseVLAN(lo); err != nil {
+		t.Errorf("an interface that is no VLAN: %v", err)
+	}
 }

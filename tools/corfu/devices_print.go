@@ -1,21 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
 	"corfu/rdma/fabric"
 )
 
-// printUsable prints a line for each device, for scripts that have no JSON: name, address and network interface, "-" where there is none.
+// printUsable prints a line for each device, for scripts that have no JSON: name, address and the address's network interface, "-" where there
+// is none.
 func (a *app) printUsable(ds []fabric.DeviceInfo) error {
 	for _, d := range ds {
-		netdev := "-"
-		if i := slices.IndexFunc(d.Ports, func(p fabric.Port) bool { return p.Netdev != "" }); i >= 0 {
-			netdev = d.Ports[i].Netdev
-		}
-		if _, err := fmt.Fprintln(a.stdout, d.Name, d.Addr, netdev); err != nil {
+		if _, err := fmt.Fprintln(a.stdout, d.Name, d.Addr, cmp.Or(d.Netdev, "-")); err != nil {
 			return err
 		}
 	}
@@ -30,6 +27,9 @@ func (a *app) printDevices(ds []fabric.DeviceInfo) error {
 	}
 	for _, d := range ds {
 		use := "usable, at " + d.Addr
+		if d.Netdev != "" {
+			use += " of " + d.Netdev
+		}
 		if !d.Usable {
 			use = "not usable: " + strings.ReplaceAll(d.Problem, "\n", "; ")
 		}
