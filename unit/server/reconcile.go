@@ -28,6 +28,14 @@ type reconciling struct {
 
 	kept   bool             // the window shows what flash has, but for what was placed
 	placed []layout.Address // pages that were written
+	looks  bool             // what was written is looked at before the unit confirms
+	sums   []placedSum      // of what was written and not looked at yet; no more than mostPlaced and a batch
+}
+
+// placedSum is what flash must have at an address: the sum of the page that was written there.
+type placedSum struct {
+	address layout.Address
+	sum     uint32
 }
 
 // mostPlaced is up to how many pages are read one by one rather than the whole window.
@@ -94,7 +102,7 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 		}
 	}
 	n := l.Geometry.PageSize
-	r := &reconciling{s: s, layout: l, record: layout.RecordRef{Epoch: l.Epoch, ID: layout.RecordID(h.Record)}, kept: kept, have: s.newRuns(n), buffer: make([]byte, n*reconcileBatch)}
+	r := &reconciling{s: s, layout: l, record: layout.RecordRef{Epoch: l.Epoch, ID: layout.RecordID(h.Record)}, kept: kept, looks: true, have: s.newRuns(n), buffer: make([]byte, n*reconcileBatch)}
 	return r, nil
 }
 
@@ -259,6 +267,9 @@ func (r *reconciling) one(e unit.Entry, below layout.Address) error {
 		}
 		return nil
 	}
+	if r.looks {
+		r.sums = append(r.sums, placedSum{e.Address, wire.PageSum(out)})
+	}
 	if r.pages = append(r.pages, flash.Page{Address: e.Address, Bytes: out}); len(r.pages) == reconcileBatch {
 		return r.write()
 	}
@@ -268,6 +279,9 @@ func (r *reconciling) one(e unit.Entry, below layout.Address) error {
 func (r *reconciling) write() error {
 	err := errors.Join(r.s.store.Write(r.pages), r.s.trim(r.trims))
 	r.pages, r.trims = r.pages[:0], r.trims[:0]
+	if err == nil && !r.kept {
+		err = r.look()
+	}
 	return err
 }
 
@@ -306,7 +320,59 @@ func (r *reconciling) show() error {
 			return firstError(e, err)
 		}
 	}
+	if err := r.look(); err != nil {
+		return err
+	}
 	return r.s.reload()
+}
+
+// errNotKept means that the disk said that it has a page, and has not.
+var errNotKept = errors.New("the disk did not keep it")
+
+// look fails unless flash gives back what was just written. Loading the window would take a page that is not there for one that a crash
+// tore, and the address for EMPTY, over an entry that the others have. (Keep looks for itself.)
+func (r *reconciling) look() error {
+	for rest := r.sums; len(rest) > 0; {
+		n := 1 // up to the next gap, over which it costs more to read than to ask anew
+		for n < len(rest) && rest[n].address-rest[n-1].address <= lookGap {
+			n++
+		}
+		if err := r.lookAt(rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	r.sums = r.sums[:0]
+	return nil
+}
+
+// lookGap is how many addresses look reads beside those that it is asked for, rather than begin anew.
+const lookGap = 16
+
+// lookAt reads the addresses of sums, which ascend, in one go.
+func (r *reconciling) lookAt(sums []placedSum) error {
+	err := r.s.store.Scan(sums[0].address, sums[len(sums)-1].address+1, func(a layout.Address, page []byte) error {
+		switch {
+		case len(sums) == 0 || a < sums[0].address:
+			return nil
+		case a > sums[0].address:
+			return notKept(sums[0].address)
+		}
+		p, _ := r.layout.PositionAt(r.s.cfg.ID, a)
+		if state, _ := unit.Classify(page, r.layout.Log, p); state == wire.Empty || wire.PageSum(page) != sums[0].sum {
+			return notKept(a)
+		}
+		sums = sums[1:]
+		return nil
+	})
+	if err == nil && len(sums) > 0 {
+		err = notKept(sums[0].address)
+	}
+	return err
+}
+
+func notKept(a layout.Address) error {
+	return fmt.Errorf("unit: address %d was just written, and flash gives something else: %w", a, errNotKept)
 }
 
 // reload builds the window anew from flash and the meta file. ctl is held, nothing is registered, no session lives.
