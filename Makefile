@@ -85,10 +85,11 @@ chaos: build ## MINUTES=5 of kill -9, partitions, full disks under load on a clu
 	CGO_ENABLED=1 $(GO) build -o bin/chaos ./tools/chaos
 	bin/chaos -minutes $(MINUTES) $(if $(filter command environment,$(firstword $(origin SEED))),-seed $(SEED))
 
-# A quarter of a minute of faults: what CI does.
+# A quarter of a minute of faults, and some stores that go back: what CI does.
 test-chaos: build
 	CGO_ENABLED=1 $(GO) build -o bin/chaos ./tools/chaos
-	bin/chaos -seconds 20
+	bin/chaos -seconds 20 -past off
+	bin/chaos -seconds 10 -fail-after 1s -faults store-old,store-empty,store-foreign,layout-empty,layout-torn
 
 model: ## check the Promela models of docs/model, and that every rule is needed; FULL=1: the long ones, too
 	deploy/apt-missing spin gcc libc6-dev

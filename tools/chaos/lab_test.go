@@ -25,7 +25,7 @@ func TestKilledOverVerbs(t *testing.T) {
 	}
 	o := options{
 		seed: 1, faulty: 12 * time.Second, corfu: "../../bin/corfu", dir: t.TempDir(), provider: "verbs", addr: "127.0.0.1",
-		plain: true, small: true, faults: []string{"kill", "kill-all", "kill-client"},
+		plain: true, small: true, faults: []string{"kill", "kill-all", "kill-client"}, past: pastOff,
 		// An emulated processor, shared by all: nobody is to be dropped because it is slow.
 		failAfter: 20 * time.Second, pace: 50 * time.Millisecond, retain: 100, patience: 3 * time.Minute,
 	}

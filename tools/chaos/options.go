@@ -49,7 +49,7 @@ func parseOptions(args []string) (o options, err error) {
 	f.StringVar(&o.addr, "addr", "", "with -plain: the `address` of all members (default: one of 127.0.0.0/8 for each)")
 	f.BoolVar(&o.small, "small", false, "one layout server, one sequencer and one chain of two units")
 	f.StringVar(&only, "faults", "", "only these kinds of `faults`, comma-separated, of "+strings.Join(faultNames(), ", "))
-	f.StringVar(&past, "past", string(pastOff), "how far stores go back, a `mode`: off, within what is promised, or beyond it")
+	f.StringVar(&past, "past", string(pastWithin), "how far stores go back, a `mode`: off, within what is promised, or beyond it")
 	f.DurationVar(&o.failAfter, "fail-after", 0, "as of corfu layout (default: drawn)")
 	f.DurationVar(&o.pace, "pace", 12*time.Millisecond, "how long an appender or reader rests between two operations, on average")
 	f.Uint64Var(&o.retain, "retain", 0, "how many `positions` are left when older ones are trimmed (default: half of what a short run appends; 60000 at most)")
