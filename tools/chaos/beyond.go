@@ -31,11 +31,12 @@ func (x *run) awaitStopped(ctx context.Context, named []string) (string, error) 
 	out := ""
 	for end := time.Now().Add(x.o.patience); ; time.Sleep(200 * time.Millisecond) {
 		out, _ = x.c.command(ctx, 5*time.Second, "status") // its exit status says that not all is well
-		missing := slices.DeleteFunc(slices.Clone(named), func(n string) bool { return strings.Contains(out, n) })
+		verdict, _, _ := strings.Cut(out, "\n\n") // without the tables
+		missing := slices.DeleteFunc(slices.Clone(named), func(n string) bool { return strings.Contains(verdict, n) })
 		if x.c.whole(ctx) == nil {
 			return "", nil
 		}
-		if len(missing) == 0 && lostPast.MatchString(out) && advice.MatchString(out) {
+		if len(missing) == 0 && lostPast.MatchString(verdict) && advice.MatchString(verdict) {
 			return firstLine(out), nil
 		}
 		if ctx.Err() != nil {
