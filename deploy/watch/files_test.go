@@ -241,8 +241,8 @@ func TestEveryAlertIsTestedAndExplained(t *testing.T) {
 	}
 	for _, a := range alerts(t) {
 		slices.Sort(asked[a.Alert])
-		if !slices.Equal(asked[a.Alert], []float64{0, 1}) {
-			t.Errorf("%s: tests expect %v, want one that fires and one that does not", a.Alert, asked[a.Alert])
+		if !slices.Equal(slices.Compact(asked[a.Alert]), []float64{0, 1}) {
+			t.Errorf("%s: tests expect %v, want one at least that fires, and one that does not", a.Alert, asked[a.Alert])
 		}
 		if s := a.Labels["severity"]; s != "page" && s != "ticket" {
 			t.Errorf("%s: severity %q", a.Alert, s)

@@ -158,7 +158,7 @@ func TestR13RestartedServerKeepsItsRecords(t *testing.T) {
 		t.Errorf("the layout is %+v, was %+v", after, before)
 	}
 	second, err := c.client().NewClientID(context.Background(), &pb.NewClientIDRequest{})
-	if err != nil || second.Client != first.Client+1 {
+	if err != nil || second.Client <= first.Client { // what is left of a block of ids is lost with its server, and no id comes twice
 		t.Errorf("client %v after %v, %v", second, first, err)
 	}
 	if r := c.record(1); r.Owner != owner {
