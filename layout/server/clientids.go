@@ -16,13 +16,20 @@ const clientLeap = 1 << 20
 // clientIDs hands out client ids of blocks that this leader took from the store. The rest of a block is never used once another
 // leads, or this one again: what was handed out of it is known here alone.
 type clientIDs struct {
-	mu         sync.Mutex
+	mu         turns
 	term       uint64
 	next, last layout.ClientID // of the block; next > last: it is used up
 
 	floorMu sync.Mutex
 	floor   layout.ClientID // the highest id that was seen in use
 }
+
+// turns is a mutex on which a goroutine waits in a channel, made with room for one. It is held while Raft takes a command: a goroutine that
+// waited for it in a sync.Mutex would stop the clock of a simulation, which runs while all wait for it.
+type turns chan struct{}
+
+func (t turns) Lock()   { t <- struct{}{} }
+func (t turns) Unlock() { <-t }
 
 // newClient returns an id that nobody has. It fails with what apply fails with, and with layout.ErrNoClients.
 func (s *store) newClient() (layout.ClientID, error) {

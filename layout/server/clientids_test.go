@@ -26,7 +26,7 @@ func (c *trio) ids(n int) (list []layout.ClientID) {
 // TestClientIDsAreLeasedInBlocks: many ids cost one command. What is left of a block is not used by another leader, nor by the same one later, so that
 // no id is handed out twice; ids that were seen in use, which the store does not know of, are passed over.
 func TestClientIDsAreLeasedInBlocks(t *testing.T) {
-	c := newTrio(t, mortal)
+	c := newTrio(t, calm)
 	c.open(1)
 	await(t, "all servers have said what they read", func() error {
 		if !c.leader().store.allRead(commandLeaseClients) {
@@ -34,10 +34,18 @@ func TestClientIDsAreLeasedInBlocks(t *testing.T) {
 		}
 		return nil
 	})
-	first := c.ids(1)[0]
-	before := c.leader().store.raft.Standing().Commit
+	var first layout.ClientID
+	var list []layout.ClientID
+	var before uint64
+	for led := false; !led; { // until one server led all the time
+		term, _ := c.leader().store.raft.Leader()
+		first, before = c.ids(1)[0], c.leader().store.raft.Standing().Commit
+		list = c.ids(100)
+		now, leads := c.leader().store.raft.Leader()
+		led = leads && now == term
+	}
 	seen := map[layout.ClientID]bool{first: true}
-	for i, id := range c.ids(100) {
+	for i, id := range list {
 		if want := first + layout.ClientID(i) + 1; id != want {
 			t.Errorf("client %d, want %d", id, want)
 		}

@@ -53,7 +53,7 @@ func (s *store) ailing() error {
 
 // openStore opens or makes the store: Raft in cfg.Dir, or what cfg.Consensus brings.
 func openStore(cfg Config) (*store, error) {
-	s := &store{fsm: newFSM(), self: cfg.ID, servers: cfg.peers(), opened: time.Now()}
+	s := &store{fsm: newFSM(), clients: clientIDs{mu: make(turns, 1)}, self: cfg.ID, servers: cfg.peers(), opened: time.Now()}
 	open := cfg.Consensus
 	if open == nil {
 		open = func(f raft.FSM) (Consensus, error) { return openRaft(cfg, f) }
