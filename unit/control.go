@@ -110,7 +110,7 @@ func (u *Unit) StoppedIn(e layout.Epoch) { u.intact = e }
 
 // Forget notes that all entries are about to be wiped: the unit is intact in no epoch any more.
 func (u *Unit) Forget() {
-	u.intact, u.reconciled, u.trimmed, u.answer = 0, 0, 0, Snapshot{}
+	u.intact, u.reconciled, u.trimmed, u.counted, u.answer = 0, 0, 0, 0, Snapshot{}
 	clear(u.bad)
 	u.badMore = false
 	u.noted = notes{}
@@ -120,8 +120,8 @@ func (u *Unit) Forget() {
 func (u *Unit) Answer() Snapshot { return u.answer }
 
 // Outdate says that flash is about to change below the window. Until Load nothing is answered that
-// may be wrong, even if reconciling ends half-way.
-func (u *Unit) Outdate() { u.outdated, u.reconciled = true, 0 }
+// may be wrong, even if reconciling ends half-way. What Durable said counts on: reconciling takes nothing away.
+func (u *Unit) Outdate() { u.counted, u.outdated, u.reconciled = u.Durable(), true, 0 }
 
 // Reconciled notes that all entries of epoch n are on flash (rule R17). It fails with
 // ErrNotSealed, and with ErrOutdated unless Load was called since.

@@ -34,7 +34,8 @@ type Unit struct {
 	geo layout.Geometry
 	mem Memory // nil until a geometry is known
 
-	outdated bool // flash has changed below the window: Load must follow
+	outdated bool   // flash has changed below the window: Load must follow
+	counted  uint64 // what Durable was when it began to change
 
 	cells     []cell
 	base      layout.Address // first address of the window
@@ -172,10 +173,11 @@ func (u *Unit) View() View {
 }
 
 // Durable counts the addresses below the watermark, and those above it that hold something durably (rule R23). It does not go down while the
-// unit keeps what its store has, and a restart finds it again. It looks at the whole window. 0: nothing is known.
+// unit keeps what its store has, and a restart finds it again. It looks at the whole window. Before Load it is what was there before flash
+// changed below the window: an attempt that came to nothing must not make an honest store look like an old copy.
 func (u *Unit) Durable() uint64 {
 	if u.outdated {
-		return 0
+		return u.counted
 	}
 	n := uint64(u.watermark)
 	if u.mem == nil {

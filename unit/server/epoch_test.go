@@ -243,11 +243,15 @@ func TestR16IntactWithoutActivation(t *testing.T) {
 // crash goes on with a copy of the unit's directory, as a start after the process was killed would find it.
 func (r *rig) crash() {
 	r.t.Helper()
-	image := directory(r.t)
-	must(r.t, os.CopyFS(image, os.DirFS(r.cfg.Dir)))
+	var image string
+	eventually(r.t, "a copy of the directory while no file comes or goes", func() bool {
+		image = directory(r.t)
+		return os.CopyFS(image, os.DirFS(r.cfg.Dir)) == nil
+	})
 	r.stop()
 	r.cfg.Dir = image
 	r.start()
+	r.t.Cleanup(r.stop) // before the image is removed
 }
 
 // R16, R19: a clean stop loses nothing, so that the unit is intact afterwards in the epoch in which it was; after a crash it is not,

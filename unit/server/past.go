@@ -40,12 +40,18 @@ func (s *Server) checkStart(id layout.StartID) error {
 func (s *Server) storeState() (layout.StoreState, error) {
 	var durable uint64
 	var v unit.View
-	if err := s.do(func(u *unit.Unit) { durable, v = u.Durable(), u.View() }); err != nil {
+	var end layout.Address
+	if err := s.do(func(u *unit.Unit) {
+		durable, v = u.Durable(), u.View()
+		if end = v.End; v.Outdated {
+			end = u.Answer().End // what was there as it was sealed; reconciling adds what others have
+		}
+	}); err != nil {
 		return layout.StoreState{}, err
 	}
 	m := s.store.Meta()
 	return layout.StoreState{Store: m.Store, Start: s.startID, Reconciled: m.Reconciled, Active: m.Active, Client: m.Client,
-		Changes: durable + uint64(m.TrimmedBelow) + m.Trims, Entries: v.End > 0 || v.Outdated || m.TrimmedBelow > 0,
+		Changes: durable + uint64(m.TrimmedBelow) + m.Trims, Entries: end > 0 || m.TrimmedBelow > 0,
 		Singles: m.Trims > 0, Kept: m.Kept}, nil
 }
 
