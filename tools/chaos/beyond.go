@@ -31,7 +31,7 @@ func (x *run) awaitStopped(ctx context.Context, named []string) (string, error) 
 	out := ""
 	for end := time.Now().Add(x.o.patience); ; time.Sleep(200 * time.Millisecond) {
 		out, _ = x.c.command(ctx, 5*time.Second, "status") // its exit status says that not all is well
-		verdict, _, _ := strings.Cut(out, "\n\n") // without the tables
+		verdict, _, _ := strings.Cut(out, "\n\n")          // without the tables
 		missing := slices.DeleteFunc(slices.Clone(named), func(n string) bool { return strings.Contains(verdict, n) })
 		if x.c.whole(ctx) == nil {
 			return "", nil
