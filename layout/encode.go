@@ -20,6 +20,7 @@ import (
 //	Begin       8: epoch u64
 //	Note        7: epoch u64, n × (unit u32, epoch u64, record u64, changes u64)
 //	LeaseClients 9: count u32, above u32
+//	Recover    10: layout, identity, n × (epoch u64, record u64, active u8), attempted u64, clients u32
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs, and what version 4 knows:
 //	               n × (epoch u64, record u64, active u8), attempted u64, loss u64, n × (unit u32, epoch u64, record u64, changes u64),
 //	               n × (unit u32, from u64, below u64, base epoch u64, identity, n × (unit u32, epoch u64, record u64, changes u64))
@@ -47,6 +48,7 @@ const (
 	codeNote
 	codeBegin
 	codeLeaseClients
+	codeRecover
 	codeSnapshot = 16
 )
 
@@ -68,7 +70,7 @@ func versionOf(c Command) byte {
 		if c.ID != 0 {
 			return formatVersion
 		}
-	case Note, Begin:
+	case Note, Begin, Recover:
 		return formatVersion
 	}
 	return formatPlain
@@ -106,6 +108,20 @@ func (c Propose) appendTo(b []byte) []byte {
 
 func (c Begin) appendTo(b []byte) []byte {
 	return le.AppendUint64(append(b, codeBegin), uint64(c.Epoch))
+}
+
+func (c Recover) appendTo(b []byte) []byte {
+	b = appendIdentity(appendLayout(append(b, codeRecover), c.Layout), c.ID, c.AcceptedLoss, c.Stores, nil)
+	b = appendWritten(b, c.Written)
+	return le.AppendUint32(le.AppendUint64(b, uint64(c.Attempted)), uint32(c.Clients))
+}
+
+func appendWritten(b []byte, list []WrittenRecord) []byte {
+	b = le.AppendUint32(b, uint32(len(list)))
+	for _, w := range list {
+		b = appendBool(le.AppendUint64(le.AppendUint64(b, uint64(w.Ref.Epoch)), uint64(w.Ref.ID)), w.Active)
+	}
+	return b
 }
 
 func (c Note) appendTo(b []byte) []byte {
@@ -184,6 +200,12 @@ func DecodeCommand(b []byte) (Command, error) {
 		d.bad = d.bad || d.version < formatVersion
 	case codeLeaseClients:
 		c = LeaseClients{Count: d.u32(), Above: ClientID(d.u32())}
+	case codeRecover:
+		r := Recover{Layout: d.layout()}
+		var left []Settled
+		r.ID, r.AcceptedLoss, r.Stores, left = d.identity()
+		r.Written, r.Attempted, r.Clients = d.written(), Epoch(d.u64()), ClientID(d.u32())
+		d.bad, c = d.bad || d.version < formatVersion || len(left) > 0, r
 	default:
 		d.bad = true
 	}
@@ -216,10 +238,7 @@ func (s *State) Snapshot() []byte {
 	if version < formatVersion {
 		return b
 	}
-	b = le.AppendUint32(b, uint32(len(s.writtenRecords)))
-	for _, w := range s.writtenRecords {
-		b = appendBool(le.AppendUint64(le.AppendUint64(b, uint64(w.Epoch)), uint64(w.ID)), w.Active)
-	}
+	b = appendWritten(b, s.writtenRecords)
 	b = le.AppendUint64(le.AppendUint64(b, uint64(s.attempted)), uint64(s.loss))
 	b = le.AppendUint32(appendNotes(b, s.notes), uint32(len(s.left)))
 	for _, l := range s.left {
@@ -248,9 +267,7 @@ func Restore(b []byte) (*State, error) {
 		s.records[r.Epoch] = r
 	}
 	if d.version >= formatVersion {
-		for range d.count() {
-			s.writtenRecords = append(s.writtenRecords, writtenRecord{Epoch(d.u64()), RecordID(d.u64()), d.bool()})
-		}
+		s.writtenRecords = d.written()
 		s.attempted, s.loss, s.notes = Epoch(d.u64()), Epoch(d.u64()), d.notes()
 		for range d.count() {
 			l := LeftMember{Settled: d.settled(), Base: Record{Epoch: Epoch(d.u64()), Verdict: Active}}
@@ -390,6 +407,13 @@ func (d *decoder) identity() (id RecordID, loss bool, stores []MemberStore, left
 
 func (d *decoder) settled() Settled {
 	return Settled{UnitID(d.u32()), Address(d.u64()), Address(d.u64())}
+}
+
+func (d *decoder) written() (list []WrittenRecord) {
+	for range d.count() {
+		list = append(list, WrittenRecord{RecordRef{Epoch(d.u64()), RecordID(d.u64())}, d.bool()})
+	}
+	return list
 }
 
 func (d *decoder) notes() (list []MemberNote) {

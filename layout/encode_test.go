@@ -37,6 +37,7 @@ func withStores() map[string]Command {
 	return map[string]Command{
 		"propose-stores": p,
 		"begin":          Begin{Epoch: 1<<36 - 1},
+		"recover":        recovered(),
 		"note": Note{Epoch: 7, Members: []MemberNote{{Unit: 3, Reconciled: RecordRef{7, 0x99aabbccddeeff00}, Changes: 1 << 40},
 			{Unit: 4, Reconciled: RecordRef{8, 5}}}},
 	}
@@ -114,8 +115,10 @@ func TestDecodersRefuseLengthsThatAreMadeUp(t *testing.T) {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	for _, c := range commands() {
-		f.Add(EncodeCommand(c))
+	for _, all := range []map[string]Command{commands(), withStores()} {
+		for _, c := range all {
+			f.Add(EncodeCommand(c))
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := DecodeCommand(b)
@@ -132,6 +135,9 @@ func FuzzDecodeCommand(f *testing.F) {
 func FuzzRestore(f *testing.F) {
 	f.Add(NewState().Snapshot())
 	f.Add(full(f).Snapshot())
+	s := NewState()
+	must(f, s, recovered())
+	f.Add(s.Snapshot())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := Restore(b)
 		if err != nil {

@@ -36,7 +36,7 @@ func (v Verdict) String() string {
 // Record is what the store holds of one epoch. Owner, Base and Layout are written at once, and once; Verdict once.
 type Record struct {
 	Epoch   Epoch
-	Owner   Owner   // 0: no layout was proposed
+	Owner   Owner   // 0: no layout was proposed, or the record is ACTIVE and was recovered (Recover)
 	Base    Epoch   // the ACTIVE epoch that the layout follows
 	Layout  *Layout // nil: none was proposed
 	Verdict Verdict
@@ -58,7 +58,7 @@ const MaxRecords = 64
 //
 // Invariants, at all times:
 //   - every epoch up to decided has a verdict, the latest ACTIVE one (latest ≤ decided) included
-//   - every ACTIVE record follows the ACTIVE one before it (Base), and all epochs between them are ABORTED
+//   - every ACTIVE record follows the ACTIVE one before it (Base), and all epochs between them are ABORTED; a recovered one is the first
 //   - what a record says never changes (rule R13)
 type State struct {
 	founding *Layout
@@ -67,7 +67,7 @@ type State struct {
 	decided  Epoch    // every epoch up to it has a verdict: ABORTED, unless a record says ACTIVE
 	records  map[Epoch]Record
 
-	writtenRecords []writtenRecord // every layout record with an id, by ascending epochs; never forgotten (rule R25)
+	writtenRecords []WrittenRecord // every layout record with an id, by ascending epochs and ids; never forgotten (rule R25)
 	attempted      Epoch           // no unit was asked to promise more (rule R25); 0: of a release that did not write it down
 	loss           Epoch           // latest ACTIVE epoch that was made with an accepted loss (rule R27); 0: none
 	notes          []MemberNote    // by ascending units (rule R23)
@@ -226,7 +226,7 @@ func (c Propose) apply(s *State) (Result, error) {
 	}
 	s.records[n] = Record{Epoch: n, Owner: c.Owner, Base: c.Base, Layout: c.Layout.clone(), ID: c.ID, Stores: slices.Clone(c.Stores),
 		AcceptedLoss: c.AcceptedLoss, Left: slices.Clone(c.Left)}
-	s.noteWritten(n, c.ID)
+	s.noteWritten(n, c.ID, false)
 	return Result{}, nil
 }
 

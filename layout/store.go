@@ -167,23 +167,27 @@ func (e *PastError) Error() string {
 }
 
 // Judge reports whether the store of unit u counts as the one that was a member in the epoch of the record (rules R21 to R23), and why
-// not. A record without an id, or one that names no store of u, was written for a release that showed none: nothing can be judged, and
-// the store counts.
+// not. A record without an id was written for a release that showed no stores: nothing can be judged, and the store counts. Where a record
+// names no store of u, because u could not be asked, the note alone decides.
 func (r Record) Judge(u UnitID, s StoreState, notes []MemberNote) (Trust, error) {
 	if r.ID == 0 {
 		return Trusted, nil
 	}
 	i := slices.IndexFunc(r.Stores, func(m MemberStore) bool { return m.Unit == u })
-	if i < 0 || r.Stores[i].Store.IsZero() {
+	if i < 0 || (r.Stores[i].Store.IsZero() && s.Store.IsZero()) {
 		return Trusted, nil
 	}
 	stranger := func(format string, args ...any) (Trust, error) {
 		return Stranger, &PastError{u, Stranger, fmt.Sprintf(format, args...)}
 	}
-	switch was := r.Stores[i].Store; {
-	case s.Store != was && s.Blank():
+	was := r.Stores[i].Store
+	other := !was.IsZero() && s.Store != was
+	switch {
+	case was.IsZero() && s.Blank():
+		return stranger("it is empty (store %v), and it was a member in epoch %d. Is the volume mounted, and the right one?", s.Store, r.Epoch)
+	case other && s.Blank():
 		return stranger("it is empty (store %v), and epoch %d had store %v. Is the volume mounted, and the right one?", s.Store, r.Epoch, was)
-	case s.Store != was:
+	case other:
 		return stranger("it is store %v, and epoch %d had store %v", s.Store, r.Epoch, was)
 	case s.Reconciled.Epoch < r.Epoch:
 		return stranger("store %v is as it was in epoch %d, and was in epoch %d since: an old copy", s.Store, s.Reconciled.Epoch, r.Epoch)
@@ -221,16 +225,16 @@ func (s *State) wrote(r RecordRef) bool {
 	if r.ID == 0 {
 		return r.Epoch <= s.Highest()
 	}
-	w, ok := s.written(r.Epoch)
-	return ok && w.ID == r.ID
+	_, ok := s.written(r)
+	return ok
 }
 
 func (s *State) knowsActive(r RecordRef) bool {
 	if r.ID == 0 {
 		return r.Epoch <= s.latest
 	}
-	w, ok := s.written(r.Epoch)
-	return ok && w.ID == r.ID && w.Active
+	i, ok := s.written(r)
+	return ok && s.writtenRecords[i].Active
 }
 
 // MayFound reports whether a log may be founded over the store (rule R26): it is blank, or all that it knows is an attempt to found this
@@ -250,20 +254,9 @@ func (s *State) MayWipe(x StoreState, n Epoch, loss bool) bool {
 	return x.Blank() || !x.Entries || x.Reconciled.Epoch >= last
 }
 
-// writtenRecord is what the state keeps of every layout record for ever (rule R25).
-type writtenRecord struct {
-	Epoch  Epoch
-	ID     RecordID
-	Active bool
-}
-
-// written returns what is known of the record of epoch e.
-func (s *State) written(e Epoch) (w writtenRecord, ok bool) {
-	i, ok := slices.BinarySearchFunc(s.writtenRecords, e, func(w writtenRecord, e Epoch) int { return cmpEpoch(w.Epoch, e) })
-	if !ok {
-		return w, false
-	}
-	return s.writtenRecords[i], true
+// written returns where among the written records the one of that name stands, or would stand.
+func (s *State) written(r RecordRef) (i int, ok bool) {
+	return slices.BinarySearchFunc(s.writtenRecords, r, func(w WrittenRecord, r RecordRef) int { return cmpRef(w.Ref, r) })
 }
 
 func cmpEpoch(a, b Epoch) int {
@@ -276,11 +269,16 @@ func cmpEpoch(a, b Epoch) int {
 	return 0
 }
 
-// noteWritten keeps that a record was written. Records are written by ascending epochs (ErrGap).
-func (s *State) noteWritten(e Epoch, id RecordID) {
-	if id != 0 {
-		s.writtenRecords = append(s.writtenRecords, writtenRecord{Epoch: e, ID: id})
+// noteWritten keeps that a record was written, and whether it is ACTIVE.
+func (s *State) noteWritten(e Epoch, id RecordID, active bool) {
+	if id == 0 {
+		return
 	}
+	i, known := s.written(RecordRef{e, id})
+	if !known {
+		s.writtenRecords = slices.Insert(s.writtenRecords, i, WrittenRecord{Ref: RecordRef{e, id}})
+	}
+	s.writtenRecords[i].Active = s.writtenRecords[i].Active || active
 }
 
 // noteActive keeps that the record's verdict is ACTIVE and which units it leaves out, and forgets what was noted of those that are no members any
@@ -301,9 +299,7 @@ func (s *State) noteActive(r Record) {
 		i, _ := slices.BinarySearchFunc(s.left, x.Unit, func(l LeftMember, u UnitID) int { return int(int64(l.Unit) - int64(u)) })
 		s.left = slices.Insert(s.left, i, l)
 	}
-	if i, ok := slices.BinarySearchFunc(s.writtenRecords, r.Epoch, func(w writtenRecord, e Epoch) int { return cmpEpoch(w.Epoch, e) }); ok {
-		s.writtenRecords[i].Active = true
-	}
+	s.noteWritten(r.Epoch, r.ID, true)
 	if r.AcceptedLoss {
 		s.loss = max(s.loss, r.Epoch)
 	}
