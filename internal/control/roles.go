@@ -48,6 +48,7 @@ var rules = map[string]rule{
 	pb.LayoutService_Cluster_FullMethodName:     {layouts, watch},
 
 	pb.LayoutService_ReportUnreachable_FullMethodName: {layouts, users},
+	pb.LayoutService_Recover_FullMethodName:           {layouts, admins},
 
 	pb.LayoutServerService_State_FullMethodName: {layouts, watch},
 	pb.LayoutServerService_Found_FullMethodName: {layouts, leaders},
@@ -60,6 +61,7 @@ var rules = map[string]rule{
 	pb.UnitService_Reconcile_FullMethodName:   {units, leaders},
 	pb.UnitService_Activate_FullMethodName:    {units, leaders},
 	pb.UnitService_State_FullMethodName:       {units, watch},
+	pb.UnitService_Known_FullMethodName:       {units, watch},
 	pb.UnitService_Corrupt_FullMethodName:     {units, watch},
 	pb.UnitService_Durable_FullMethodName:     {units, users},
 	pb.UnitService_Fetch_FullMethodName:       {units, leaders},

@@ -40,6 +40,9 @@ type Meta struct {
 
 	Copied []Copied       `json:",omitempty"` // older ranges that are being copied to the unit, which does not serve them yet
 	Layout *layout.Layout `json:",omitempty"` // the last one the unit was reconciled to; nil: none. Its geometry sizes the pages
+	// ActiveLayout is that of the record Active where Layout is of a newer one, which may come to nothing; nil: Layout is, or nobody told the
+	// unit. A layout store that was lost is built from it.
+	ActiveLayout *layout.Layout `json:",omitempty"`
 }
 
 // Scrub is how far the verification of all pages came.
@@ -125,6 +128,27 @@ func decodeMeta(b []byte) (Meta, error) {
 	return m, nil
 }
 
+// OfActive returns the layout of the record Active; nil: the unit does not have it.
+func (m *Meta) OfActive() *layout.Layout {
+	switch {
+	case m.Active.IsZero():
+		return nil
+	case m.Layout != nil && m.Layout.Epoch == m.Active.Epoch && m.Reconciled == m.Active:
+		return m.Layout
+	case m.ActiveLayout != nil && m.ActiveLayout.Epoch == m.Active.Epoch:
+		return m.ActiveLayout
+	}
+	return nil
+}
+
+// SetActive notes the newest record that is known to be ACTIVE, and keeps its layout where the unit has it.
+func (m *Meta) SetActive(r layout.RecordRef) {
+	m.Active = r
+	if m.ActiveLayout = m.OfActive(); m.ActiveLayout == m.Layout {
+		m.ActiveLayout = nil
+	}
+}
+
 // identify gives the store of a release before version 4 an id. Such a release noted nothing: the unit was reconciled for its layout at
 // the latest, of a record without an id.
 func (m *Meta) identify() {
@@ -165,11 +189,14 @@ func (m Meta) validate() error {
 	if m.Promise > layout.MaxEpoch {
 		errs = append(errs, fmt.Errorf("promise %d is too large", m.Promise))
 	}
-	if m.Layout != nil {
-		if err := m.Layout.Validate(); err != nil {
+	for _, l := range []*layout.Layout{m.Layout, m.ActiveLayout} {
+		if l == nil {
+			continue
+		}
+		if err := l.Validate(); err != nil {
 			errs = append(errs, err)
 		}
-		if m.Layout.Log != layout.LogID(m.Log) {
+		if l.Log != layout.LogID(m.Log) {
 			errs = append(errs, errors.New("the layout is of another log"))
 		}
 	}

@@ -77,7 +77,7 @@ func (s *Server) promise(log layout.LogID, n layout.Epoch, base layout.RecordRef
 		m.Stopped = 0 // nothing is opened, wiped or reconciled before a promise of this life
 		m.SettledBelow = max(m.SettledBelow, v.Watermark)
 		if base.Epoch > m.Active.Epoch {
-			m.Active = base // rule R25
+			m.SetActive(base) // rule R25
 		}
 	})
 	if err != nil {

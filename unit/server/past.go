@@ -66,7 +66,10 @@ func (s *Server) noteActive(r layout.RecordRef) error {
 		return nil
 	}
 	// It serves now: from here on its watermark speaks for what it has again (Meta.Kept).
-	return s.store.UpdateMeta(func(m *flash.Meta) { m.Active, m.Kept = r, 0 })
+	return s.store.UpdateMeta(func(m *flash.Meta) {
+		m.SetActive(r)
+		m.Kept = 0
+	})
 }
 
 // trim makes single trims durable. Before the first of them it is noted that there are some: what a store has trimmed is not known after a

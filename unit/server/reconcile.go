@@ -77,7 +77,7 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 		}
 	}
 	err := s.store.UpdateMeta(func(m *flash.Meta) {
-		m.Layout = l
+		m.ActiveLayout, m.Layout = m.OfActive(), l // what is ACTIVE stays known while this may come to nothing
 		m.TrimmedBelow = max(m.TrimmedBelow, trimmedBelow)
 		if m.Kept = 0; h.Keep {
 			m.Copied, m.Kept = toCopied(h.Copied), layout.Address(h.KeepBelow)

@@ -270,7 +270,7 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	r.StoreState = pbconv.StoreState(store)
+	r.StoreState, r.Other = pbconv.StoreState(store), v.s.askers.note(ctx, q.Asker, time.Now())
 	if !x.Log.IsZero() {
 		r.Log = x.Log[:]
 	}

@@ -24,6 +24,275 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RecoverRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Execute       bool                   `protobuf:"varint,1,opt,name=execute,proto3" json:"execute,omitempty"`                                // false: tell what would be done, and do nothing
+	AcceptLoss    []uint32               `protobuf:"varint,2,rep,packed,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"` // members that are given up, with what they may hold
+	Ask           []*Unit                `protobuf:"bytes,3,rep,name=ask,proto3" json:"ask,omitempty"`                                         // units to ask besides those of the first layout and those that the layouts found name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverRequest) Reset() {
+	*x = RecoverRequest{}
+	mi := &file_corfu_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverRequest) ProtoMessage() {}
+
+func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
+func (*RecoverRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RecoverRequest) GetExecute() bool {
+	if x != nil {
+		return x.Execute
+	}
+	return false
+}
+
+func (x *RecoverRequest) GetAcceptLoss() []uint32 {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return nil
+}
+
+func (x *RecoverRequest) GetAsk() []*Unit {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+type RecoverReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"` // of the newest record that is known to be ACTIVE; unset: none was found
+	Record        *RecordRef             `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	Attempted     uint64                 `protobuf:"varint,3,opt,name=attempted,proto3" json:"attempted,omitempty"` // the highest promise of any unit: the next epoch is above it
+	Clients       uint32                 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`     // no client id up to it is handed out again
+	Units         []*RecoverUnit         `protobuf:"bytes,5,rep,name=units,proto3" json:"units,omitempty"`          // all that were asked, by ascending ids
+	Unsure        []string               `protobuf:"bytes,6,rep,name=unsure,proto3" json:"unsure,omitempty"`        // why a newer epoch may have been active; none: it is proven that there was none
+	Refused       string                 `protobuf:"bytes,7,opt,name=refused,proto3" json:"refused,omitempty"`      // why it is not done; "": it is, or could be
+	Done          bool                   `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`
+	AcceptedLoss  bool                   `protobuf:"varint,9,opt,name=accepted_loss,json=acceptedLoss,proto3" json:"accepted_loss,omitempty"` // the log goes on without what units that were given up may hold
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverReply) Reset() {
+	*x = RecoverReply{}
+	mi := &file_corfu_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverReply) ProtoMessage() {}
+
+func (x *RecoverReply) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverReply.ProtoReflect.Descriptor instead.
+func (*RecoverReply) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RecoverReply) GetLayout() *Layout {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *RecoverReply) GetRecord() *RecordRef {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *RecoverReply) GetAttempted() uint64 {
+	if x != nil {
+		return x.Attempted
+	}
+	return 0
+}
+
+func (x *RecoverReply) GetClients() uint32 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
+func (x *RecoverReply) GetUnits() []*RecoverUnit {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
+func (x *RecoverReply) GetUnsure() []string {
+	if x != nil {
+		return x.Unsure
+	}
+	return nil
+}
+
+func (x *RecoverReply) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *RecoverReply) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *RecoverReply) GetAcceptedLoss() bool {
+	if x != nil {
+		return x.AcceptedLoss
+	}
+	return false
+}
+
+// RecoverUnit is what one unit answered.
+type RecoverUnit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Control       string                 `protobuf:"bytes,2,opt,name=control,proto3" json:"control,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why it did not answer; "": it did
+	Log           []byte                 `protobuf:"bytes,4,opt,name=log,proto3" json:"log,omitempty"`
+	Promise       uint64                 `protobuf:"varint,5,opt,name=promise,proto3" json:"promise,omitempty"`
+	State         *StoreState            `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Member        bool                   `protobuf:"varint,7,opt,name=member,proto3" json:"member,omitempty"`  // of the layout
+	Missing       string                 `protobuf:"bytes,8,opt,name=missing,proto3" json:"missing,omitempty"` // why a member does not count, so that it has to be given up; "": it counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverUnit) Reset() {
+	*x = RecoverUnit{}
+	mi := &file_corfu_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverUnit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverUnit) ProtoMessage() {}
+
+func (x *RecoverUnit) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverUnit.ProtoReflect.Descriptor instead.
+func (*RecoverUnit) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RecoverUnit) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RecoverUnit) GetControl() string {
+	if x != nil {
+		return x.Control
+	}
+	return ""
+}
+
+func (x *RecoverUnit) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *RecoverUnit) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *RecoverUnit) GetPromise() uint64 {
+	if x != nil {
+		return x.Promise
+	}
+	return 0
+}
+
+func (x *RecoverUnit) GetState() *StoreState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *RecoverUnit) GetMember() bool {
+	if x != nil {
+		return x.Member
+	}
+	return false
+}
+
+func (x *RecoverUnit) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
 type UnreachableReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the layout that the client uses
@@ -36,7 +305,7 @@ type UnreachableReport struct {
 
 func (x *UnreachableReport) Reset() {
 	*x = UnreachableReport{}
-	mi := &file_corfu_proto_msgTypes[0]
+	mi := &file_corfu_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +317,7 @@ func (x *UnreachableReport) String() string {
 func (*UnreachableReport) ProtoMessage() {}
 
 func (x *UnreachableReport) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[0]
+	mi := &file_corfu_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +330,7 @@ func (x *UnreachableReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnreachableReport.ProtoReflect.Descriptor instead.
 func (*UnreachableReport) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{0}
+	return file_corfu_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *UnreachableReport) GetEpoch() uint64 {
@@ -105,7 +374,7 @@ type FabricTrouble struct {
 
 func (x *FabricTrouble) Reset() {
 	*x = FabricTrouble{}
-	mi := &file_corfu_proto_msgTypes[1]
+	mi := &file_corfu_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -117,7 +386,7 @@ func (x *FabricTrouble) String() string {
 func (*FabricTrouble) ProtoMessage() {}
 
 func (x *FabricTrouble) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[1]
+	mi := &file_corfu_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -130,7 +399,7 @@ func (x *FabricTrouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FabricTrouble.ProtoReflect.Descriptor instead.
 func (*FabricTrouble) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{1}
+	return file_corfu_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FabricTrouble) GetMember() string {
@@ -176,7 +445,7 @@ type UnreachableReply struct {
 
 func (x *UnreachableReply) Reset() {
 	*x = UnreachableReply{}
-	mi := &file_corfu_proto_msgTypes[2]
+	mi := &file_corfu_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -188,7 +457,7 @@ func (x *UnreachableReply) String() string {
 func (*UnreachableReply) ProtoMessage() {}
 
 func (x *UnreachableReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[2]
+	mi := &file_corfu_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -201,7 +470,7 @@ func (x *UnreachableReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnreachableReply.ProtoReflect.Descriptor instead.
 func (*UnreachableReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{2}
+	return file_corfu_proto_rawDescGZIP(), []int{5}
 }
 
 type GetRequest struct {
@@ -213,7 +482,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_corfu_proto_msgTypes[3]
+	mi := &file_corfu_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -225,7 +494,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[3]
+	mi := &file_corfu_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -238,7 +507,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{3}
+	return file_corfu_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetRequest) GetKnown() bool {
@@ -256,7 +525,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_corfu_proto_msgTypes[4]
+	mi := &file_corfu_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +537,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[4]
+	mi := &file_corfu_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +550,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{4}
+	return file_corfu_proto_rawDescGZIP(), []int{7}
 }
 
 type NewClientIDRequest struct {
@@ -292,7 +561,7 @@ type NewClientIDRequest struct {
 
 func (x *NewClientIDRequest) Reset() {
 	*x = NewClientIDRequest{}
-	mi := &file_corfu_proto_msgTypes[5]
+	mi := &file_corfu_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -304,7 +573,7 @@ func (x *NewClientIDRequest) String() string {
 func (*NewClientIDRequest) ProtoMessage() {}
 
 func (x *NewClientIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[5]
+	mi := &file_corfu_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -317,7 +586,7 @@ func (x *NewClientIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewClientIDRequest.ProtoReflect.Descriptor instead.
 func (*NewClientIDRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{5}
+	return file_corfu_proto_rawDescGZIP(), []int{8}
 }
 
 type NewClientIDReply struct {
@@ -329,7 +598,7 @@ type NewClientIDReply struct {
 
 func (x *NewClientIDReply) Reset() {
 	*x = NewClientIDReply{}
-	mi := &file_corfu_proto_msgTypes[6]
+	mi := &file_corfu_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +610,7 @@ func (x *NewClientIDReply) String() string {
 func (*NewClientIDReply) ProtoMessage() {}
 
 func (x *NewClientIDReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[6]
+	mi := &file_corfu_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +623,7 @@ func (x *NewClientIDReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewClientIDReply.ProtoReflect.Descriptor instead.
 func (*NewClientIDReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{6}
+	return file_corfu_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NewClientIDReply) GetClient() uint32 {
@@ -383,7 +652,7 @@ type ReconfigureRequest struct {
 
 func (x *ReconfigureRequest) Reset() {
 	*x = ReconfigureRequest{}
-	mi := &file_corfu_proto_msgTypes[7]
+	mi := &file_corfu_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +664,7 @@ func (x *ReconfigureRequest) String() string {
 func (*ReconfigureRequest) ProtoMessage() {}
 
 func (x *ReconfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[7]
+	mi := &file_corfu_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +677,7 @@ func (x *ReconfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconfigureRequest.ProtoReflect.Descriptor instead.
 func (*ReconfigureRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{7}
+	return file_corfu_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReconfigureRequest) GetReason() string {
@@ -496,7 +765,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_corfu_proto_msgTypes[8]
+	mi := &file_corfu_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +777,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[8]
+	mi := &file_corfu_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +790,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{8}
+	return file_corfu_proto_rawDescGZIP(), []int{11}
 }
 
 type StatusReply struct {
@@ -538,7 +807,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_corfu_proto_msgTypes[9]
+	mi := &file_corfu_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -550,7 +819,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[9]
+	mi := &file_corfu_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -563,7 +832,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{9}
+	return file_corfu_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StatusReply) GetLayout() *Layout {
@@ -623,7 +892,7 @@ type RebuildStatus struct {
 
 func (x *RebuildStatus) Reset() {
 	*x = RebuildStatus{}
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +904,7 @@ func (x *RebuildStatus) String() string {
 func (*RebuildStatus) ProtoMessage() {}
 
 func (x *RebuildStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[10]
+	mi := &file_corfu_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +917,7 @@ func (x *RebuildStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildStatus.ProtoReflect.Descriptor instead.
 func (*RebuildStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{10}
+	return file_corfu_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RebuildStatus) GetUnit() uint32 {
@@ -711,7 +980,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +992,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[11]
+	mi := &file_corfu_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +1005,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{11}
+	return file_corfu_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -830,7 +1099,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1111,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[12]
+	mi := &file_corfu_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1124,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{12}
+	return file_corfu_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Layout) GetLog() []byte {
@@ -960,7 +1229,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1241,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[13]
+	mi := &file_corfu_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1254,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{13}
+	return file_corfu_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Leaving) GetUnit() uint32 {
@@ -1014,7 +1283,7 @@ type Geometry struct {
 
 func (x *Geometry) Reset() {
 	*x = Geometry{}
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1295,7 @@ func (x *Geometry) String() string {
 func (*Geometry) ProtoMessage() {}
 
 func (x *Geometry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[14]
+	mi := &file_corfu_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1308,7 @@ func (x *Geometry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Geometry.ProtoReflect.Descriptor instead.
 func (*Geometry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{14}
+	return file_corfu_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Geometry) GetPageSize() uint32 {
@@ -1080,7 +1349,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1361,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[15]
+	mi := &file_corfu_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1374,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{15}
+	return file_corfu_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Unit) GetId() uint32 {
@@ -1132,7 +1401,7 @@ type Sequencer struct {
 
 func (x *Sequencer) Reset() {
 	*x = Sequencer{}
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1413,7 @@ func (x *Sequencer) String() string {
 func (*Sequencer) ProtoMessage() {}
 
 func (x *Sequencer) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[16]
+	mi := &file_corfu_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1426,7 @@ func (x *Sequencer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequencer.ProtoReflect.Descriptor instead.
 func (*Sequencer) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{16}
+	return file_corfu_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Sequencer) GetId() uint32 {
@@ -1184,7 +1453,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1465,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[17]
+	mi := &file_corfu_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1478,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{17}
+	return file_corfu_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Segment) GetStart() uint64 {
@@ -1236,7 +1505,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1517,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[18]
+	mi := &file_corfu_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1530,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{18}
+	return file_corfu_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Chain) GetBase() uint64 {
@@ -1289,7 +1558,7 @@ type RecordRef struct {
 
 func (x *RecordRef) Reset() {
 	*x = RecordRef{}
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1570,7 @@ func (x *RecordRef) String() string {
 func (*RecordRef) ProtoMessage() {}
 
 func (x *RecordRef) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[19]
+	mi := &file_corfu_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1583,7 @@ func (x *RecordRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordRef.ProtoReflect.Descriptor instead.
 func (*RecordRef) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{19}
+	return file_corfu_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecordRef) GetEpoch() uint64 {
@@ -1349,7 +1618,7 @@ type StoreState struct {
 
 func (x *StoreState) Reset() {
 	*x = StoreState{}
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1630,7 @@ func (x *StoreState) String() string {
 func (*StoreState) ProtoMessage() {}
 
 func (x *StoreState) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[20]
+	mi := &file_corfu_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1643,7 @@ func (x *StoreState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreState.ProtoReflect.Descriptor instead.
 func (*StoreState) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{20}
+	return file_corfu_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StoreState) GetStore() []byte {
@@ -1451,7 +1720,7 @@ type OpenSessionRequest struct {
 
 func (x *OpenSessionRequest) Reset() {
 	*x = OpenSessionRequest{}
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1732,7 @@ func (x *OpenSessionRequest) String() string {
 func (*OpenSessionRequest) ProtoMessage() {}
 
 func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[21]
+	mi := &file_corfu_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1745,7 @@ func (x *OpenSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSessionRequest.ProtoReflect.Descriptor instead.
 func (*OpenSessionRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{21}
+	return file_corfu_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OpenSessionRequest) GetLog() []byte {
@@ -1510,7 +1779,7 @@ type Remote struct {
 
 func (x *Remote) Reset() {
 	*x = Remote{}
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1791,7 @@ func (x *Remote) String() string {
 func (*Remote) ProtoMessage() {}
 
 func (x *Remote) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[22]
+	mi := &file_corfu_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1804,7 @@ func (x *Remote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remote.ProtoReflect.Descriptor instead.
 func (*Remote) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{22}
+	return file_corfu_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Remote) GetAddr() uint64 {
@@ -1571,7 +1840,7 @@ type UnitSession struct {
 
 func (x *UnitSession) Reset() {
 	*x = UnitSession{}
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1852,7 @@ func (x *UnitSession) String() string {
 func (*UnitSession) ProtoMessage() {}
 
 func (x *UnitSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[23]
+	mi := &file_corfu_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1865,7 @@ func (x *UnitSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSession.ProtoReflect.Descriptor instead.
 func (*UnitSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{23}
+	return file_corfu_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UnitSession) GetFabric() string {
@@ -1688,7 +1957,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1969,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[24]
+	mi := &file_corfu_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1982,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{24}
+	return file_corfu_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SealRequest) GetLog() []byte {
@@ -1759,7 +2028,7 @@ type UnitSealReply struct {
 
 func (x *UnitSealReply) Reset() {
 	*x = UnitSealReply{}
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +2040,7 @@ func (x *UnitSealReply) String() string {
 func (*UnitSealReply) ProtoMessage() {}
 
 func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[25]
+	mi := &file_corfu_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +2053,7 @@ func (x *UnitSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitSealReply.ProtoReflect.Descriptor instead.
 func (*UnitSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{25}
+	return file_corfu_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UnitSealReply) GetIntactEpoch() uint64 {
@@ -1849,7 +2118,7 @@ type EntriesRequest struct {
 
 func (x *EntriesRequest) Reset() {
 	*x = EntriesRequest{}
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2130,7 @@ func (x *EntriesRequest) String() string {
 func (*EntriesRequest) ProtoMessage() {}
 
 func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[26]
+	mi := &file_corfu_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2143,7 @@ func (x *EntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesRequest.ProtoReflect.Descriptor instead.
 func (*EntriesRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{26}
+	return file_corfu_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EntriesRequest) GetEpoch() uint64 {
@@ -1921,7 +2190,7 @@ type EntriesReply struct {
 
 func (x *EntriesReply) Reset() {
 	*x = EntriesReply{}
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2202,7 @@ func (x *EntriesReply) String() string {
 func (*EntriesReply) ProtoMessage() {}
 
 func (x *EntriesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[27]
+	mi := &file_corfu_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2215,7 @@ func (x *EntriesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntriesReply.ProtoReflect.Descriptor instead.
 func (*EntriesReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{27}
+	return file_corfu_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EntriesReply) GetEntries() []*Entry {
@@ -1969,7 +2238,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2250,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[28]
+	mi := &file_corfu_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2263,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{28}
+	return file_corfu_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Entry) GetAddress() uint64 {
@@ -2042,7 +2311,7 @@ type ReconcileRequest struct {
 
 func (x *ReconcileRequest) Reset() {
 	*x = ReconcileRequest{}
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2323,7 @@ func (x *ReconcileRequest) String() string {
 func (*ReconcileRequest) ProtoMessage() {}
 
 func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[29]
+	mi := &file_corfu_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2336,7 @@ func (x *ReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileRequest.ProtoReflect.Descriptor instead.
 func (*ReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{29}
+	return file_corfu_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReconcileRequest) GetHeader() *ReconcileHeader {
@@ -2106,7 +2375,7 @@ type ReconcileHeader struct {
 
 func (x *ReconcileHeader) Reset() {
 	*x = ReconcileHeader{}
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2387,7 @@ func (x *ReconcileHeader) String() string {
 func (*ReconcileHeader) ProtoMessage() {}
 
 func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[30]
+	mi := &file_corfu_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2400,7 @@ func (x *ReconcileHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileHeader.ProtoReflect.Descriptor instead.
 func (*ReconcileHeader) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{30}
+	return file_corfu_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReconcileHeader) GetLayout() *Layout {
@@ -2217,7 +2486,7 @@ type CopiedRange struct {
 
 func (x *CopiedRange) Reset() {
 	*x = CopiedRange{}
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2498,7 @@ func (x *CopiedRange) String() string {
 func (*CopiedRange) ProtoMessage() {}
 
 func (x *CopiedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[31]
+	mi := &file_corfu_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2511,7 @@ func (x *CopiedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopiedRange.ProtoReflect.Descriptor instead.
 func (*CopiedRange) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{31}
+	return file_corfu_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CopiedRange) GetFrom() uint64 {
@@ -2282,7 +2551,7 @@ type ReconcileReply struct {
 
 func (x *ReconcileReply) Reset() {
 	*x = ReconcileReply{}
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +2563,7 @@ func (x *ReconcileReply) String() string {
 func (*ReconcileReply) ProtoMessage() {}
 
 func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[32]
+	mi := &file_corfu_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +2576,7 @@ func (x *ReconcileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconcileReply.ProtoReflect.Descriptor instead.
 func (*ReconcileReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{32}
+	return file_corfu_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReconcileReply) GetEntries() uint64 {
@@ -2328,7 +2597,7 @@ type ActivateRequest struct {
 
 func (x *ActivateRequest) Reset() {
 	*x = ActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2609,7 @@ func (x *ActivateRequest) String() string {
 func (*ActivateRequest) ProtoMessage() {}
 
 func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[33]
+	mi := &file_corfu_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2622,7 @@ func (x *ActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateRequest.ProtoReflect.Descriptor instead.
 func (*ActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{33}
+	return file_corfu_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ActivateRequest) GetEpoch() uint64 {
@@ -2385,7 +2654,7 @@ type ActivateReply struct {
 
 func (x *ActivateReply) Reset() {
 	*x = ActivateReply{}
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2397,7 +2666,7 @@ func (x *ActivateReply) String() string {
 func (*ActivateReply) ProtoMessage() {}
 
 func (x *ActivateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[34]
+	mi := &file_corfu_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2410,19 +2679,20 @@ func (x *ActivateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateReply.ProtoReflect.Descriptor instead.
 func (*ActivateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{34}
+	return file_corfu_proto_rawDescGZIP(), []int{37}
 }
 
 type UnitStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vitals        uint32                 `protobuf:"varint,1,opt,name=vitals,proto3" json:"vitals,omitempty"` // not 0: with vitals, which tell of so many clients at most
+	Asker         uint64                 `protobuf:"varint,2,opt,name=asker,proto3" json:"asker,omitempty"`   // drawn by a layout server at each start; 0: of one that leads nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnitStateRequest) Reset() {
 	*x = UnitStateRequest{}
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2704,7 @@ func (x *UnitStateRequest) String() string {
 func (*UnitStateRequest) ProtoMessage() {}
 
 func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[35]
+	mi := &file_corfu_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2717,7 @@ func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateRequest.ProtoReflect.Descriptor instead.
 func (*UnitStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{35}
+	return file_corfu_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UnitStateRequest) GetVitals() uint32 {
@@ -2455,6 +2725,202 @@ func (x *UnitStateRequest) GetVitals() uint32 {
 		return x.Vitals
 	}
 	return 0
+}
+
+func (x *UnitStateRequest) GetAsker() uint64 {
+	if x != nil {
+		return x.Asker
+	}
+	return 0
+}
+
+type KnownRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Asker         uint64                 `protobuf:"varint,1,opt,name=asker,proto3" json:"asker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownRequest) Reset() {
+	*x = KnownRequest{}
+	mi := &file_corfu_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownRequest) ProtoMessage() {}
+
+func (x *KnownRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownRequest.ProtoReflect.Descriptor instead.
+func (*KnownRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *KnownRequest) GetAsker() uint64 {
+	if x != nil {
+		return x.Asker
+	}
+	return 0
+}
+
+type KnownReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Log           []byte                 `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
+	Promise       uint64                 `protobuf:"varint,3,opt,name=promise,proto3" json:"promise,omitempty"`
+	State         *StoreState            `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Layout        *Layout                `protobuf:"bytes,5,opt,name=layout,proto3" json:"layout,omitempty"`                                 // that the unit was, or was to be, reconciled to last; unset: none
+	ActiveLayout  *Layout                `protobuf:"bytes,6,opt,name=active_layout,json=activeLayout,proto3" json:"active_layout,omitempty"` // of the record state.active; unset: the unit does not have it
+	Other         *OtherAsker            `protobuf:"bytes,7,opt,name=other,proto3" json:"other,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownReply) Reset() {
+	*x = KnownReply{}
+	mi := &file_corfu_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownReply) ProtoMessage() {}
+
+func (x *KnownReply) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownReply.ProtoReflect.Descriptor instead.
+func (*KnownReply) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *KnownReply) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *KnownReply) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *KnownReply) GetPromise() uint64 {
+	if x != nil {
+		return x.Promise
+	}
+	return 0
+}
+
+func (x *KnownReply) GetState() *StoreState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *KnownReply) GetLayout() *Layout {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
+}
+
+func (x *KnownReply) GetActiveLayout() *Layout {
+	if x != nil {
+		return x.ActiveLayout
+	}
+	return nil
+}
+
+func (x *KnownReply) GetOther() *OtherAsker {
+	if x != nil {
+		return x.Other
+	}
+	return nil
+}
+
+// OtherAsker tells of the layout server that asked a unit last, other than the one that asks now. Unset: none since the unit's start.
+type OtherAsker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AgoMs         uint64                 `protobuf:"varint,1,opt,name=ago_ms,json=agoMs,proto3" json:"ago_ms,omitempty"` // 1 at least
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`                 // address from which it called
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OtherAsker) Reset() {
+	*x = OtherAsker{}
+	mi := &file_corfu_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OtherAsker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OtherAsker) ProtoMessage() {}
+
+func (x *OtherAsker) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OtherAsker.ProtoReflect.Descriptor instead.
+func (*OtherAsker) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *OtherAsker) GetAgoMs() uint64 {
+	if x != nil {
+		return x.AgoMs
+	}
+	return 0
+}
+
+func (x *OtherAsker) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
 }
 
 type UnitStateReply struct {
@@ -2477,6 +2943,7 @@ type UnitStateReply struct {
 	StuckMs         uint64                 `protobuf:"varint,16,opt,name=stuck_ms,json=stuckMs,proto3" json:"stuck_ms,omitempty"`             // open: for how long its flash has not taken the lowest page that waits for it, as far as it was asked; 0: none waits
 	Stuck           string                 `protobuf:"bytes,17,opt,name=stuck,proto3" json:"stuck,omitempty"`                                 // what the flash answers to that; "": nothing
 	StoreState      *StoreState            `protobuf:"bytes,18,opt,name=store_state,json=storeState,proto3" json:"store_state,omitempty"`
+	Other           *OtherAsker            `protobuf:"bytes,19,opt,name=other,proto3" json:"other,omitempty"`
 	Vitals          *UnitVitals            `protobuf:"bytes,20,opt,name=vitals,proto3" json:"vitals,omitempty"`                                             // if asked for
 	Fabric          string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                             // host:port that clients are told to dial
 	Provider        string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"`                                         // "verbs" or "tcp"
@@ -2489,7 +2956,7 @@ type UnitStateReply struct {
 
 func (x *UnitStateReply) Reset() {
 	*x = UnitStateReply{}
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2968,7 @@ func (x *UnitStateReply) String() string {
 func (*UnitStateReply) ProtoMessage() {}
 
 func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[36]
+	mi := &file_corfu_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2981,7 @@ func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateReply.ProtoReflect.Descriptor instead.
 func (*UnitStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{36}
+	return file_corfu_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UnitStateReply) GetLog() []byte {
@@ -2643,6 +3110,13 @@ func (x *UnitStateReply) GetStoreState() *StoreState {
 	return nil
 }
 
+func (x *UnitStateReply) GetOther() *OtherAsker {
+	if x != nil {
+		return x.Other
+	}
+	return nil
+}
+
 func (x *UnitStateReply) GetVitals() *UnitVitals {
 	if x != nil {
 		return x.Vitals
@@ -2695,7 +3169,7 @@ type DurableRequest struct {
 
 func (x *DurableRequest) Reset() {
 	*x = DurableRequest{}
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +3181,7 @@ func (x *DurableRequest) String() string {
 func (*DurableRequest) ProtoMessage() {}
 
 func (x *DurableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[37]
+	mi := &file_corfu_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +3194,7 @@ func (x *DurableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DurableRequest.ProtoReflect.Descriptor instead.
 func (*DurableRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{37}
+	return file_corfu_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DurableRequest) GetLog() []byte {
@@ -2746,7 +3220,7 @@ type DurableReply struct {
 
 func (x *DurableReply) Reset() {
 	*x = DurableReply{}
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2758,7 +3232,7 @@ func (x *DurableReply) String() string {
 func (*DurableReply) ProtoMessage() {}
 
 func (x *DurableReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2771,7 +3245,7 @@ func (x *DurableReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DurableReply.ProtoReflect.Descriptor instead.
 func (*DurableReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{38}
+	return file_corfu_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DurableReply) GetWatermark() uint64 {
@@ -2791,7 +3265,7 @@ type CorruptRequest struct {
 
 func (x *CorruptRequest) Reset() {
 	*x = CorruptRequest{}
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +3277,7 @@ func (x *CorruptRequest) String() string {
 func (*CorruptRequest) ProtoMessage() {}
 
 func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +3290,7 @@ func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptRequest.ProtoReflect.Descriptor instead.
 func (*CorruptRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{39}
+	return file_corfu_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CorruptRequest) GetFrom() uint64 {
@@ -2842,7 +3316,7 @@ type CorruptReply struct {
 
 func (x *CorruptReply) Reset() {
 	*x = CorruptReply{}
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +3328,7 @@ func (x *CorruptReply) String() string {
 func (*CorruptReply) ProtoMessage() {}
 
 func (x *CorruptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +3341,7 @@ func (x *CorruptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptReply.ProtoReflect.Descriptor instead.
 func (*CorruptReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{40}
+	return file_corfu_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CorruptReply) GetAddresses() []uint64 {
@@ -2888,7 +3362,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2900,7 +3374,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2913,7 +3387,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{41}
+	return file_corfu_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FetchRequest) GetLog() []byte {
@@ -2948,7 +3422,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3434,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3447,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{42}
+	return file_corfu_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RepairRequest) GetLog() []byte {
@@ -3005,7 +3479,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3491,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,7 +3504,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{43}
+	return file_corfu_proto_rawDescGZIP(), []int{49}
 }
 
 type ScrubRequest struct {
@@ -3042,7 +3516,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_corfu_proto_msgTypes[44]
+	mi := &file_corfu_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3054,7 +3528,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[44]
+	mi := &file_corfu_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3067,7 +3541,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{44}
+	return file_corfu_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ScrubRequest) GetRate() uint64 {
@@ -3097,7 +3571,7 @@ type ScrubStatus struct {
 
 func (x *ScrubStatus) Reset() {
 	*x = ScrubStatus{}
-	mi := &file_corfu_proto_msgTypes[45]
+	mi := &file_corfu_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +3583,7 @@ func (x *ScrubStatus) String() string {
 func (*ScrubStatus) ProtoMessage() {}
 
 func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[45]
+	mi := &file_corfu_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +3596,7 @@ func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
 func (*ScrubStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{45}
+	return file_corfu_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ScrubStatus) GetPass() uint64 {
@@ -3214,7 +3688,7 @@ type SequencerSession struct {
 
 func (x *SequencerSession) Reset() {
 	*x = SequencerSession{}
-	mi := &file_corfu_proto_msgTypes[46]
+	mi := &file_corfu_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3700,7 @@ func (x *SequencerSession) String() string {
 func (*SequencerSession) ProtoMessage() {}
 
 func (x *SequencerSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[46]
+	mi := &file_corfu_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3713,7 @@ func (x *SequencerSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSession.ProtoReflect.Descriptor instead.
 func (*SequencerSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{46}
+	return file_corfu_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SequencerSession) GetFabric() string {
@@ -3278,7 +3752,7 @@ type SequencerSealReply struct {
 
 func (x *SequencerSealReply) Reset() {
 	*x = SequencerSealReply{}
-	mi := &file_corfu_proto_msgTypes[47]
+	mi := &file_corfu_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3764,7 @@ func (x *SequencerSealReply) String() string {
 func (*SequencerSealReply) ProtoMessage() {}
 
 func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[47]
+	mi := &file_corfu_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3777,7 @@ func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSealReply.ProtoReflect.Descriptor instead.
 func (*SequencerSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{47}
+	return file_corfu_proto_rawDescGZIP(), []int{53}
 }
 
 type SequencerActivateRequest struct {
@@ -3317,7 +3791,7 @@ type SequencerActivateRequest struct {
 
 func (x *SequencerActivateRequest) Reset() {
 	*x = SequencerActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[48]
+	mi := &file_corfu_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3803,7 @@ func (x *SequencerActivateRequest) String() string {
 func (*SequencerActivateRequest) ProtoMessage() {}
 
 func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[48]
+	mi := &file_corfu_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3816,7 @@ func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerActivateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{48}
+	return file_corfu_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SequencerActivateRequest) GetLog() []byte {
@@ -3374,7 +3848,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_corfu_proto_msgTypes[49]
+	mi := &file_corfu_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +3860,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[49]
+	mi := &file_corfu_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +3873,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{49}
+	return file_corfu_proto_rawDescGZIP(), []int{55}
 }
 
 type SequencerStateReply struct {
@@ -3419,7 +3893,7 @@ type SequencerStateReply struct {
 
 func (x *SequencerStateReply) Reset() {
 	*x = SequencerStateReply{}
-	mi := &file_corfu_proto_msgTypes[50]
+	mi := &file_corfu_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3905,7 @@ func (x *SequencerStateReply) String() string {
 func (*SequencerStateReply) ProtoMessage() {}
 
 func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[50]
+	mi := &file_corfu_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3918,7 @@ func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateReply.ProtoReflect.Descriptor instead.
 func (*SequencerStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{50}
+	return file_corfu_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SequencerStateReply) GetId() uint32 {
@@ -3514,7 +3988,31 @@ var File_corfu_proto protoreflect.FileDescriptor
 
 const file_corfu_proto_rawDesc = "" +
 	"\n" +
-	"\vcorfu.proto\x12\bcorfu.v1\x1a\fstatus.proto\x1a\fvitals.proto\"\x8c\x01\n" +
+	"\vcorfu.proto\x12\bcorfu.v1\x1a\fstatus.proto\x1a\fvitals.proto\"m\n" +
+	"\x0eRecoverRequest\x12\x18\n" +
+	"\aexecute\x18\x01 \x01(\bR\aexecute\x12\x1f\n" +
+	"\vaccept_loss\x18\x02 \x03(\rR\n" +
+	"acceptLoss\x12 \n" +
+	"\x03ask\x18\x03 \x03(\v2\x0e.corfu.v1.UnitR\x03ask\"\xb5\x02\n" +
+	"\fRecoverReply\x12(\n" +
+	"\x06layout\x18\x01 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x12+\n" +
+	"\x06record\x18\x02 \x01(\v2\x13.corfu.v1.RecordRefR\x06record\x12\x1c\n" +
+	"\tattempted\x18\x03 \x01(\x04R\tattempted\x12\x18\n" +
+	"\aclients\x18\x04 \x01(\rR\aclients\x12+\n" +
+	"\x05units\x18\x05 \x03(\v2\x15.corfu.v1.RecoverUnitR\x05units\x12\x16\n" +
+	"\x06unsure\x18\x06 \x03(\tR\x06unsure\x12\x18\n" +
+	"\arefused\x18\a \x01(\tR\arefused\x12\x12\n" +
+	"\x04done\x18\b \x01(\bR\x04done\x12#\n" +
+	"\raccepted_loss\x18\t \x01(\bR\facceptedLoss\"\xd7\x01\n" +
+	"\vRecoverUnit\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
+	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x10\n" +
+	"\x03log\x18\x04 \x01(\fR\x03log\x12\x18\n" +
+	"\apromise\x18\x05 \x01(\x04R\apromise\x12*\n" +
+	"\x05state\x18\x06 \x01(\v2\x14.corfu.v1.StoreStateR\x05state\x12\x16\n" +
+	"\x06member\x18\a \x01(\bR\x06member\x12\x18\n" +
+	"\amissing\x18\b \x01(\tR\amissing\"\x8c\x01\n" +
 	"\x11UnreachableReport\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\rR\x06client\x12/\n" +
@@ -3707,9 +4205,25 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\x04R\x06record\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"\x0f\n" +
-	"\rActivateReply\"*\n" +
+	"\rActivateReply\"@\n" +
 	"\x10UnitStateRequest\x12\x16\n" +
-	"\x06vitals\x18\x01 \x01(\rR\x06vitals\"\x87\x06\n" +
+	"\x06vitals\x18\x01 \x01(\rR\x06vitals\x12\x14\n" +
+	"\x05asker\x18\x02 \x01(\x04R\x05asker\"$\n" +
+	"\fKnownRequest\x12\x14\n" +
+	"\x05asker\x18\x01 \x01(\x04R\x05asker\"\x81\x02\n" +
+	"\n" +
+	"KnownReply\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
+	"\x03log\x18\x02 \x01(\fR\x03log\x12\x18\n" +
+	"\apromise\x18\x03 \x01(\x04R\apromise\x12*\n" +
+	"\x05state\x18\x04 \x01(\v2\x14.corfu.v1.StoreStateR\x05state\x12(\n" +
+	"\x06layout\x18\x05 \x01(\v2\x10.corfu.v1.LayoutR\x06layout\x125\n" +
+	"\ractive_layout\x18\x06 \x01(\v2\x10.corfu.v1.LayoutR\factiveLayout\x12*\n" +
+	"\x05other\x18\a \x01(\v2\x14.corfu.v1.OtherAskerR\x05other\"7\n" +
+	"\n" +
+	"OtherAsker\x12\x15\n" +
+	"\x06ago_ms\x18\x01 \x01(\x04R\x05agoMs\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"\xb3\x06\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -3733,7 +4247,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\bstuck_ms\x18\x10 \x01(\x04R\astuckMs\x12\x14\n" +
 	"\x05stuck\x18\x11 \x01(\tR\x05stuck\x125\n" +
 	"\vstore_state\x18\x12 \x01(\v2\x14.corfu.v1.StoreStateR\n" +
-	"storeState\x12,\n" +
+	"storeState\x12*\n" +
+	"\x05other\x18\x13 \x01(\v2\x14.corfu.v1.OtherAskerR\x05other\x12,\n" +
 	"\x06vitals\x18\x14 \x01(\v2\x14.corfu.v1.UnitVitalsR\x06vitals\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
@@ -3794,7 +4309,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
 	"\x0efabric_refused\x18+ \x01(\tR\rfabricRefused\x12*\n" +
-	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs2\xc7\x03\n" +
+	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs2\x84\x04\n" +
 	"\rLayoutService\x12-\n" +
 	"\x03Get\x12\x14.corfu.v1.GetRequest\x1a\x10.corfu.v1.Layout\x123\n" +
 	"\x05Watch\x12\x16.corfu.v1.WatchRequest\x1a\x10.corfu.v1.Layout0\x01\x12G\n" +
@@ -3802,7 +4317,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\vReconfigure\x12\x1c.corfu.v1.ReconfigureRequest\x1a\x10.corfu.v1.Layout\x128\n" +
 	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply\x12B\n" +
 	"\aCluster\x12\x1e.corfu.v1.ClusterStatusRequest\x1a\x17.corfu.v1.ClusterStatus\x12L\n" +
-	"\x11ReportUnreachable\x12\x1b.corfu.v1.UnreachableReport\x1a\x1a.corfu.v1.UnreachableReply2\xee\x05\n" +
+	"\x11ReportUnreachable\x12\x1b.corfu.v1.UnreachableReport\x1a\x1a.corfu.v1.UnreachableReply\x12;\n" +
+	"\aRecover\x12\x18.corfu.v1.RecoverRequest\x1a\x16.corfu.v1.RecoverReply2\xa5\x06\n" +
 	"\vUnitService\x12B\n" +
 	"\vOpenSession\x12\x1c.corfu.v1.OpenSessionRequest\x1a\x15.corfu.v1.UnitSession\x126\n" +
 	"\x04Seal\x12\x15.corfu.v1.SealRequest\x1a\x17.corfu.v1.UnitSealReply\x12=\n" +
@@ -3810,7 +4326,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\bBackfill\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12C\n" +
 	"\tReconcile\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12>\n" +
 	"\bActivate\x12\x19.corfu.v1.ActivateRequest\x1a\x17.corfu.v1.ActivateReply\x12=\n" +
-	"\x05State\x12\x1a.corfu.v1.UnitStateRequest\x1a\x18.corfu.v1.UnitStateReply\x12;\n" +
+	"\x05State\x12\x1a.corfu.v1.UnitStateRequest\x1a\x18.corfu.v1.UnitStateReply\x125\n" +
+	"\x05Known\x12\x16.corfu.v1.KnownRequest\x1a\x14.corfu.v1.KnownReply\x12;\n" +
 	"\aDurable\x12\x18.corfu.v1.DurableRequest\x1a\x16.corfu.v1.DurableReply\x12;\n" +
 	"\aCorrupt\x12\x18.corfu.v1.CorruptRequest\x1a\x16.corfu.v1.CorruptReply\x120\n" +
 	"\x05Fetch\x12\x16.corfu.v1.FetchRequest\x1a\x0f.corfu.v1.Entry\x128\n" +
@@ -3834,149 +4351,169 @@ func file_corfu_proto_rawDescGZIP() []byte {
 	return file_corfu_proto_rawDescData
 }
 
-var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_corfu_proto_goTypes = []any{
-	(*UnreachableReport)(nil),        // 0: corfu.v1.UnreachableReport
-	(*FabricTrouble)(nil),            // 1: corfu.v1.FabricTrouble
-	(*UnreachableReply)(nil),         // 2: corfu.v1.UnreachableReply
-	(*GetRequest)(nil),               // 3: corfu.v1.GetRequest
-	(*WatchRequest)(nil),             // 4: corfu.v1.WatchRequest
-	(*NewClientIDRequest)(nil),       // 5: corfu.v1.NewClientIDRequest
-	(*NewClientIDReply)(nil),         // 6: corfu.v1.NewClientIDReply
-	(*ReconfigureRequest)(nil),       // 7: corfu.v1.ReconfigureRequest
-	(*StatusRequest)(nil),            // 8: corfu.v1.StatusRequest
-	(*StatusReply)(nil),              // 9: corfu.v1.StatusReply
-	(*RebuildStatus)(nil),            // 10: corfu.v1.RebuildStatus
-	(*MemberStatus)(nil),             // 11: corfu.v1.MemberStatus
-	(*Layout)(nil),                   // 12: corfu.v1.Layout
-	(*Leaving)(nil),                  // 13: corfu.v1.Leaving
-	(*Geometry)(nil),                 // 14: corfu.v1.Geometry
-	(*Unit)(nil),                     // 15: corfu.v1.Unit
-	(*Sequencer)(nil),                // 16: corfu.v1.Sequencer
-	(*Segment)(nil),                  // 17: corfu.v1.Segment
-	(*Chain)(nil),                    // 18: corfu.v1.Chain
-	(*RecordRef)(nil),                // 19: corfu.v1.RecordRef
-	(*StoreState)(nil),               // 20: corfu.v1.StoreState
-	(*OpenSessionRequest)(nil),       // 21: corfu.v1.OpenSessionRequest
-	(*Remote)(nil),                   // 22: corfu.v1.Remote
-	(*UnitSession)(nil),              // 23: corfu.v1.UnitSession
-	(*SealRequest)(nil),              // 24: corfu.v1.SealRequest
-	(*UnitSealReply)(nil),            // 25: corfu.v1.UnitSealReply
-	(*EntriesRequest)(nil),           // 26: corfu.v1.EntriesRequest
-	(*EntriesReply)(nil),             // 27: corfu.v1.EntriesReply
-	(*Entry)(nil),                    // 28: corfu.v1.Entry
-	(*ReconcileRequest)(nil),         // 29: corfu.v1.ReconcileRequest
-	(*ReconcileHeader)(nil),          // 30: corfu.v1.ReconcileHeader
-	(*CopiedRange)(nil),              // 31: corfu.v1.CopiedRange
-	(*ReconcileReply)(nil),           // 32: corfu.v1.ReconcileReply
-	(*ActivateRequest)(nil),          // 33: corfu.v1.ActivateRequest
-	(*ActivateReply)(nil),            // 34: corfu.v1.ActivateReply
-	(*UnitStateRequest)(nil),         // 35: corfu.v1.UnitStateRequest
-	(*UnitStateReply)(nil),           // 36: corfu.v1.UnitStateReply
-	(*DurableRequest)(nil),           // 37: corfu.v1.DurableRequest
-	(*DurableReply)(nil),             // 38: corfu.v1.DurableReply
-	(*CorruptRequest)(nil),           // 39: corfu.v1.CorruptRequest
-	(*CorruptReply)(nil),             // 40: corfu.v1.CorruptReply
-	(*FetchRequest)(nil),             // 41: corfu.v1.FetchRequest
-	(*RepairRequest)(nil),            // 42: corfu.v1.RepairRequest
-	(*RepairReply)(nil),              // 43: corfu.v1.RepairReply
-	(*ScrubRequest)(nil),             // 44: corfu.v1.ScrubRequest
-	(*ScrubStatus)(nil),              // 45: corfu.v1.ScrubStatus
-	(*SequencerSession)(nil),         // 46: corfu.v1.SequencerSession
-	(*SequencerSealReply)(nil),       // 47: corfu.v1.SequencerSealReply
-	(*SequencerActivateRequest)(nil), // 48: corfu.v1.SequencerActivateRequest
-	(*SequencerStateRequest)(nil),    // 49: corfu.v1.SequencerStateRequest
-	(*SequencerStateReply)(nil),      // 50: corfu.v1.SequencerStateReply
-	(*UnitVitals)(nil),               // 51: corfu.v1.UnitVitals
-	(*SequencerVitals)(nil),          // 52: corfu.v1.SequencerVitals
-	(*ClusterStatusRequest)(nil),     // 53: corfu.v1.ClusterStatusRequest
-	(*ClusterStatus)(nil),            // 54: corfu.v1.ClusterStatus
+	(*RecoverRequest)(nil),           // 0: corfu.v1.RecoverRequest
+	(*RecoverReply)(nil),             // 1: corfu.v1.RecoverReply
+	(*RecoverUnit)(nil),              // 2: corfu.v1.RecoverUnit
+	(*UnreachableReport)(nil),        // 3: corfu.v1.UnreachableReport
+	(*FabricTrouble)(nil),            // 4: corfu.v1.FabricTrouble
+	(*UnreachableReply)(nil),         // 5: corfu.v1.UnreachableReply
+	(*GetRequest)(nil),               // 6: corfu.v1.GetRequest
+	(*WatchRequest)(nil),             // 7: corfu.v1.WatchRequest
+	(*NewClientIDRequest)(nil),       // 8: corfu.v1.NewClientIDRequest
+	(*NewClientIDReply)(nil),         // 9: corfu.v1.NewClientIDReply
+	(*ReconfigureRequest)(nil),       // 10: corfu.v1.ReconfigureRequest
+	(*StatusRequest)(nil),            // 11: corfu.v1.StatusRequest
+	(*StatusReply)(nil),              // 12: corfu.v1.StatusReply
+	(*RebuildStatus)(nil),            // 13: corfu.v1.RebuildStatus
+	(*MemberStatus)(nil),             // 14: corfu.v1.MemberStatus
+	(*Layout)(nil),                   // 15: corfu.v1.Layout
+	(*Leaving)(nil),                  // 16: corfu.v1.Leaving
+	(*Geometry)(nil),                 // 17: corfu.v1.Geometry
+	(*Unit)(nil),                     // 18: corfu.v1.Unit
+	(*Sequencer)(nil),                // 19: corfu.v1.Sequencer
+	(*Segment)(nil),                  // 20: corfu.v1.Segment
+	(*Chain)(nil),                    // 21: corfu.v1.Chain
+	(*RecordRef)(nil),                // 22: corfu.v1.RecordRef
+	(*StoreState)(nil),               // 23: corfu.v1.StoreState
+	(*OpenSessionRequest)(nil),       // 24: corfu.v1.OpenSessionRequest
+	(*Remote)(nil),                   // 25: corfu.v1.Remote
+	(*UnitSession)(nil),              // 26: corfu.v1.UnitSession
+	(*SealRequest)(nil),              // 27: corfu.v1.SealRequest
+	(*UnitSealReply)(nil),            // 28: corfu.v1.UnitSealReply
+	(*EntriesRequest)(nil),           // 29: corfu.v1.EntriesRequest
+	(*EntriesReply)(nil),             // 30: corfu.v1.EntriesReply
+	(*Entry)(nil),                    // 31: corfu.v1.Entry
+	(*ReconcileRequest)(nil),         // 32: corfu.v1.ReconcileRequest
+	(*ReconcileHeader)(nil),          // 33: corfu.v1.ReconcileHeader
+	(*CopiedRange)(nil),              // 34: corfu.v1.CopiedRange
+	(*ReconcileReply)(nil),           // 35: corfu.v1.ReconcileReply
+	(*ActivateRequest)(nil),          // 36: corfu.v1.ActivateRequest
+	(*ActivateReply)(nil),            // 37: corfu.v1.ActivateReply
+	(*UnitStateRequest)(nil),         // 38: corfu.v1.UnitStateRequest
+	(*KnownRequest)(nil),             // 39: corfu.v1.KnownRequest
+	(*KnownReply)(nil),               // 40: corfu.v1.KnownReply
+	(*OtherAsker)(nil),               // 41: corfu.v1.OtherAsker
+	(*UnitStateReply)(nil),           // 42: corfu.v1.UnitStateReply
+	(*DurableRequest)(nil),           // 43: corfu.v1.DurableRequest
+	(*DurableReply)(nil),             // 44: corfu.v1.DurableReply
+	(*CorruptRequest)(nil),           // 45: corfu.v1.CorruptRequest
+	(*CorruptReply)(nil),             // 46: corfu.v1.CorruptReply
+	(*FetchRequest)(nil),             // 47: corfu.v1.FetchRequest
+	(*RepairRequest)(nil),            // 48: corfu.v1.RepairRequest
+	(*RepairReply)(nil),              // 49: corfu.v1.RepairReply
+	(*ScrubRequest)(nil),             // 50: corfu.v1.ScrubRequest
+	(*ScrubStatus)(nil),              // 51: corfu.v1.ScrubStatus
+	(*SequencerSession)(nil),         // 52: corfu.v1.SequencerSession
+	(*SequencerSealReply)(nil),       // 53: corfu.v1.SequencerSealReply
+	(*SequencerActivateRequest)(nil), // 54: corfu.v1.SequencerActivateRequest
+	(*SequencerStateRequest)(nil),    // 55: corfu.v1.SequencerStateRequest
+	(*SequencerStateReply)(nil),      // 56: corfu.v1.SequencerStateReply
+	(*UnitVitals)(nil),               // 57: corfu.v1.UnitVitals
+	(*SequencerVitals)(nil),          // 58: corfu.v1.SequencerVitals
+	(*ClusterStatusRequest)(nil),     // 59: corfu.v1.ClusterStatusRequest
+	(*ClusterStatus)(nil),            // 60: corfu.v1.ClusterStatus
 }
 var file_corfu_proto_depIdxs = []int32{
-	1,  // 0: corfu.v1.UnreachableReport.failed:type_name -> corfu.v1.FabricTrouble
-	15, // 1: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
-	13, // 2: corfu.v1.ReconfigureRequest.drain:type_name -> corfu.v1.Leaving
-	12, // 3: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
-	11, // 4: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
-	10, // 5: corfu.v1.StatusReply.rebuilds:type_name -> corfu.v1.RebuildStatus
-	14, // 6: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
-	16, // 7: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
-	15, // 8: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
-	17, // 9: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
-	15, // 10: corfu.v1.Layout.spares:type_name -> corfu.v1.Unit
-	16, // 11: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
-	13, // 12: corfu.v1.Layout.leaving:type_name -> corfu.v1.Leaving
-	18, // 13: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
-	19, // 14: corfu.v1.StoreState.reconciled:type_name -> corfu.v1.RecordRef
-	19, // 15: corfu.v1.StoreState.active:type_name -> corfu.v1.RecordRef
-	22, // 16: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
-	22, // 17: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
-	22, // 18: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
-	22, // 19: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
-	20, // 20: corfu.v1.UnitSealReply.store:type_name -> corfu.v1.StoreState
-	28, // 21: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
-	30, // 22: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
-	28, // 23: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
-	12, // 24: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
-	31, // 25: corfu.v1.ReconcileHeader.copied:type_name -> corfu.v1.CopiedRange
-	45, // 26: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
-	31, // 27: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
-	20, // 28: corfu.v1.UnitStateReply.store_state:type_name -> corfu.v1.StoreState
-	51, // 29: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
-	28, // 30: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
-	22, // 31: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	52, // 32: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
-	3,  // 33: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
-	4,  // 34: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
-	5,  // 35: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
-	7,  // 36: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
-	8,  // 37: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	53, // 38: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
-	0,  // 39: corfu.v1.LayoutService.ReportUnreachable:input_type -> corfu.v1.UnreachableReport
-	21, // 40: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	24, // 41: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
-	26, // 42: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
-	29, // 43: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
-	29, // 44: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
-	33, // 45: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	35, // 46: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	37, // 47: corfu.v1.UnitService.Durable:input_type -> corfu.v1.DurableRequest
-	39, // 48: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
-	41, // 49: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
-	42, // 50: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
-	44, // 51: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
-	21, // 52: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	24, // 53: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	48, // 54: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	49, // 55: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	12, // 56: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	12, // 57: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	6,  // 58: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	12, // 59: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	9,  // 60: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	54, // 61: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
-	2,  // 62: corfu.v1.LayoutService.ReportUnreachable:output_type -> corfu.v1.UnreachableReply
-	23, // 63: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	25, // 64: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	27, // 65: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	32, // 66: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
-	32, // 67: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	34, // 68: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	36, // 69: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	38, // 70: corfu.v1.UnitService.Durable:output_type -> corfu.v1.DurableReply
-	40, // 71: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
-	28, // 72: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
-	43, // 73: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
-	45, // 74: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
-	46, // 75: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	47, // 76: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	34, // 77: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	50, // 78: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	56, // [56:79] is the sub-list for method output_type
-	33, // [33:56] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	18, // 0: corfu.v1.RecoverRequest.ask:type_name -> corfu.v1.Unit
+	15, // 1: corfu.v1.RecoverReply.layout:type_name -> corfu.v1.Layout
+	22, // 2: corfu.v1.RecoverReply.record:type_name -> corfu.v1.RecordRef
+	2,  // 3: corfu.v1.RecoverReply.units:type_name -> corfu.v1.RecoverUnit
+	23, // 4: corfu.v1.RecoverUnit.state:type_name -> corfu.v1.StoreState
+	4,  // 5: corfu.v1.UnreachableReport.failed:type_name -> corfu.v1.FabricTrouble
+	18, // 6: corfu.v1.ReconfigureRequest.add:type_name -> corfu.v1.Unit
+	16, // 7: corfu.v1.ReconfigureRequest.drain:type_name -> corfu.v1.Leaving
+	15, // 8: corfu.v1.StatusReply.layout:type_name -> corfu.v1.Layout
+	14, // 9: corfu.v1.StatusReply.members:type_name -> corfu.v1.MemberStatus
+	13, // 10: corfu.v1.StatusReply.rebuilds:type_name -> corfu.v1.RebuildStatus
+	17, // 11: corfu.v1.Layout.geometry:type_name -> corfu.v1.Geometry
+	19, // 12: corfu.v1.Layout.sequencer:type_name -> corfu.v1.Sequencer
+	18, // 13: corfu.v1.Layout.units:type_name -> corfu.v1.Unit
+	20, // 14: corfu.v1.Layout.segments:type_name -> corfu.v1.Segment
+	18, // 15: corfu.v1.Layout.spares:type_name -> corfu.v1.Unit
+	19, // 16: corfu.v1.Layout.standbys:type_name -> corfu.v1.Sequencer
+	16, // 17: corfu.v1.Layout.leaving:type_name -> corfu.v1.Leaving
+	21, // 18: corfu.v1.Segment.chains:type_name -> corfu.v1.Chain
+	22, // 19: corfu.v1.StoreState.reconciled:type_name -> corfu.v1.RecordRef
+	22, // 20: corfu.v1.StoreState.active:type_name -> corfu.v1.RecordRef
+	25, // 21: corfu.v1.UnitSession.index:type_name -> corfu.v1.Remote
+	25, // 22: corfu.v1.UnitSession.ring:type_name -> corfu.v1.Remote
+	25, // 23: corfu.v1.UnitSession.staging_read:type_name -> corfu.v1.Remote
+	25, // 24: corfu.v1.UnitSession.staging_write:type_name -> corfu.v1.Remote
+	23, // 25: corfu.v1.UnitSealReply.store:type_name -> corfu.v1.StoreState
+	31, // 26: corfu.v1.EntriesReply.entries:type_name -> corfu.v1.Entry
+	33, // 27: corfu.v1.ReconcileRequest.header:type_name -> corfu.v1.ReconcileHeader
+	31, // 28: corfu.v1.ReconcileRequest.entries:type_name -> corfu.v1.Entry
+	15, // 29: corfu.v1.ReconcileHeader.layout:type_name -> corfu.v1.Layout
+	34, // 30: corfu.v1.ReconcileHeader.copied:type_name -> corfu.v1.CopiedRange
+	23, // 31: corfu.v1.KnownReply.state:type_name -> corfu.v1.StoreState
+	15, // 32: corfu.v1.KnownReply.layout:type_name -> corfu.v1.Layout
+	15, // 33: corfu.v1.KnownReply.active_layout:type_name -> corfu.v1.Layout
+	41, // 34: corfu.v1.KnownReply.other:type_name -> corfu.v1.OtherAsker
+	51, // 35: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
+	34, // 36: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
+	23, // 37: corfu.v1.UnitStateReply.store_state:type_name -> corfu.v1.StoreState
+	41, // 38: corfu.v1.UnitStateReply.other:type_name -> corfu.v1.OtherAsker
+	57, // 39: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
+	31, // 40: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
+	25, // 41: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
+	58, // 42: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
+	6,  // 43: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
+	7,  // 44: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
+	8,  // 45: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
+	10, // 46: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
+	11, // 47: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
+	59, // 48: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
+	3,  // 49: corfu.v1.LayoutService.ReportUnreachable:input_type -> corfu.v1.UnreachableReport
+	0,  // 50: corfu.v1.LayoutService.Recover:input_type -> corfu.v1.RecoverRequest
+	24, // 51: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	27, // 52: corfu.v1.UnitService.Seal:input_type -> corfu.v1.SealRequest
+	29, // 53: corfu.v1.UnitService.Entries:input_type -> corfu.v1.EntriesRequest
+	32, // 54: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
+	32, // 55: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
+	36, // 56: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
+	38, // 57: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	39, // 58: corfu.v1.UnitService.Known:input_type -> corfu.v1.KnownRequest
+	43, // 59: corfu.v1.UnitService.Durable:input_type -> corfu.v1.DurableRequest
+	45, // 60: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	47, // 61: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	48, // 62: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	50, // 63: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	24, // 64: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	27, // 65: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	54, // 66: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	55, // 67: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	15, // 68: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	15, // 69: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	9,  // 70: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	15, // 71: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	12, // 72: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	60, // 73: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
+	5,  // 74: corfu.v1.LayoutService.ReportUnreachable:output_type -> corfu.v1.UnreachableReply
+	1,  // 75: corfu.v1.LayoutService.Recover:output_type -> corfu.v1.RecoverReply
+	26, // 76: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	28, // 77: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	30, // 78: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	35, // 79: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
+	35, // 80: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	37, // 81: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	42, // 82: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	40, // 83: corfu.v1.UnitService.Known:output_type -> corfu.v1.KnownReply
+	44, // 84: corfu.v1.UnitService.Durable:output_type -> corfu.v1.DurableReply
+	46, // 85: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	31, // 86: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	49, // 87: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	51, // 88: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	52, // 89: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	53, // 90: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	37, // 91: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	56, // 92: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	68, // [68:93] is the sub-list for method output_type
+	43, // [43:68] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_corfu_proto_init() }
@@ -3992,7 +4529,7 @@ func file_corfu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_corfu_proto_rawDesc), len(file_corfu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -29,6 +29,7 @@ const (
 	LayoutService_Status_FullMethodName            = "/corfu.v1.LayoutService/Status"
 	LayoutService_Cluster_FullMethodName           = "/corfu.v1.LayoutService/Cluster"
 	LayoutService_ReportUnreachable_FullMethodName = "/corfu.v1.LayoutService/ReportUnreachable"
+	LayoutService_Recover_FullMethodName           = "/corfu.v1.LayoutService/Recover"
 )
 
 // LayoutServiceClient is the client API for LayoutService service.
@@ -53,6 +54,9 @@ type LayoutServiceClient interface {
 	// ReportUnreachable tells the leader which members a client cannot reach over the fabric, and which it does reach. What follows from
 	// it is the leader's to judge. A report goes for a moment only: a client repeats it while that lasts.
 	ReportUnreachable(ctx context.Context, in *UnreachableReport, opts ...grpc.CallOption) (*UnreachableReply, error)
+	// Recover tells what the layout store would be built from, and builds it if it is to (docs/protocol.md, Recovery).
+	// FAILED_PRECONDITION: the store has an ACTIVE epoch, or the plan cannot be carried out; the message says why.
+	Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverReply, error)
 }
 
 type layoutServiceClient struct {
@@ -142,6 +146,16 @@ func (c *layoutServiceClient) ReportUnreachable(ctx context.Context, in *Unreach
 	return out, nil
 }
 
+func (c *layoutServiceClient) Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverReply)
+	err := c.cc.Invoke(ctx, LayoutService_Recover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LayoutServiceServer is the server API for LayoutService service.
 // All implementations must embed UnimplementedLayoutServiceServer
 // for forward compatibility.
@@ -164,6 +178,9 @@ type LayoutServiceServer interface {
 	// ReportUnreachable tells the leader which members a client cannot reach over the fabric, and which it does reach. What follows from
 	// it is the leader's to judge. A report goes for a moment only: a client repeats it while that lasts.
 	ReportUnreachable(context.Context, *UnreachableReport) (*UnreachableReply, error)
+	// Recover tells what the layout store would be built from, and builds it if it is to (docs/protocol.md, Recovery).
+	// FAILED_PRECONDITION: the store has an ACTIVE epoch, or the plan cannot be carried out; the message says why.
+	Recover(context.Context, *RecoverRequest) (*RecoverReply, error)
 	mustEmbedUnimplementedLayoutServiceServer()
 }
 
@@ -194,6 +211,9 @@ func (UnimplementedLayoutServiceServer) Cluster(context.Context, *ClusterStatusR
 }
 func (UnimplementedLayoutServiceServer) ReportUnreachable(context.Context, *UnreachableReport) (*UnreachableReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportUnreachable not implemented")
+}
+func (UnimplementedLayoutServiceServer) Recover(context.Context, *RecoverRequest) (*RecoverReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Recover not implemented")
 }
 func (UnimplementedLayoutServiceServer) mustEmbedUnimplementedLayoutServiceServer() {}
 func (UnimplementedLayoutServiceServer) testEmbeddedByValue()                       {}
@@ -335,6 +355,24 @@ func _LayoutService_ReportUnreachable_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LayoutService_Recover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LayoutServiceServer).Recover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LayoutService_Recover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LayoutServiceServer).Recover(ctx, req.(*RecoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LayoutService_ServiceDesc is the grpc.ServiceDesc for LayoutService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -366,6 +404,10 @@ var LayoutService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ReportUnreachable",
 			Handler:    _LayoutService_ReportUnreachable_Handler,
 		},
+		{
+			MethodName: "Recover",
+			Handler:    _LayoutService_Recover_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -385,6 +427,7 @@ const (
 	UnitService_Reconcile_FullMethodName   = "/corfu.v1.UnitService/Reconcile"
 	UnitService_Activate_FullMethodName    = "/corfu.v1.UnitService/Activate"
 	UnitService_State_FullMethodName       = "/corfu.v1.UnitService/State"
+	UnitService_Known_FullMethodName       = "/corfu.v1.UnitService/Known"
 	UnitService_Durable_FullMethodName     = "/corfu.v1.UnitService/Durable"
 	UnitService_Corrupt_FullMethodName     = "/corfu.v1.UnitService/Corrupt"
 	UnitService_Fetch_FullMethodName       = "/corfu.v1.UnitService/Fetch"
@@ -416,6 +459,8 @@ type UnitServiceClient interface {
 	// Idempotent while the unit serves that epoch.
 	Activate(ctx context.Context, in *ActivateRequest, opts ...grpc.CallOption) (*ActivateReply, error)
 	State(ctx context.Context, in *UnitStateRequest, opts ...grpc.CallOption) (*UnitStateReply, error)
+	// Known returns what a layout store can be built from after all of them were lost.
+	Known(ctx context.Context, in *KnownRequest, opts ...grpc.CallOption) (*KnownReply, error)
 	// Durable tells a client that the fabric does not carry to the unit below which address everything is durable there (rule R11).
 	// FAILED_PRECONDITION: the unit does not serve that epoch.
 	Durable(ctx context.Context, in *DurableRequest, opts ...grpc.CallOption) (*DurableReply, error)
@@ -525,6 +570,16 @@ func (c *unitServiceClient) State(ctx context.Context, in *UnitStateRequest, opt
 	return out, nil
 }
 
+func (c *unitServiceClient) Known(ctx context.Context, in *KnownRequest, opts ...grpc.CallOption) (*KnownReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KnownReply)
+	err := c.cc.Invoke(ctx, UnitService_Known_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *unitServiceClient) Durable(ctx context.Context, in *DurableRequest, opts ...grpc.CallOption) (*DurableReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DurableReply)
@@ -599,6 +654,8 @@ type UnitServiceServer interface {
 	// Idempotent while the unit serves that epoch.
 	Activate(context.Context, *ActivateRequest) (*ActivateReply, error)
 	State(context.Context, *UnitStateRequest) (*UnitStateReply, error)
+	// Known returns what a layout store can be built from after all of them were lost.
+	Known(context.Context, *KnownRequest) (*KnownReply, error)
 	// Durable tells a client that the fabric does not carry to the unit below which address everything is durable there (rule R11).
 	// FAILED_PRECONDITION: the unit does not serve that epoch.
 	Durable(context.Context, *DurableRequest) (*DurableReply, error)
@@ -643,6 +700,9 @@ func (UnimplementedUnitServiceServer) Activate(context.Context, *ActivateRequest
 }
 func (UnimplementedUnitServiceServer) State(context.Context, *UnitStateRequest) (*UnitStateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method State not implemented")
+}
+func (UnimplementedUnitServiceServer) Known(context.Context, *KnownRequest) (*KnownReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Known not implemented")
 }
 func (UnimplementedUnitServiceServer) Durable(context.Context, *DurableRequest) (*DurableReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Durable not implemented")
@@ -777,6 +837,24 @@ func _UnitService_State_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UnitService_Known_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KnownRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UnitServiceServer).Known(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UnitService_Known_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UnitServiceServer).Known(ctx, req.(*KnownRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UnitService_Durable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DurableRequest)
 	if err := dec(in); err != nil {
@@ -889,6 +967,10 @@ var UnitService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "State",
 			Handler:    _UnitService_State_Handler,
+		},
+		{
+			MethodName: "Known",
+			Handler:    _UnitService_Known_Handler,
 		},
 		{
 			MethodName: "Durable",
