@@ -62,7 +62,7 @@ func (c Recover) check() error {
 	if err := c.Layout.Validate(); err != nil {
 		return err
 	}
-	if c.Attempted < c.Layout.Epoch || c.Attempted >= MaxEpoch {
+	if c.Attempted < c.Layout.Epoch || c.Attempted >= MaxEpoch || c.Clients > MaxClient {
 		return fmt.Errorf("epoch %d was attempted, and %d was active", c.Attempted, c.Layout.Epoch)
 	}
 	if err := checkStores(Propose{ID: c.ID, Layout: c.Layout, Stores: c.Stores, AcceptedLoss: c.AcceptedLoss && c.ID != 0}); err != nil {
@@ -161,9 +161,7 @@ func PlanRecovery(all []Known, givenUp []UnitID) (*Plan, error) {
 		return nil, fmt.Errorf("%v was active, and no unit that answered has its layout: start more of the units", ref)
 	}
 	p.members(all, givenUp)
-	if p.Clients <= ^ClientID(0)-recoveredClients {
-		p.Clients += recoveredClients
-	}
+	p.Clients = min(p.Clients+recoveredClients, MaxClient)
 	return p, p.check()
 }
 
@@ -195,7 +193,10 @@ func (p *Plan) note(k Known) {
 		}
 		p.Attempted = max(p.Attempted, r.Epoch)
 	}
-	p.Attempted, p.Clients = max(p.Attempted, k.Promise), max(p.Clients, k.Store.Client)
+	p.Attempted = max(p.Attempted, k.Promise)
+	if k.Store.Client <= MaxClient { // ids above are drawn by clients
+		p.Clients = max(p.Clients, k.Store.Client)
+	}
 }
 
 // members looks at each member of the layout.

@@ -44,8 +44,9 @@ func (s *store) newClient() (layout.ClientID, error) {
 	c := &s.clients
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	above := min(c.highest(), s.handedOut()+clientLeap)
-	if c.term != term || c.next > c.last || c.next <= above {
+	handedOut := s.handedOut()
+	above := min(c.highest(), handedOut+clientLeap)
+	if c.term != term || c.next > c.last || c.next <= above || c.last < handedOut { // the last: the store was built anew (layout.Recover)
 		r, err := s.apply(layout.LeaseClients{Count: clientBlock, Above: above})
 		if err != nil {
 			return 0, err

@@ -20,8 +20,9 @@ import (
 const (
 	// commandsRead numbers the commands of the layout store that this release reads; each new command raises it. A leader writes a new
 	// one only once every layout server has said that it reads it.
-	commandsRead        = 1
+	commandsRead        = 2
 	commandLeaseClients = 1
+	commandRecover      = 2
 
 	votersPoll     = 50 * time.Millisecond // while something is under way
 	votersPollLead = time.Second           // of a leader, while all is well
