@@ -164,7 +164,8 @@ type mortal interface {
 	GoneErr() error
 }
 
-// watchDevice notes that the device was removed. Whatever needs it fails from then on: the removal waits in the kernel until the Log is closed.
+// watchDevice notes that the device was removed. Whatever needs it fails from then on. The removal waits in the kernel until this process ends
+// (rdma/verbs).
 func (l *Log) watchDevice(ctx context.Context) {
 	d, ok := l.dev.(mortal)
 	if !ok {
@@ -173,7 +174,7 @@ func (l *Log) watchDevice(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-d.Gone():
-		l.log.Error("the fabric device is gone: close the log, so that the removal can end, and open it anew", "cause", d.GoneErr())
+		l.log.Error("the fabric device is gone: the removal waits until this process ends, and a new one opens the device that is there then", "cause", d.GoneErr())
 	}
 }
 

@@ -202,7 +202,7 @@ func (l *Log) retry(ctx context.Context, v *view, err error, b *backoff) error {
 		return err
 	}
 	if gone := l.lostDevice(); gone != nil {
-		return fmt.Errorf("%w: %w: close the log and open it anew (%w)", ErrUnavailable, gone, err)
+		return fmt.Errorf("%w: %w: a new process opens the one that is there now (%w)", ErrUnavailable, gone, err)
 	}
 	if l.foreign(v, err) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -13,7 +13,7 @@ import (
 const lookEvery = time.Second
 
 // watchGone waits for the end of the device: the connection manager's event (rdma_get_cm_event(3)), the device's own (ibv_get_async_event(3)), or that
-// the kernel no longer lists it. A removal waits in the kernel until all who have the device open let go of it.
+// the kernel no longer lists it. A removal waits in the kernel for every process that has the device open.
 func (d *Device) watchGone() {
 	for _, wait := range []func() (string, error){d.ctx.Removed, d.ctx.Fatal} {
 		d.watches.Go(func() {
@@ -57,7 +57,8 @@ func (d *Device) lose(how string) {
 }
 
 // Gone returns a channel that is closed once the device was removed from the machine. Its connections are broken then, its listeners dead; a device
-// that is added again, even under the same name, is another one. Whoever has this one open should close it: the removal waits for that.
+// that is added again, even under the same name, is another one. The removal waits in the kernel until every process that
+// has the device open ended: librdmacm keeps its context for as long as the process lives.
 func (d *Device) Gone() <-chan struct{} { return d.gone }
 
 // GoneErr returns how the device went, or nil.

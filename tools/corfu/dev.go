@@ -127,8 +127,13 @@ func (a *app) devUp(ctx context.Context, c *devcluster.Cluster, d devFlags, kept
 		}
 		fmt.Fprintln(a.stdout, "Up. Interrupt to stop.")
 	}
-	<-ctx.Done()
-	return nil
+	// Its device is closed with the process, which a removal waits for.
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-gone(dev):
+		return goneErr(dev)
+	}
 }
 
 // devJSON is what corfu dev -o json says once it is up.
