@@ -35,6 +35,7 @@ func Judge(m *pb.ClusterStatus) {
 	j.sequencers()
 	j.spares()
 	j.layoutServers()
+	j.differences()
 	j.reach()
 	slices.SortStableFunc(m.Problems, func(a, b *pb.Problem) int { return rank(a.Severity) - rank(b.Severity) })
 	m.Verdict = Healthy
@@ -318,6 +319,13 @@ func (j judge) layoutServers() {
 		verb = "do not answer"
 	}
 	j.say(severity, strings.Join(start, ", "), "layout server %s of %d %s: %s", strings.Join(names, ", "), all, verb, more)
+}
+
+// differences says where configurations name other addresses than the layout.
+func (j judge) differences() {
+	for _, text := range j.m.Differences {
+		j.say(Degraded, "name one address in the configurations of all layout servers, and restart those that were changed", "%s: the layout's is used", text)
+	}
 }
 
 // ChainName names a chain by its units, head first: "1-2".

@@ -62,6 +62,7 @@ func (s *Server) clusterStatus(ctx context.Context) *pb.ClusterStatus {
 	show := s.manager.status()
 	m := &pb.ClusterStatus{AtMs: uint64(now.UnixMilli()), EpochInProgress: uint64(show.epoch), Waiting: clusterstatus.Brief(show.wait), FabricDown: clusterstatus.Brief(show.down),
 		Replicas: uint32(show.wanted), MinReplicas: uint32(show.least)}
+	m.Differences = show.differences
 	if show.epoch != 0 {
 		m.Phase = show.phase
 	}

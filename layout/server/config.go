@@ -46,8 +46,8 @@ type Config struct {
 	Election time.Duration
 
 	// Bootstrap describes the log to found: units, chains, sequencer, geometry, durability. Its epoch does not count; its log id
-	// is made up if it is zero. Where the store has a log already that one stays, whatever Bootstrap says; only the control addresses
-	// of members with the same ids are taken over from it, so that members may move.
+	// is made up if it is zero. Where the store has a log already that one stays, whatever Bootstrap says; only the control addresses on which
+	// all layout servers agree are taken over from it, for members with the same ids, so that members may move.
 	Bootstrap *layout.Layout
 
 	// Consensus puts the store's commands in order. Nil: Raft, in Dir. A simulation brings its own, whose leaders overlap when it wants.

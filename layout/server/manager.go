@@ -35,6 +35,7 @@ type manager struct {
 	history   history
 	reach     reach
 	ownFault  string // why the leader's own link to the fabric is taken for broken, as was said last
+	differ    string // what was logged of addresses last
 	warned    bool   // of a bootstrap layout that does not fit
 	others    *others
 	reads     bool      // all layout servers read what names records and stores
@@ -59,6 +60,8 @@ type shown struct {
 	least   int    // with fewer no chain goes on
 	down    string // why the leader's own link to the fabric is taken for broken
 	members []shownMember
+
+	differences []string // between the layout and the layout servers' configurations
 }
 
 type shownMember struct {
@@ -203,6 +206,7 @@ func (m *manager) shape() (*layout.Layout, error) {
 		m.log.Info("log founded", "log", first.Log)
 		founding, active = m.layouts()
 	}
+	m.compare(founding, active)
 	shape := founding.Next(0, 0)
 	if active != nil {
 		shape = active.Next(active.Epoch, active.Start)
@@ -210,7 +214,7 @@ func (m *manager) shape() (*layout.Layout, error) {
 	switch {
 	case m.cfg.Bootstrap == nil:
 	case m.agrees(founding):
-		moveTo(shape, m.cfg.Bootstrap)
+		moveTo(shape, m.agreed())
 	case !m.warned:
 		m.warned = true
 		m.log.Warn("the bootstrap layout is ignored: it is not that of the log in the store",

@@ -118,9 +118,9 @@ func (ms *members) follow(l *layout.Layout) error {
 	}
 	var list []*member
 	take := func(addr string, u layout.UnitID, s layout.SequencerID, standby bool) error {
-		name := fmt.Sprintf("unit %d", u)
+		name := unitName(u)
 		if u == 0 {
-			name = fmt.Sprintf("sequencer %d", s)
+			name = sequencerName(s)
 		}
 		m := old[name+"@"+addr]
 		delete(old, name+"@"+addr)

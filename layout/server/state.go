@@ -33,7 +33,7 @@ func (v stateService) State(context.Context, *pb.LayoutServerStateRequest) (*pb.
 	if err := st.ailing(); err != nil {
 		m.Trouble = err.Error()
 	}
-	m.Commands = commandsRead
+	m.Commands, m.Members = commandsRead, addressesOf(v.s.cfg.Bootstrap)
 	for _, p := range st.servers {
 		m.Servers = append(m.Servers, &pb.LayoutServer{Id: uint32(p.ID), Control: p.Control})
 	}

@@ -40,13 +40,21 @@ type store struct {
 
 // ailing returns why this server is of no use to the others at present, or of less; nil: it is well.
 func (s *store) ailing() error {
-	if r, ok := s.raft.(*raftLog); ok {
-		if err := r.disk.trouble(); err != nil {
-			return err
-		}
-		if w := s.waits.Load(); w != nil && *w != "" && !r.id.get().member() {
+	if err := s.diskTrouble(); err != nil {
+		return err
+	}
+	if r, ok := s.raft.(*raftLog); ok && !r.id.get().member() {
+		if w := s.waits.Load(); w != nil && *w != "" {
 			return errors.New(*w)
 		}
+	}
+	return nil
+}
+
+// diskTrouble returns what ails the disk of the store; nil: nothing.
+func (s *store) diskTrouble() error {
+	if r, ok := s.raft.(*raftLog); ok {
+		return r.disk.trouble()
 	}
 	return nil
 }

@@ -31,15 +31,18 @@ type trio struct {
 	peers   []Peer
 	servers map[uint16]*Server // that run
 	asked   *control.Layouts
+	disks   map[uint16]*faultyDisk // of those servers whose disks a test spoils
 }
 
 // newTrio starts three servers. Those whose leader is to die want a short election time-out; where one election too many, on a
 // machine that has no time for its heartbeats, would spoil what is shown, a long one.
 func newTrio(t *testing.T, election time.Duration) *trio { return trioOf(newCluster(t), election) }
 
-func trioOf(of *cluster, election time.Duration) *trio {
+func trioOf(of *cluster, election time.Duration) *trio { return trioWith(of, election, nil) }
+
+func trioWith(of *cluster, election time.Duration, disks map[uint16]*faultyDisk) *trio {
 	t := of.t
-	c := &trio{cluster: of, servers: map[uint16]*Server{}, net: &network{cut: map[uint16]bool{}, conns: map[net.Conn][2]uint16{}}}
+	c := &trio{cluster: of, disks: disks, servers: map[uint16]*Server{}, net: &network{cut: map[uint16]bool{}, conns: map[net.Conn][2]uint16{}}}
 	var listeners [][2]net.Listener
 	for id := uint16(1); id <= 3; id++ {
 		l := [2]net.Listener{listen(t, control.FreePort), listen(t, control.FreePort)}
@@ -84,6 +87,9 @@ func (c *trio) startServer(id uint16, control, raft net.Listener) {
 	cfg.ID, cfg.Servers, cfg.Dir = id, c.peers, filepath.Join(c.cfg.Dir, fmt.Sprint(id))
 	cfg.ControlListener, cfg.RaftListener, cfg.network = control, raft, c.net.of(id)
 	cfg.Logger = cfg.Logger.With("server", id)
+	if d := c.disks[id]; d != nil {
+		cfg.openLog = d.open
+	}
 	s, err := Start(context.Background(), cfg)
 	if err != nil {
 		c.t.Fatal(err)

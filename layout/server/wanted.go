@@ -61,7 +61,7 @@ func (m *manager) scene(active, shape *layout.Layout) *scene {
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
 	if m.agrees(founding) {
-		s.bootstrap = m.cfg.Bootstrap
+		s.bootstrap = m.agreed()
 	}
 	if active == nil {
 		m.later(0) // the epoch with which the log begins is made without them

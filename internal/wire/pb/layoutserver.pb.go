@@ -64,19 +64,20 @@ type LayoutServerState struct {
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // "leader", "follower", "candidate", "shutdown"; "empty", "learning": it has no vote
 	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	Leader        uint32                 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`                                      // id; 0: none is known
-	CommitIndex   uint64                 `protobuf:"varint,5,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`         // of Raft's log
-	LastContactMs uint64                 `protobuf:"varint,6,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"` // since the leader was last heard; 0 at the leader itself
-	Epoch         uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`                                        // latest ACTIVE one that was applied here; 0: none
-	Servers       []*LayoutServer        `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`                                     // all of them, by id; a single one names itself
-	Standing      string                 `protobuf:"bytes,9,opt,name=standing,proto3" json:"standing,omitempty"`                                   // "empty", "learning", "member"; "": a release that has no such thing
-	Incarnation   string                 `protobuf:"bytes,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                            // of its store
-	Cluster       []byte                 `protobuf:"bytes,11,opt,name=cluster,proto3" json:"cluster,omitempty"`                                    // the group of layout servers; empty: none is known
-	Blank         bool                   `protobuf:"varint,12,opt,name=blank,proto3" json:"blank,omitempty"`                                       // its store has nothing but, at most, the first configuration
-	LastIndex     uint64                 `protobuf:"varint,13,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`              // of Raft's log, durable here
-	Trouble       string                 `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`                                    // what ails it, such as a full disk; "": nothing
-	Commands      uint32                 `protobuf:"varint,15,opt,name=commands,proto3" json:"commands,omitempty"`                                 // the commands of the layout store that it reads: a number that each new one raises
-	Format        uint32                 `protobuf:"varint,20,opt,name=format,proto3" json:"format,omitempty"`                                     // the highest version of commands that it reads; 0: 3
+	Leader        uint32                 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`                                                                             // id; 0: none is known
+	CommitIndex   uint64                 `protobuf:"varint,5,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`                                                // of Raft's log
+	LastContactMs uint64                 `protobuf:"varint,6,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`                                        // since the leader was last heard; 0 at the leader itself
+	Epoch         uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`                                                                               // latest ACTIVE one that was applied here; 0: none
+	Servers       []*LayoutServer        `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`                                                                            // all of them, by id; a single one names itself
+	Standing      string                 `protobuf:"bytes,9,opt,name=standing,proto3" json:"standing,omitempty"`                                                                          // "empty", "learning", "member"; "": a release that has no such thing
+	Incarnation   string                 `protobuf:"bytes,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                                                                   // of its store
+	Cluster       []byte                 `protobuf:"bytes,11,opt,name=cluster,proto3" json:"cluster,omitempty"`                                                                           // the group of layout servers; empty: none is known
+	Blank         bool                   `protobuf:"varint,12,opt,name=blank,proto3" json:"blank,omitempty"`                                                                              // its store has nothing but, at most, the first configuration
+	LastIndex     uint64                 `protobuf:"varint,13,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`                                                     // of Raft's log, durable here
+	Trouble       string                 `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`                                                                           // what ails it, such as a full disk; "": nothing
+	Members       map[string]string      `protobuf:"bytes,16,rep,name=members,proto3" json:"members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // "unit 1" → host:port, as its configuration has them; empty: it says nothing of members
+	Commands      uint32                 `protobuf:"varint,15,opt,name=commands,proto3" json:"commands,omitempty"`                                                                        // the commands of the layout store that it reads: a number that each new one raises
+	Format        uint32                 `protobuf:"varint,20,opt,name=format,proto3" json:"format,omitempty"`                                                                            // the highest version of commands that it reads; 0: 3
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +208,13 @@ func (x *LayoutServerState) GetTrouble() string {
 		return x.Trouble
 	}
 	return ""
+}
+
+func (x *LayoutServerState) GetMembers() map[string]string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
 }
 
 func (x *LayoutServerState) GetCommands() uint32 {
@@ -526,7 +534,7 @@ var File_layoutserver_proto protoreflect.FileDescriptor
 const file_layoutserver_proto_rawDesc = "" +
 	"\n" +
 	"\x12layoutserver.proto\x12\bcorfu.v1\"\x1a\n" +
-	"\x18LayoutServerStateRequest\"\xd1\x03\n" +
+	"\x18LayoutServerStateRequest\"\xd1\x04\n" +
 	"\x11LayoutServerState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -543,9 +551,13 @@ const file_layoutserver_proto_rawDesc = "" +
 	"\x05blank\x18\f \x01(\bR\x05blank\x12\x1d\n" +
 	"\n" +
 	"last_index\x18\r \x01(\x04R\tlastIndex\x12\x18\n" +
-	"\atrouble\x18\x0e \x01(\tR\atrouble\x12\x1a\n" +
+	"\atrouble\x18\x0e \x01(\tR\atrouble\x12B\n" +
+	"\amembers\x18\x10 \x03(\v2(.corfu.v1.LayoutServerState.MembersEntryR\amembers\x12\x1a\n" +
 	"\bcommands\x18\x0f \x01(\rR\bcommands\x12\x16\n" +
-	"\x06format\x18\x14 \x01(\rR\x06format\"Q\n" +
+	"\x06format\x18\x14 \x01(\rR\x06format\x1a:\n" +
+	"\fMembersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
 	"\x13FoundServersRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"\x13\n" +
@@ -579,7 +591,7 @@ func file_layoutserver_proto_rawDescGZIP() []byte {
 	return file_layoutserver_proto_rawDescData
 }
 
-var file_layoutserver_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_layoutserver_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_layoutserver_proto_goTypes = []any{
 	(*LayoutServerStateRequest)(nil), // 0: corfu.v1.LayoutServerStateRequest
 	(*LayoutServerState)(nil),        // 1: corfu.v1.LayoutServerState
@@ -589,20 +601,22 @@ var file_layoutserver_proto_goTypes = []any{
 	(*AdmitServerReply)(nil),         // 5: corfu.v1.AdmitServerReply
 	(*LayoutServer)(nil),             // 6: corfu.v1.LayoutServer
 	(*NotLeader)(nil),                // 7: corfu.v1.NotLeader
+	nil,                              // 8: corfu.v1.LayoutServerState.MembersEntry
 }
 var file_layoutserver_proto_depIdxs = []int32{
 	6, // 0: corfu.v1.LayoutServerState.servers:type_name -> corfu.v1.LayoutServer
-	0, // 1: corfu.v1.LayoutServerService.State:input_type -> corfu.v1.LayoutServerStateRequest
-	2, // 2: corfu.v1.LayoutServerService.Found:input_type -> corfu.v1.FoundServersRequest
-	4, // 3: corfu.v1.LayoutServerService.Admit:input_type -> corfu.v1.AdmitServerRequest
-	1, // 4: corfu.v1.LayoutServerService.State:output_type -> corfu.v1.LayoutServerState
-	3, // 5: corfu.v1.LayoutServerService.Found:output_type -> corfu.v1.FoundServersReply
-	5, // 6: corfu.v1.LayoutServerService.Admit:output_type -> corfu.v1.AdmitServerReply
-	4, // [4:7] is the sub-list for method output_type
-	1, // [1:4] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	8, // 1: corfu.v1.LayoutServerState.members:type_name -> corfu.v1.LayoutServerState.MembersEntry
+	0, // 2: corfu.v1.LayoutServerService.State:input_type -> corfu.v1.LayoutServerStateRequest
+	2, // 3: corfu.v1.LayoutServerService.Found:input_type -> corfu.v1.FoundServersRequest
+	4, // 4: corfu.v1.LayoutServerService.Admit:input_type -> corfu.v1.AdmitServerRequest
+	1, // 5: corfu.v1.LayoutServerService.State:output_type -> corfu.v1.LayoutServerState
+	3, // 6: corfu.v1.LayoutServerService.Found:output_type -> corfu.v1.FoundServersReply
+	5, // 7: corfu.v1.LayoutServerService.Admit:output_type -> corfu.v1.AdmitServerReply
+	5, // [5:8] is the sub-list for method output_type
+	2, // [2:5] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_layoutserver_proto_init() }
@@ -616,7 +630,7 @@ func file_layoutserver_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_layoutserver_proto_rawDesc), len(file_layoutserver_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

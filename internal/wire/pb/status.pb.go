@@ -88,6 +88,7 @@ type ClusterStatus struct {
 	Reconfigurations []*ReconfigurationStatus `protobuf:"bytes,23,rep,name=reconfigurations,proto3" json:"reconfigurations,omitempty"`                // the latest, newest first
 	LeadsSinceMs     uint64                   `protobuf:"varint,24,opt,name=leads_since_ms,json=leadsSinceMs,proto3" json:"leads_since_ms,omitempty"` // what came before, only the layout records tell
 	FabricDown       string                   `protobuf:"bytes,40,opt,name=fabric_down,json=fabricDown,proto3" json:"fabric_down,omitempty"`          // why the leader takes its own link to the fabric for broken; "": it does not
+	Differences      []string                 `protobuf:"bytes,41,rep,name=differences,proto3" json:"differences,omitempty"`                          // between the layout and what layout servers' configurations say of members' addresses
 	Clients          []*ClientStatus          `protobuf:"bytes,25,rep,name=clients,proto3" json:"clients,omitempty"`                                  // the busiest, as far as units see them
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -296,6 +297,13 @@ func (x *ClusterStatus) GetFabricDown() string {
 		return x.FabricDown
 	}
 	return ""
+}
+
+func (x *ClusterStatus) GetDifferences() []string {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
 }
 
 func (x *ClusterStatus) GetClients() []*ClientStatus {
@@ -1280,7 +1288,7 @@ var File_status_proto protoreflect.FileDescriptor
 const file_status_proto_rawDesc = "" +
 	"\n" +
 	"\fstatus.proto\x12\bcorfu.v1\"\x16\n" +
-	"\x14ClusterStatusRequest\"\xf6\a\n" +
+	"\x14ClusterStatusRequest\"\x98\b\n" +
 	"\rClusterStatus\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x04R\x04atMs\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12-\n" +
@@ -1312,7 +1320,8 @@ const file_status_proto_rawDesc = "" +
 	"\x10reconfigurations\x18\x17 \x03(\v2\x1f.corfu.v1.ReconfigurationStatusR\x10reconfigurations\x12$\n" +
 	"\x0eleads_since_ms\x18\x18 \x01(\x04R\fleadsSinceMs\x12\x1f\n" +
 	"\vfabric_down\x18( \x01(\tR\n" +
-	"fabricDown\x120\n" +
+	"fabricDown\x12 \n" +
+	"\vdifferences\x18) \x03(\tR\vdifferences\x120\n" +
 	"\aclients\x18\x19 \x03(\v2\x16.corfu.v1.ClientStatusR\aclients\"M\n" +
 	"\aProblem\x12\x1a\n" +
 	"\bseverity\x18\x01 \x01(\tR\bseverity\x12\x12\n" +
