@@ -98,6 +98,9 @@ type fakeUnit struct {
 	wipes      int
 	stuck      time.Duration  // that its flash takes no page
 	vitals     *pb.UnitVitals // that each State raises; nil: none
+
+	store fakeStore      // entries stand above
+	begun layout.StartID // rule R24
 }
 
 // busy lets the unit count a page of the client each time that it is asked.
@@ -108,7 +111,8 @@ func (u *fakeUnit) busy(client uint32) {
 }
 
 func startUnit(t *testing.T, id layout.UnitID) *fakeUnit {
-	u := &fakeUnit{id: id, state: stateClosed, entries: map[uint64]*pb.Entry{}}
+	u := &fakeUnit{id: id, state: stateClosed, store: newStore(), begun: 1}
+	u.entries = u.store.entries
 	u.daemon = daemon{t: t, register: func(s *grpc.Server) { pb.RegisterUnitServiceServer(s, u) }}
 	u.start()
 	t.Cleanup(u.die)
@@ -120,6 +124,7 @@ func (u *fakeUnit) restart() {
 	u.die()
 	u.mu.Lock()
 	u.state, u.intact, u.reconciled = stateClosed, 0, false
+	u.begun++
 	u.mu.Unlock()
 	u.start()
 }
@@ -160,7 +165,7 @@ func (u *fakeUnit) State(_ context.Context, q *pb.UnitStateRequest) (*pb.UnitSta
 		vitals = proto.Clone(u.vitals).(*pb.UnitVitals)
 	}
 	return &pb.UnitStateReply{StuckMs: uint64(u.stuck.Milliseconds()), Stuck: "input/output error", Vitals: vitals, Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
-		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark}, nil
+		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark, StoreState: u.past()}, nil
 }
 
 func (u *fakeUnit) end() (end uint64) {
@@ -183,13 +188,14 @@ func (u *fakeUnit) Seal(_ context.Context, r *pb.SealRequest) (*pb.UnitSealReply
 	}
 	if u.base = r.Base; r.Epoch > u.promise {
 		u.promise, u.state, u.reconciled = r.Epoch, stateSealed, false
+		u.sealedOver(r.Base, r.BaseId)
 	}
 	bad := u.corrupt()
 	more := u.names > 0 && len(bad) >= u.names
 	if more {
 		bad = bad[:u.names]
 	}
-	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed, Corrupt: bad, MoreCorrupt: more}, nil
+	return &pb.UnitSealReply{IntactEpoch: u.intact, Watermark: u.watermark, End: u.end(), TrimmedBelow: u.trimmed, Corrupt: bad, MoreCorrupt: more, Store: u.past()}, nil
 }
 
 func (u *fakeUnit) Entries(r *pb.EntriesRequest, stream grpc.ServerStreamingServer[pb.EntriesReply]) error {
@@ -225,6 +231,7 @@ func (u *fakeUnit) Entries(r *pb.EntriesRequest, stream grpc.ServerStreamingServ
 
 func (u *fakeUnit) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileRequest, pb.ReconcileReply]) error {
 	var epoch uint64
+	var record layout.RecordRef
 	for first := true; ; first = false {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -235,11 +242,17 @@ func (u *fakeUnit) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileReque
 		}
 		if first {
 			epoch = m.Header.Layout.Epoch
+			record = layout.RecordRef{Epoch: layout.Epoch(epoch), ID: layout.RecordID(m.Header.Record)}
 			if err := u.enter("reconcile", epoch); err != nil {
+				return err
+			}
+			if err := u.checkStart(m.Header.Start); err != nil {
+				u.mu.Unlock()
 				return err
 			}
 			if m.Header.Wipe {
 				u.entries, u.watermark, u.wipes = map[uint64]*pb.Entry{}, 0, u.wipes+1
+				u.store.reconciled = layout.RecordRef{}
 			}
 			u.log, u.trimmed = m.Header.Layout.Log, max(u.trimmed, m.Header.TrimmedBelow)
 		} else {
@@ -258,7 +271,7 @@ func (u *fakeUnit) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileReque
 		u.mu.Unlock()
 		return refuse("not sealed at %d", epoch)
 	}
-	u.reconciled = true
+	u.reconciled, u.store.reconciled = true, record
 	u.mu.Unlock()
 	return stream.SendAndClose(&pb.ReconcileReply{})
 }
@@ -320,7 +333,13 @@ func (u *fakeUnit) Activate(_ context.Context, r *pb.ActivateRequest) (*pb.Activ
 	if u.state != stateSealed || u.promise != r.Epoch || !u.reconciled {
 		return nil, refuse("%s at %d, reconciled %v", u.state, u.promise, u.reconciled)
 	}
+	if r.Start != 0 {
+		if err := u.checkStart(r.Start); err != nil {
+			return nil, err
+		}
+	}
 	u.state, u.intact, u.reconciled = stateOpen, r.Epoch, false
+	u.store.active = layout.RecordRef{Epoch: layout.Epoch(r.Epoch), ID: layout.RecordID(r.Record)}
 	return &pb.ActivateReply{}, nil
 }
 

@@ -158,7 +158,6 @@ func (c *cluster) reconfigure() (*layout.Layout, error) {
 
 func TestBootstrapWipesAndOpensEveryMember(t *testing.T) {
 	c := newCluster(t)
-	c.units[1].entries[7] = &pb.Entry{Address: 7, State: uint32(wire.Durable), Attempt: 1} // of a life before
 	got := c.start().open(1)
 
 	want := c.template.Next(1, 0)
