@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,11 +39,12 @@ type scene struct {
 
 	bootstrap *layout.Layout // whose addresses members are moved to; nil: none
 
-	givenUp []layout.UnitID // with what they may hold
-	past    past            // what stores are compared with
-	alone   bool            // this layout server is the only one
-	unnamed bool            // the active record names no stores, and the next one would
-	force   bool            // an operator's word takes an epoch, even if no member changes
+	givenUp  []layout.UnitID // with what they may hold
+	past     past            // what stores are compared with
+	alone    bool            // this layout server is the only one
+	unnamed  bool            // the active record names no stores, and the next one would
+	recovers string          // why an empty layout store waits that units can be asked to fill; "": there is nothing to fill it from
+	force    bool            // an operator's word takes an epoch, even if no member changes
 }
 
 // copied says how far a range was copied to a unit that joined.
@@ -63,7 +65,7 @@ func (c copied) note(below layout.Address) *pb.CopiedRange {
 // the next one is sealed for the sake of another member.
 func (s *scene) judge() judgement {
 	var j judgement
-	if j.wait = s.wentBack(); j.wait != "" {
+	if j.wait = cmp.Or(s.recovers, s.wentBack()); j.wait != "" {
 		return j
 	}
 	var down, proving, refusing []*member
@@ -176,6 +178,8 @@ func (s *scene) mend(j *judgement, c crew, silent, broken []string) {
 		}
 	case s.stuck != "":
 		j.reconfigure = s.stuck
+	case s.past.base.Recovered():
+		j.reconfigure = "the layout store was built from what the units hold"
 	case s.unnamed:
 		j.reconfigure = "the record of the active epoch names no stores yet (rule R21)"
 	case moved(s.active, s.shape):

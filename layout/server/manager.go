@@ -42,6 +42,9 @@ type manager struct {
 	asked     time.Time // when they were asked last
 	noted     time.Time // when what members have was written down last (rule R23)
 
+	asker      uint64 // tells this layout server from others at the units
+	recovering recovering
+
 	backoff   time.Duration
 	notBefore time.Time
 
@@ -75,8 +78,9 @@ type shownMember struct {
 }
 
 func newManager(cfg Config, st *store, m *metrics, o *others) *manager {
+	asker := newAsker()
 	return &manager{others: o, cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
-		members: members{options: cfg.DialOptions, device: cfg.Device, limit: cfg.FailAfter}, reach: reach{log: cfg.Logger, reports: newReports()}, repairer: newRepairer(cfg, m), vitals: newVitals()}
+		asker: asker, members: members{asker: asker, options: cfg.DialOptions, device: cfg.Device, limit: cfg.FailAfter}, reach: reach{log: cfg.Logger, reports: newReports()}, repairer: newRepairer(cfg, m), vitals: newVitals()}
 }
 
 // run leads whenever Raft says so, until ctx ends.
@@ -104,6 +108,7 @@ func (m *manager) forget() {
 	m.members.close()
 	m.vitals.forget()
 	m.reach.forget()
+	m.recovering = recovering{}
 	m.ownFault = ""
 	m.store.trouble.Store(nil)
 	m.metrics.notLeading()
@@ -158,6 +163,12 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	m.rebuilder.follow(ctx, active, &m.members)
 	m.noteMembers(active, time.Now())
 	sc := m.scene(active, shape)
+	if active == nil {
+		sc.recovers = m.mayRecover(ctx, time.Now())
+		if built, _ := m.store.fsm.active.get(); built != nil {
+			return nil // what the members were asked for was another log
+		}
+	}
 	sc.unnamed = m.unnamed(ctx)
 	m.namePast(sc)
 	sc.stuck = m.repairer.stuckIn(active)

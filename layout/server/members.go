@@ -31,6 +31,7 @@ type report struct {
 	promise    layout.Epoch
 	reconciled bool // units
 	err        string
+	foreign    bool // units: it holds another log
 	store      string
 	end        layout.Address
 	intact     layout.Epoch     // units: rule R16
@@ -60,6 +61,7 @@ type member struct {
 	name    string // "unit 3", "sequencer 1"
 	control string
 	conn    *grpc.ClientConn
+	asker   uint64        // by which units tell this layout server from others
 	unit    layout.UnitID // 0: it is a sequencer
 	seq     layout.SequencerID
 	standby bool // a spare or a standby: it serves nothing
@@ -104,6 +106,7 @@ func (m *member) sequencer() pb.SequencerServiceClient { return pb.NewSequencerS
 // members are the connections to all units and the sequencer of a layout.
 type members struct {
 	options []grpc.DialOption
+	asker   uint64
 	device  rdma.Device   // nil: none
 	limit   time.Duration // for a member to answer over the fabric
 	list    []*member     // units in the layout's order, then the sequencer, then spares and standbys
@@ -129,7 +132,7 @@ func (ms *members) follow(l *layout.Layout) error {
 			if err != nil {
 				return fmt.Errorf("%s at %s: %w", name, addr, err)
 			}
-			m = &member{name: name, control: addr, conn: conn, unit: u, seq: s, report: report{state: stateUnreachable, err: "not asked yet"},
+			m = &member{name: name, control: addr, conn: conn, asker: ms.asker, unit: u, seq: s, report: report{state: stateUnreachable, err: "not asked yet"},
 				fabric: newFabricLink(ms.device, conn, ms.limit)}
 		}
 		m.standby = standby
@@ -206,13 +209,13 @@ func (m *member) poll(ctx context.Context, shape *layout.Layout, clients int) re
 		r, err = m.pollSequencer(ctx, m.seq)
 	}
 	if err != nil {
-		return report{state: stateUnreachable, err: status.Convert(err).Message()}
+		return report{state: stateUnreachable, err: status.Convert(err).Message(), foreign: r.foreign}
 	}
 	return r
 }
 
 func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (report, error) {
-	a, err := m.units().State(ctx, &pb.UnitStateRequest{Vitals: uint32(clients)})
+	a, err := m.units().State(ctx, &pb.UnitStateRequest{Vitals: uint32(clients), Asker: m.asker})
 	if err != nil {
 		return report{}, err
 	}
@@ -220,7 +223,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 		return report{}, fmt.Errorf("it answers as unit %d", a.Id)
 	}
 	if held := layout.LogID(pad(a.Log)); !held.IsZero() && held != log {
-		return report{}, fmt.Errorf("it holds another log, %v, and this layout store is of log %v. If that is the log that you want, the directory of the layout "+
+		return report{foreign: true}, fmt.Errorf("it holds another log, %v, and this layout store is of log %v. If that is the log that you want, the directory of the layout "+
 			"servers was lost or is not mounted: restore it, or build it from what the units hold (corfu layout recover)", held, log)
 	}
 	var bad []layout.Address

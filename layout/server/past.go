@@ -126,11 +126,21 @@ func (s *scene) wentBack() string {
 // it takes for active, a member of each of that one's chains had promised it (rule R16), so that all members together know (rule R25). Several
 // servers would all have to go back. "": it need not wait.
 func (s *scene) unheard() string {
-	if !s.alone || s.active == nil {
+	if s.active == nil {
 		return ""
 	}
 	for _, m := range s.members.list {
-		if m.unit != 0 && !m.standby && !m.pulse.heard && !contains(s.givenUp, m.unit) {
+		if m.unit != 0 && !m.standby && !m.pulse.heard && s.past.needed(m.unit, s.givenUp) {
+			return fmt.Sprintf("%s (%s) has not answered, and the layout store was built from what the units hold: its first epoch needs every member. "+
+				"Start the unit, or give up what it may hold: corfu unit remove %d --accept-loss", m.name, m.control, m.unit)
+		}
+	}
+	if !s.alone {
+		return ""
+	}
+	for _, m := range s.members.list {
+		waived := s.past.base.Recovered() && !s.past.base.Needs(m.unit) // by the operator who had the layout store built
+		if m.unit != 0 && !m.standby && !m.pulse.heard && !contains(s.givenUp, m.unit) && !waived {
 			return fmt.Sprintf("%s (%s) has not answered since this layout server started: it is the only one, and its directory may be an old copy. "+
 				"Start the unit, or give up what it may hold: corfu unit remove %d --accept-loss", m.name, m.control, m.unit)
 		}

@@ -63,6 +63,9 @@ func (r *reconfiguration) seal(ctx context.Context) error {
 	if err := r.judgeSeals(); err != nil {
 		return err
 	}
+	if err := r.store.past(r.accepted).checkNeeded(r.seals, r.givenUp); err != nil {
+		return err
+	}
 	if mutant.R16 {
 		return nil
 	}

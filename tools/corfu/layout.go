@@ -175,7 +175,7 @@ of which all but the larger half may fail. Each is started with the same list, i
 			return s, nil
 		})
 	})
-	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand())
+	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand(), a.layoutRecoverCommand())
 	return cmd
 }
 
