@@ -151,3 +151,20 @@ func TestJudgeMends(t *testing.T) {
 		})
 	}
 }
+
+// TestR22OldReportIsNotJudged: unit 2 was reconciled for epoch 5 and has missed the heartbeat since: what it said before shows the note before. It is
+// not called a stranger. Once it answers, and shows no other note, it is.
+func TestR22OldReportIsNotJudged(t *testing.T) {
+	store := layout.StoreID{2}
+	base := layout.Record{Epoch: 5, ID: 55, Stores: []layout.MemberStore{{Unit: 2, Store: store}}}
+	m := &member{name: "unit 2", unit: 2, pulse: pulse{heard: true, missed: 1}, report: report{state: stateSealed, past: layout.StoreState{Store: store,
+		Reconciled: layout.RecordRef{Epoch: 4, ID: 44}}}}
+	s := &scene{members: &members{list: []*member{m}}, past: past{base: base}}
+	if trust, err := s.trust(m); trust != layout.Trusted || err != nil {
+		t.Errorf("a report from before a missed heartbeat: %v, %v; want trusted", trust, err)
+	}
+	m.pulse.missed = 0
+	if trust, err := s.trust(m); trust != layout.Stranger || err == nil {
+		t.Errorf("a report of now: %v, %v; want a stranger", trust, err)
+	}
+}

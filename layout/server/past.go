@@ -79,9 +79,10 @@ func (p past) mayWipe(u layout.UnitID, x layout.StoreState, n layout.Epoch, loss
 	return err
 }
 
-// trust judges what a member reported last.
+// trust judges what a member reported last. One that has missed a heartbeat since is not judged: its report may be older than the
+// epoch for which it was reconciled, and would make a stranger of it.
 func (s *scene) trust(m *member) (layout.Trust, error) {
-	if m.unit == 0 || m.standby || m.report.state == stateUnreachable {
+	if m.unit == 0 || m.standby || m.report.state == stateUnreachable || m.pulse.missed > 0 {
 		return layout.Trusted, nil
 	}
 	return s.past.judge(m.unit, m.report.past)
@@ -90,7 +91,7 @@ func (s *scene) trust(m *member) (layout.Trust, error) {
 // namePast notes for the status, and says once, which stores do not count, or are not wiped.
 func (m *manager) namePast(s *scene) {
 	for _, x := range m.members.list {
-		if x.unit == 0 || x.report.state == stateUnreachable {
+		if x.unit == 0 || x.report.state == stateUnreachable || x.pulse.missed > 0 {
 			continue
 		}
 		_, err := s.trust(x)
