@@ -63,6 +63,7 @@ type cluster struct {
 	names   []string // of the layout servers
 	clients []*client.Log
 	hosts   []*Host // of the clients
+	copies  int     // of stores that were put aside
 }
 
 // life is a server from a start to its end.

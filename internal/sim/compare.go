@@ -129,10 +129,11 @@ type alarmLog struct {
 	slog.Handler
 	mu   *sync.Mutex
 	list *[]string
+	lost *[]string // members whose stores are said to have lost their past
 }
 
 func newAlarmLog(under slog.Handler) *alarmLog {
-	return &alarmLog{Handler: under, mu: &sync.Mutex{}, list: &[]string{}}
+	return &alarmLog{Handler: under, mu: &sync.Mutex{}, list: &[]string{}, lost: &[]string{}}
 }
 
 func (a *alarmLog) Enabled(_ context.Context, l slog.Level) bool {
@@ -140,11 +141,18 @@ func (a *alarmLog) Enabled(_ context.Context, l slog.Level) bool {
 }
 
 func (a *alarmLog) WithAttrs(as []slog.Attr) slog.Handler {
-	return &alarmLog{a.Handler.WithAttrs(as), a.mu, a.list}
+	return &alarmLog{a.Handler.WithAttrs(as), a.mu, a.list, a.lost}
 }
 
 func (a *alarmLog) Handle(ctx context.Context, r slog.Record) error {
 	m := r.Message
+	if strings.HasPrefix(m, "PAST LOST") {
+		var b strings.Builder
+		r.Attrs(func(at slog.Attr) bool { fmt.Fprintf(&b, " %v", at); return true })
+		a.mu.Lock()
+		*a.lost = append(*a.lost, b.String())
+		a.mu.Unlock()
+	}
 	if strings.Contains(strings.ToLower(m), "alarm") || strings.Contains(m, "another entry than the head") || strings.Contains(m, "does not verify") {
 		var b strings.Builder
 		b.WriteString(m)
@@ -166,6 +174,20 @@ func (c *cluster) alarms() error {
 	var errs []error
 	for _, m := range *c.raised.list {
 		errs = append(errs, errors.New("alarm: "+m))
+	}
+	return errors.Join(errs...)
+}
+
+// accused fails if an honest store was said to have lost its past.
+func (x *run) accused() error {
+	a := x.c.raised
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for _, m := range *a.lost {
+		if x.past == nil || !strings.Contains(m, fmt.Sprintf("member=unit %d ", x.past.unit)) {
+			errs = append(errs, errors.New("an honest store is said to have lost its past:"+m))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -54,6 +54,9 @@ func (x *run) inject(stop <-chan struct{}) {
 			t.Stop()
 			return
 		}
+		if x.past != nil && x.past.rand.IntN(3) == 0 {
+			in.pastFault()
+		}
 		in.pick()(in)
 	}
 }

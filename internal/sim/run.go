@@ -28,6 +28,7 @@ type Plan struct {
 	Loses   bool          // units and a sequencer may be lost for good
 	Large   bool          // some entries are larger than a page. Trims are of prefixes then
 	Keeps   bool          // nothing is trimmed
+	Past    bool          // the store of one unit goes back
 	Scan    time.Duration // between two looks of a unit that heard no doorbell
 	Gap     time.Duration // at most, between two faults
 	Think   time.Duration // at most, between the operations of a worker
@@ -56,6 +57,7 @@ func NewPlan(seed uint64) Plan {
 		p.Faults += r.IntN(6)
 	}
 	p.Large = r.IntN(4) == 0
+	p.Past = p.Shape.Heals && !p.Loses && rand.New(rand.NewPCG(seed, 2)).IntN(2) == 0
 	return p
 }
 
@@ -77,6 +79,7 @@ type run struct {
 	h    *History
 	near atomic.Uint64 // a position close to the tail
 	dead []atomic.Bool // clients
+	past *pasts        // nil: no store goes back
 
 	mu  sync.Mutex
 	err error // of the run itself
@@ -103,6 +106,10 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 		res.Err = err
 		return res
 	}
+	if p.Past {
+		r := f.chance("past")
+		x.past = &pasts{unit: 1 + r.IntN(p.Shape.members()), rand: r}
+	}
 	err = x.body()
 	x.c.close()
 	res.Took = time.Since(began)
@@ -110,7 +117,7 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	if err == nil {
 		err = x.c.compare(x.h.known.HalfTrimmed())
 	}
-	res.Err = errors.Join(err, x.err, x.h.known.Check(), x.c.alarms(), x.c.raft.rewritten())
+	res.Err = errors.Join(err, x.err, x.h.known.Check(), x.c.alarms(), x.c.raft.rewritten(), x.accused())
 	return res
 }
 
@@ -144,6 +151,9 @@ func (x *run) body() error {
 	x.c.raft.elect(layoutName(1))
 	x.c.raft.depose()
 	x.h.note("healed")
+	if err := x.restoreTruth(ctx); err != nil {
+		return err
+	}
 	return x.readAll(ctx)
 }
 
