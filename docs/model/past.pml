@@ -29,7 +29,7 @@
  *   WINDOW     1: a store may also go back to a state that was put aside after its last note (R23)
  *   UNHEARD    of which members of the newest epoch the layout store must hear before it decides,
  *              once it went back. 0: any member whose store did not go back; 1: none; 2: the head;
- *              3: the tail; 4: head and tail
+ *              3: the tail; 4: head and tail. 5: of all members of the epoch that it takes for active
  *   ALL_HEARD  all members of the base are sealed, whatever R16 asks for
  *   NO_S1      only what was acknowledged has to stay, not what was read before it was acknowledged
  *
@@ -51,6 +51,8 @@
  *   R25_PROMISE      a promise above the newest epoch of the layout store is taken for a proof
  *   R25_VERDICT      only an epoch that is known to have been ACTIVE is a proof; having been
  *                    reconciled for an epoch of which the layout store has no record is none
+ *   R25_ATTEMPTS     the layout store writes down which epoch it attempts before it seals for it; a promise above all
+ *                    that were attempted is a proof as well
  *   R25_OPENED       a unit knows an epoch to be ACTIVE once it opens it, and not when a seal names
  *                    it as base
  *   NO_R26           founding wipes whatever is there
@@ -207,6 +209,25 @@ inline judge_(u) {
 #define SEALED_SO(u) (sealer[u]==n)
 #endif
 
+/* ---- R25: the layout store writes down which epoch it attempts before anybody is asked to promise it ---- */
+#ifdef R25_ATTEMPTS
+byte attempted;
+/* What was attempted before is compared: a leader hears the members, and then begins. */
+#define ATTEMPTS(n) before=attempted; if :: attempted<(n) -> attempted=(n) :: else fi;
+#define ATTEMPTS_VAR byte before;
+/* Another one has begun a later epoch since: who is overtaken leads no more, and whatever it finds stops nobody. */
+#define OVERTAKEN (attempted>n)
+#define ATTEMPTS_END before=0;
+#define FORGETS_ATTEMPTS(b) attempted=(b);
+#define UNATTEMPTED(u) (promise[u]>before && promise[u]!=n)
+#else
+#define ATTEMPTS_VAR
+#define OVERTAKEN (false)
+#define ATTEMPTS_END
+#define ATTEMPTS(n)
+#define FORGETS_ATTEMPTS(b)
+#define UNATTEMPTED(u) (false)
+#endif
 /* ---- R25: a unit that is heard proves that the layout store went back ---- */
 bit founded;             /* FOUNDS: the layout store went back to nothing */
 #ifdef NO_R25
@@ -219,7 +240,8 @@ bit founded;             /* FOUNDS: the layout store went back to nothing */
 #define PROOF(u) KNOWS(u)
 #else
 #define PROOF(u) \
-	(KNOWS(u) || (reconciled[u]!=0 && forgot[reconciled[u]-1] && !keptRecord[reconciled[u]-1]))
+	(KNOWS(u) || UNATTEMPTED(u) || \
+	(reconciled[u]!=0 && forgot[reconciled[u]-1] && !keptRecord[reconciled[u]-1]))
 #endif
 #endif
 bit keptRecord[EPOCHS+1];   /* RECORD: the layout store kept the record, not the verdict */
@@ -233,6 +255,8 @@ bit keptRecord[EPOCHS+1];   /* RECORD: the layout store kept the record, not the
 #define HEARD (founding || !forgot[newest] || \
 	(sealed & BIT(TAIL(newest)) && !went[TAIL(newest)] && \
 	sealed & BIT(HEAD(newest)) && !went[HEAD(newest)]))
+#elif UNHEARD==5
+#define HEARD (founding || !lbacks || (sealed & members[base[n]])==members[base[n]])
 #else
 #define HEARD_TRUE(u) ((sealed & members[newest] & BIT(u)) && !went[u])
 #define HEARD (founding || !forgot[newest] || SOME_UNIT(HEARD_TRUE))
@@ -380,17 +404,17 @@ inline wentBack(u) {
 #define LAYOUT_BACK \
 	:: atomic { lbacks<LBACKS && newest>0 -> lbacks++; forgot[newest]=1; keptRecord[newest]=1; \
 		SAY(("@ the LAYOUT STORE goes back: no verdict of epoch %d\n",newest)) \
-		FORGET_ABOVE(newest) }
+		FORGETS_ATTEMPTS(newest) FORGET_ABOVE(newest) }
 #elif LBACKS && !FOUNDS
 #define LAYOUT_BACK \
 	:: atomic { lbacks<LBACKS && newest>0 -> lbacks++; \
 		SAY(("@ the LAYOUT STORE goes back to epoch 0\n")) \
-		FORGET_ABOVE(0) } 
+		FORGETS_ATTEMPTS(0) FORGET_ABOVE(0) } 
 #elif LBACKS
 #define LAYOUT_BACK \
 	:: atomic { lbacks<LBACKS -> lbacks++; founded=1; forgot[0]=1; \
 		SAY(("@ the LAYOUT STORE goes back to nothing\n")) \
-		FORGET_ABOVE(0) }
+		FORGETS_ATTEMPTS(0) FORGET_ABOVE(0) }
 #else
 #define LAYOUT_BACK
 #endif
@@ -398,7 +422,7 @@ inline wentBack(u) {
 #define STOPS_AT_PROOF(u) \
 	:: atomic { !(sealed & BIT(u)) && phase[u]!=LOST && PROOF(u) -> \
 		SAY(("@ epoch %d: unit %d PROVES that the layout store went back\n",n,u)) \
-		assert(lbacks>0);   /* S9 */ \
+		assert(lbacks>0 || OVERTAKEN);   /* S9 */ \
 		goto giveUp }
 #else
 #define TRUSTED(u) (true)

@@ -14,6 +14,7 @@
 #define RECORDS PAST_RECORDS lossy[n]=given;
 #define WIPES(u) wipes(u);
 #define NOTES(u) reconciled[u]=n+1;
+#define BEGINS ATTEMPTS(n)
 #if UNITS==2
 #define PAST_RECORDS PAST_RECORD(0) PAST_RECORD(1)
 #else
@@ -26,6 +27,7 @@
 #define RECORDS
 #define WIPES(u)
 #define NOTES(u)
+#define BEGINS
 #endif
 #ifdef NO_R17_BASE
 #define IS_SOURCE(u) (true)
@@ -185,6 +187,7 @@ proctype reconfigure(byte first; byte last; byte me) {
 #ifdef PAST
 	byte strangers, stale;
 	bit founding, given;
+	ATTEMPTS_VAR
 #endif
 #ifdef COPY
 	bit told;
@@ -212,6 +215,7 @@ next:
 		:: verdict[b]!=ACTIVE -> verdict[b]=ABORTED; forgetRecord(b); b--
 #endif
 		od;
+		BEGINS
 		base[n]=b; b=0 }
 	:: n<=last && verdict[n]!=UNDECIDED -> goto giveUp
 	fi;
@@ -265,7 +269,7 @@ giveUp:
 		told=0;
 #endif
 #ifdef PAST
-		strangers=0; stale=0; founding=0; given=0;
+		strangers=0; stale=0; founding=0; given=0; ATTEMPTS_END
 #endif
 #ifdef NO_R15
 		open=NONE;

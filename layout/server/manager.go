@@ -192,6 +192,8 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	case len(j.activate) > 0 && len(m.pending) == 0: // it did not work: again in the next round
 	case j.reconfigure == "" && len(m.pending) == 0:
 		m.backoff = 0
+	case sc.unheard() != "": // asked for an epoch, which nothing else asks for
+		m.refuse(fmt.Errorf("%w: %s", errUnreachable, sc.unheard()))
 	case len(m.pending) == 0 && time.Now().Before(m.notBefore):
 	default:
 		return m.reconfigure(ctx, owner, sc, j)

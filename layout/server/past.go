@@ -40,6 +40,15 @@ func (p past) view(fn func(*layout.State)) {
 	}
 }
 
+// leads reports whether this server leads still: then its state has all that was committed before the call.
+func (p past) leads() bool {
+	if p.store == nil {
+		return true
+	}
+	_, err := p.store.verify()
+	return err == nil
+}
+
 // judge returns what the store of a member of the base counts for, and why not for all.
 func (p past) judge(u layout.UnitID, x layout.StoreState) (layout.Trust, error) {
 	if contains(p.accepted, u) {
@@ -115,7 +124,11 @@ func (s *scene) wentBack() string {
 		if m.unit == 0 || m.report.state == stateUnreachable {
 			continue
 		}
-		if err := s.past.check(m.unit, m.report.past, m.report.promise); err != nil {
+		err := s.past.check(m.unit, m.report.past, m.report.promise)
+		if err != nil && !s.past.leads() {
+			return "" // what it lacks another leader may have written
+		}
+		if err != nil {
 			return fmt.Sprintf("%v. Nothing is decided, and nothing is wiped. Restore the layout store, or build it from what the units hold: "+
 				"corfu layout recover", err)
 		}
