@@ -23,7 +23,7 @@ import (
 //	Recover    10: layout, identity, n × (epoch u64, record u64, active u8), attempted u64, clients u32
 //	snapshot   16: clients u32, latest u64, decided u64, founded u8 [layout], n u32, n × record, by ascending epochs, and what version 4 knows:
 //	               n × (epoch u64, record u64, active u8), attempted u64, loss u64, n × (unit u32, epoch u64, record u64, changes u64),
-//	               n × (unit u32, from u64, below u64, base epoch u64, identity, n × (unit u32, epoch u64, record u64, changes u64))
+//	               n × (unit u32, from u64, below u64, position u64, base epoch u64, identity, n × (unit u32, epoch u64, record u64, changes u64))
 //	record         epoch u64, owner u64, base u64, verdict u8, proposed u8 [layout], and, in version 4, identity
 //	identity       record u64, accepted loss u8, stores n × (unit u32, store [16]), left n × (unit u32, from u64, below u64)
 //	layout         log [16], epoch u64, page size u32, window u32, slots u32, sessions u32, durability u8, start u64,
@@ -242,7 +242,7 @@ func (s *State) Snapshot() []byte {
 	b = le.AppendUint64(le.AppendUint64(b, uint64(s.attempted)), uint64(s.loss))
 	b = le.AppendUint32(appendNotes(b, s.notes), uint32(len(s.left)))
 	for _, l := range s.left {
-		b = appendSettled(b, l.Settled)
+		b = le.AppendUint64(appendSettled(b, l.Settled), uint64(l.At))
 		b = appendIdentity(le.AppendUint64(b, uint64(l.Base.Epoch)), l.Base.ID, l.Base.AcceptedLoss, l.Base.Stores, nil)
 		b = appendNotes(b, l.Noted)
 	}
@@ -270,7 +270,7 @@ func Restore(b []byte) (*State, error) {
 		s.writtenRecords = d.written()
 		s.attempted, s.loss, s.notes = Epoch(d.u64()), Epoch(d.u64()), d.notes()
 		for range d.count() {
-			l := LeftMember{Settled: d.settled(), Base: Record{Epoch: Epoch(d.u64()), Verdict: Active}}
+			l := LeftMember{Settled: d.settled(), At: Position(d.u64()), Base: Record{Epoch: Epoch(d.u64()), Verdict: Active}}
 			l.Base.ID, l.Base.AcceptedLoss, l.Base.Stores, _ = d.identity()
 			l.Noted = d.notes()
 			s.left = append(s.left, l)

@@ -88,6 +88,7 @@ type Settled struct {
 // LeftMember is what the layout store keeps of a unit that left its chains: enough to tell whether it comes back with what it had.
 type LeftMember struct {
 	Settled
+	At    Position     // that lived at address From: the unit may join another chain, where others live at its addresses
 	Base  Record       // of the last epoch in which it was a member; without a layout, and with its store alone
 	Noted []MemberNote // what was noted of it last; at most one
 }
@@ -288,6 +289,7 @@ func (s *State) noteActive(r Record) {
 	base := s.records[r.Base]
 	for _, x := range r.Left {
 		l := LeftMember{Settled: x}
+		l.At, _ = base.Layout.PositionAt(x.Unit, x.From)
 		for _, n := range s.notes {
 			if n.Unit == x.Unit {
 				l.Noted = []MemberNote{n}

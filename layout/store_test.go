@@ -99,7 +99,8 @@ func TestR21R22R23Judge(t *testing.T) {
 		{"R23: nothing any more", 1, StoreState{Store: storeA, Reconciled: at(5, 55)}, noted, Stale, "had 100"},
 		{"R23: less, and noted of another note", 1, StoreState{Store: storeA, Reconciled: at(5, 55), Changes: 3}, []MemberNote{{1, at(4, 44), 100}}, Trusted, ""},
 
-		{"no store is named", 3, StoreState{Store: storeB}, nil, Trusted, ""},
+		{"no store is named", 3, StoreState{Store: storeB, Reconciled: at(5, 0), Entries: true}, nil, Trusted, ""},
+		{"no store is named, and it is empty", 3, StoreState{Store: storeB}, nil, Stranger, "it is empty"},
 		{"no member", 9, StoreState{Store: storeB}, nil, Trusted, ""},
 	} {
 		got, err := record.Judge(c.unit, c.store, c.notes)

@@ -69,3 +69,47 @@ func TestR17MemberReturnsWithItsStore(t *testing.T) {
 		})
 	}
 }
+
+// TestR17MemberThatReturnsToAnotherChainIsWiped: a unit comes back with its store whole and takes the place of a unit of another chain. At its
+// addresses other positions live there, and what it has is worth nothing.
+func TestR17MemberThatReturnsToAnotherChainIsWiped(t *testing.T) {
+	if inLab {
+		t.Skip("copies travel by gRPC: tcp shows it")
+	}
+	ctx, dev := testContext(t), openDevice(t)
+	c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 2})
+	l := startLoad(t, ctx, log)
+	l.more(600)
+	if err := errors.Join(c.KillUnit(1), c.KillUnit(3)); err != nil {
+		t.Fatal(err)
+	}
+	awaitLayout(t, log, "units 1 and 3 are left out", func(l *layout.Layout) bool { return !l.IsMember(1) && !l.IsMember(3) })
+	l.more(100)
+	l.finish(ctx)
+	// The chain of the first position of the new epoch takes the unit: one that left the other chain is started.
+	tail, err := log.SlowTail(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place, err := log.Layout().Locate(tail)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := place.Chain.Head()
+	back := map[layout.UnitID]layout.UnitID{2: 3, 4: 1}[other]
+	if err := c.RestartUnit(ctx, back); err != nil {
+		t.Fatal(err)
+	}
+	whole := awaitLayout(t, log, "the unit is a member for all positions", func(l *layout.Layout) bool {
+		open, older := l.Deficit(2)
+		return l.IsMember(back) && open == 1 && older <= 1 && len(l.Segments) == 1
+	})
+	if !whole.HasChain([]layout.UnitID{other, back}) {
+		t.Fatalf("unit %d did not join unit %d, so that this shows nothing: %+v", back, other, whole.Segments)
+	}
+	if err := errors.Join(log.Close(), c.Close()); err != nil {
+		t.Error(err)
+	}
+	compareFlash(t, c.UnitDir(other), c.UnitDir(back), 300)
+	c.Units, c.Seqs, c.Layouts = nil, nil, nil
+}

@@ -23,7 +23,7 @@ func (r *reconfiguration) keeps(m *member) (k kept, ok bool) {
 	var left layout.LeftMember
 	r.store.fsm.view(func(s *layout.State) { left, ok = s.Left(m.unit) })
 	seal := r.seals[m.unit]
-	if !ok || !left.Whole(seal.Store) || !r.trimsFit(m, seal, left.Base.Epoch) {
+	if !ok || !left.Whole(seal.Store) || !r.sameChain(left) || !r.trimsFit(m, seal, left.Base.Epoch) {
 		return kept{}, false
 	}
 	// Once it has begun to keep its watermark speaks of later addresses. An attempt that came to nothing may have left it so.
@@ -33,6 +33,17 @@ func (r *reconfiguration) keeps(m *member) (k kept, ok bool) {
 	}
 	k = kept{left.From, min(left.Below, own), left.Base.Epoch}
 	return k, k.below > k.from
+}
+
+// sameChain reports whether the unit joins the chain that it left. In another one other positions live at its addresses.
+func (r *reconfiguration) sameChain(left layout.LeftMember) bool {
+	return slices.ContainsFunc(r.layout.Behind(), func(x layout.Range) bool {
+		if x.Unit != left.Unit || left.From < x.From || left.From >= x.To {
+			return false
+		}
+		p, ok := r.layout.PositionAt(r.layout.Segments[x.Segment].Chains[x.Stripe].Head(), left.From)
+		return ok && p == left.At
+	})
 }
 
 // trimsFit reports whether the unit shows nothing as trimmed that the chains which it joins do not: as their new tail it would answer so, and
