@@ -97,6 +97,14 @@ func SealPage(page []byte, h Header) int {
 // can tell. page has at least HeaderSize bytes.
 func PageSum(page []byte) uint32 { return binary.LittleEndian.Uint32(page[8:]) }
 
+// PageClient returns the client whose attempt a page is, by its header alone; 0 for junk, and for what cannot be a page. It does not verify it.
+func PageClient(page []byte) layout.ClientID {
+	if PageLength(page) == 0 {
+		return 0
+	}
+	return layout.ClientID(binary.LittleEndian.Uint64(page[48:]) >> 32)
+}
+
 // PageLength tells from a page's header alone how many bytes of the page matter, or 0 if the
 // header cannot be one. It does not verify the page.
 func PageLength(page []byte) int {

@@ -3,6 +3,7 @@ package server_test
 import (
 	"testing"
 
+	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
 	"corfu/layout"
@@ -93,5 +94,26 @@ func TestUnitTellsALayoutServerOfAnother(t *testing.T) {
 	}
 	if o := r.known(3).Other; o.GetAgoMs() == 0 || o.AgoMs > 60_000 {
 		t.Errorf("the third hears of %v", o)
+	}
+}
+
+// TestUnitKnowsTheClientsOfItsPages: a client opens its sessions by an id that it drew, and appends by one that the layout store handed out. After
+// that store was lost, only the pages show it.
+func TestUnitKnowsTheClientsOfItsPages(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	defer m.close()
+	_, _, err := m.write(0, wire.MakeAttempt(70_000, 1), true)
+	must(t, err)
+	m.ack(0)
+	if got := r.known(0).State.Client; got < 70_000 || got > 72_000 {
+		t.Errorf("the highest client id is %d, want 70000 or a little more", got)
+	}
+	_, _, err = m.write(1, wire.MakeAttempt(layout.MaxClient+5, 1), true) // drawn
+	must(t, err)
+	m.ack(1)
+	if got := r.known(0).State.Client; got > 72_000 {
+		t.Errorf("the highest client id is %d: it was drawn by a client", got)
 	}
 }

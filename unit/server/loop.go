@@ -266,7 +266,7 @@ func (s *Server) gather(v unit.View) bool {
 func (s *Server) writeAlone(b *unit.Batch) bool {
 	began := time.Now()
 	s.writing.Add(1)
-	err := s.store.Write(b.Records)
+	err := s.write(b.Records)
 	s.writing.Add(-1)
 	f := flushed{b, err, time.Since(began)}
 	if !s.helm.End() {
@@ -283,7 +283,7 @@ func (s *Server) flusher() {
 	for b := range s.batches {
 		began := time.Now()
 		s.writing.Add(1)
-		err := errors.Join(s.store.Write(b.Records), s.trim(b.Trims))
+		err := errors.Join(s.write(b.Records), s.trim(b.Trims))
 		s.writing.Add(-1)
 		s.flushed <- flushed{b, err, time.Since(began)}
 	}

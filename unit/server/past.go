@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"corfu/internal/wire"
 	"corfu/layout"
 	"corfu/unit"
 	"corfu/unit/flash"
@@ -93,12 +94,33 @@ const (
 	clientLeap = 1 << 24
 )
 
-// noteClient makes durable that the client id has had a session here: a layout store that went back must not hand it out again.
+// noteClient makes durable that the client id was in use here: a layout store that went back must not hand it out again. Ids that clients
+// drew themselves have no attempts.
 func (s *Server) noteClient(id layout.ClientID) error {
-	have := s.store.Meta().Client
-	if id <= have || id-have > clientLeap || id > ^layout.ClientID(0)-clientStep {
+	if id <= layout.ClientID(s.client.Load()) || id > layout.MaxClient {
 		return nil
 	}
-	top := (id/clientStep + 1) * clientStep
-	return s.store.UpdateMeta(func(m *flash.Meta) { m.Client = max(m.Client, top) })
+	have := s.store.Meta().Client
+	if id > have && id-have <= clientLeap {
+		have = min((id/clientStep+1)*clientStep, layout.MaxClient)
+		if err := s.store.UpdateMeta(func(m *flash.Meta) { m.Client = max(m.Client, have) }); err != nil {
+			return err
+		}
+	}
+	if seen := s.client.Load(); layout.ClientID(seen) < have {
+		s.client.CompareAndSwap(seen, uint32(have))
+	}
+	return nil
+}
+
+// write writes pages that clients published. Whose they are is durable before: a client that has not appended yet opens its sessions by an id
+// that it drew, so that they do not show it.
+func (s *Server) write(pages []flash.Page) error {
+	var last layout.ClientID
+	for _, p := range pages {
+		if id := wire.PageClient(p.Bytes); id <= layout.MaxClient {
+			last = max(last, id)
+		}
+	}
+	return errors.Join(s.noteClient(last), s.store.Write(pages))
 }

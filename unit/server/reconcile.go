@@ -277,7 +277,7 @@ func (r *reconciling) one(e unit.Entry, below layout.Address) error {
 }
 
 func (r *reconciling) write() error {
-	err := errors.Join(r.s.store.Write(r.pages), r.s.trim(r.trims))
+	err := errors.Join(r.s.write(r.pages), r.s.trim(r.trims))
 	r.pages, r.trims = r.pages[:0], r.trims[:0]
 	if err == nil && !r.kept {
 		err = r.look()

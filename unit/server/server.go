@@ -68,7 +68,8 @@ type Server struct {
 	ctl     *ctlLock       // held by seal, reconcile and activate; sessions are opened under the read lock
 	startID layout.StartID // rule R24
 	askers  askers
-	trims0  uint64 // Meta.Trims as the unit started
+	client  atomic.Uint32 // Meta.Client is at least this
+	trims0  uint64        // Meta.Trims as the unit started
 
 	mem *memory // nil until a geometry is known; changes only while no session lives, under ctl
 
