@@ -22,4 +22,5 @@ const (
 	R18      = false
 	R19      = false
 	R20      = false
+	R22      = false
 )

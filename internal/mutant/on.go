@@ -22,4 +22,5 @@ var (
 	R18      bool // an epoch is opened before its verdict
 	R19      bool // a unit that restarts thinks that nothing was lost
 	R20      bool // the sequencer starts where it did in the epoch before
+	R22      bool // a store counts whatever note it shows
 )

@@ -31,6 +31,13 @@ func failing(p *Plan) {
 	p.Faults, p.Gap, p.Only = 12, 12*time.Millisecond, []string{"crash unit", "cut", "pause"}
 }
 
+// forgetting leads to a unit whose store goes back while the other one of its chain is away.
+func forgetting(p *Plan) {
+	failing(p)
+	p.Past, p.Shape.Chains, p.Shape.Replicas, p.Shape.Spares, p.Shape.Durability = true, 1, 2, 0, layout.Flash
+	p.Faults, p.Gap, p.Only = 30, 50*time.Millisecond, []string{"crash unit", "cut", "pause", "reconfigure"}
+}
+
 // crowded leads to many appends at once at one chain, and no faults.
 func crowded(p *Plan) {
 	p.Shape.Chains, p.Large, p.Keeps, p.Weird.Slow = 1, false, true, 0
@@ -72,6 +79,13 @@ func TestFindsWhatIsBroken(t *testing.T) {
 // Clients that write to their slots after publishing them harm nobody else (rule R5).
 func TestScribblersDoNoHarm(t *testing.T) {
 	if n, err := hunt(t, 10, Sound, scribbling); n != 0 {
+		t.Errorf("seed %d: %v", n, err)
+	}
+}
+
+// A store that goes back while others of its chain come and go loses nothing (rules R21 to R24).
+func TestStoresThatGoBackAreBorne(t *testing.T) {
+	if n, err := hunt(t, 60, Sound, forgetting); n != 0 {
 		t.Errorf("seed %d: %v", n, err)
 	}
 }

@@ -60,6 +60,7 @@ func TestFindsBrokenRules(t *testing.T) {
 			p.Faults, p.Gap, p.Only = 12, 50*time.Millisecond, []string{"crash unit", "partition", "pause"}
 		}},
 		{"R20", &mutant.R20, 60, nil},
+		{"R22", &mutant.R22, 200, forgetting},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			*m.rule = true

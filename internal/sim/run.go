@@ -151,10 +151,12 @@ func (x *run) body() error {
 	x.c.raft.elect(layoutName(1))
 	x.c.raft.depose()
 	x.h.note("healed")
-	if err := x.restoreTruth(ctx); err != nil {
+	end, cancelEnd := context.WithTimeout(context.Background(), 10*time.Minute) // the workers may have waited for all of theirs
+	defer cancelEnd()
+	if err := x.restoreTruth(end); err != nil {
 		return err
 	}
-	return x.readAll(ctx)
+	return x.readAll(end)
 }
 
 // work is what one worker does.
