@@ -41,6 +41,10 @@ func (m *manager) mayRecover(ctx context.Context, now time.Time) string {
 		return r.wait
 	}
 	list := m.survey(ctx, m.listed(nil))
+	if layout.NewestActive(answers(list)).IsZero() {
+		*r = recovering{next: now.Add(recoverEvery)}
+		return "" // there is nothing to build from: an attempt to found the log came to nothing, or rule R26 forbids one
+	}
 	p, err := layout.PlanRecovery(answers(list), nil)
 	if err == nil {
 		err = m.proven(list, p)
