@@ -73,6 +73,16 @@ func (c *clientIDs) raise(seen layout.ClientID) {
 	}
 }
 
+// clientStep is how far ahead units note client ids at most (unit/server).
+const clientStep = 1024
+
+// seenAtUnit takes what a unit noted of its clients. Units note ids ahead: what may be no more than that says nothing, and would use up ids.
+func (s *store) seenAtUnit(noted layout.ClientID) {
+	if noted > s.handedOut()+clientStep {
+		s.clients.raise(noted)
+	}
+}
+
 func (c *clientIDs) highest() layout.ClientID {
 	c.floorMu.Lock()
 	defer c.floorMu.Unlock()

@@ -50,6 +50,7 @@ func (m *manager) pollMember(ctx context.Context, mu *sync.Mutex, x *member, sha
 	if r.state == stateUnreachable && context.Cause(ctx) == context.Canceled {
 		return // the server stops
 	}
+	m.store.seenAtUnit(r.past.Client)
 	now := time.Now()
 	if clients > 0 {
 		m.vitals.take(now, x, r)
