@@ -38,8 +38,9 @@ type Log struct {
 
 	ids atomic.Pointer[ids]
 
-	lastTurn  atomic.Pointer[turn]      // of the last call of AppendAsync
-	fullUntil atomic.Pointer[time.Time] // no tokens are taken before: a unit was full a moment ago
+	leftUnknown leftUnknown               // appends that Close cut off
+	lastTurn    atomic.Pointer[turn]      // of the last call of AppendAsync
+	fullUntil   atomic.Pointer[time.Time] // no tokens are taken before: a unit was full a moment ago
 
 	attempts attempts
 	large    large
@@ -316,6 +317,7 @@ func (l *Log) Close() error {
 	err := l.control.close()
 	l.ops.Lock() // all operations ended
 	defer l.ops.Unlock()
+	l.leftUnknown.report(l.log)
 	l.bg.Wait()
 	l.news.close()
 	for s := range l.sessions { // no operation and no background task is left that could open another

@@ -43,7 +43,11 @@ func (a *attempt) settle(ctx context.Context, v *view, cause error) (mine bool, 
 	})
 	switch {
 	case err != nil:
-		l.log.Warn("outcome of an append unknown", "position", a.pos, "cause", err, "first", cause)
+		if l.closed.Load() {
+			l.leftUnknown.note(a.pos)
+		} else {
+			l.log.Warn("outcome of an append unknown", "position", a.pos, "cause", err, "first", cause)
+		}
 	case mine && !helped:
 		l.m.resolvedMine.Inc()
 	case !helped:

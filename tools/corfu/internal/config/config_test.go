@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,5 +184,30 @@ func TestTextIsWhatSetReads(t *testing.T) {
 	}
 	if !reflect.DeepEqual(a, b) {
 		t.Errorf("got %+v\nwant %+v", b, a)
+	}
+}
+
+// Lists of addresses, as flags and variables have them: brackets of an IPv6 address are none of a list.
+func TestListsOfAddresses(t *testing.T) {
+	for text, want := range map[string][]string{
+		"[::1]:7770":                   {"[::1]:7770"},
+		" [::1]:7770":                  {"[::1]:7770"},
+		"[::1]:7770,127.0.0.1:7770":    {"[::1]:7770", "127.0.0.1:7770"},
+		"127.0.0.1:7770, [fe80::1]:80": {"127.0.0.1:7770", "[fe80::1]:80"},
+		"[::1]:1,[::2]:2":              {"[::1]:1", "[::2]:2"},
+		"[::1]":                        {"[::1]"},
+		"[fe80::1%eth0]":               {"[fe80::1%eth0]"},
+		"[a:1, b:2]":                   {"a:1", "b:2"},
+		`["[::1]:7770", "b:2"]`:        {"[::1]:7770", "b:2"},
+		"[]":                           {},
+	} {
+		got := defaults()
+		if _, err := Load(Sources{Env: []string{"CORFU_SERVERS=" + text}}, &got); err != nil || !slices.Equal(got.Servers, want) {
+			t.Errorf("variable %q: %q, %v; want %q", text, got.Servers, err, want)
+		}
+	}
+	got := defaults()
+	if _, err := Load(Sources{Flags: flags(t, &got, "--server", "[::1]:1,[::2]:2")}, &got); err != nil || !slices.Equal(got.Servers, []string{"[::1]:1", "[::2]:2"}) {
+		t.Errorf("flag: %q, %v", got.Servers, err)
 	}
 }

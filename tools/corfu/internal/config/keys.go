@@ -18,6 +18,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -175,9 +176,20 @@ func (k Key) Set(s string) (err error) {
 	return nil
 }
 
+// isYAML reports whether a list is in brackets. Those of an IPv6 address are no list's: [::1]:7770 and [fe80::1%eth0] are words.
+func isYAML(s string) bool {
+	inner, ok := strings.CutPrefix(strings.TrimSpace(s), "[")
+	if !ok {
+		return false
+	}
+	inner, ok = strings.CutSuffix(inner, "]")
+	_, err := netip.ParseAddr(inner)
+	return ok && err != nil
+}
+
 // setList takes YAML; of a list of words also the words alone, with commas between.
 func (k Key) setList(s string) error {
-	if k.v.Type().Elem().Kind() == reflect.String && !strings.HasPrefix(strings.TrimSpace(s), "[") {
+	if k.v.Type().Elem().Kind() == reflect.String && !isYAML(s) {
 		var words []string
 		for w := range strings.SplitSeq(s, ",") {
 			words = append(words, strings.TrimSpace(w))
