@@ -52,6 +52,10 @@ var (
 	// ErrDenied: the cluster does not let this client do that by the certificate that it has. It takes one of role client or admin.
 	ErrDenied = errors.New("not allowed")
 
+	// ErrCrowded: a unit or the sequencer serves as many clients as it may, and has done so for a second. The error names the setting.
+	// Close other Logs, or raise the setting.
+	ErrCrowded = errors.New("no room for another client")
+
 	// ErrClosed: the Log was closed.
 	ErrClosed = errors.New("log closed")
 
@@ -101,6 +105,17 @@ type sessionError struct {
 
 func (e *sessionError) Error() string { return e.who + ": " + e.err.Error() }
 func (e *sessionError) Unwrap() error { return e.err }
+
+// crowdedError says that a member has no room for another client. It is not transient: whether some will be, nobody knows.
+type crowdedError struct {
+	who string
+	err error
+}
+
+func (e *crowdedError) Error() string { return fmt.Sprintf("%s: %v: %v", e.who, ErrCrowded, e.err) }
+
+// Unwrap returns ErrCrowded. What the member said decides nothing.
+func (e *crowdedError) Unwrap() error { return ErrCrowded }
 
 // transient tells whether a fresh layout and fresh sessions may cure err.
 func transient(err error) bool {

@@ -11,6 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -320,6 +323,8 @@ type link[S any] struct {
 	backoff backoff
 	next    time.Time // no attempt before
 	err     error     // of the last attempt
+
+	shortSince time.Time // since when the member has no room for another session; zero: it has
 }
 
 func newLink[S any](who string, over <-chan struct{}, alive func(*S) bool, spawn func(func(context.Context)), open func(context.Context, dialling) (*S, error)) *link[S] {
@@ -387,6 +392,7 @@ func (k *link[S]) attempt(ctx context.Context) (*S, error) {
 			k.show(t)
 		}); err == nil {
 			k.backoff = backoff{}
+			k.shortSince = time.Time{}
 			k.trouble.Store(nil)
 			k.cur.Store(s)
 			return s, nil
@@ -397,8 +403,27 @@ func (k *link[S]) attempt(ctx context.Context) (*S, error) {
 		k.show(t)
 	}
 	k.err = &sessionError{k.who, err}
+	if k.short(err) {
+		k.err = &crowdedError{k.who, err}
+	}
 	k.failures.Add(1)
 	return nil, k.err
+}
+
+// crowded is how long a member may refuse sessions for want of room before that is the answer to callers: for as long those that end may
+// still be taken down.
+const crowded = time.Second
+
+// short reports whether the member has had no room for another session for a while. The turn is held.
+func (k *link[S]) short(err error) bool {
+	if status.Code(err) != codes.ResourceExhausted {
+		k.shortSince = time.Time{}
+		return false
+	}
+	if k.shortSince.IsZero() {
+		k.shortSince = time.Now()
+	}
+	return time.Since(k.shortSince) >= crowded
 }
 
 // begin notes that an attempt begins, and returns what is known so far of why there is no session.

@@ -14,10 +14,10 @@ import (
 )
 
 // errFull: too many sessions. Come back later, or raise MaxSessions.
-var errFull = errors.New("no free session")
+var errFull = errors.New("no free session: as many clients as max_sessions of the sequencer has")
 
 // errTooMany: this identity has as many sessions as it may.
-var errTooMany = errors.New("this identity has as many sessions as it may")
+var errTooMany = errors.New("this identity has as many sessions as max_sessions_per_identity of the sequencer lets it have")
 
 // sessions are the tokens handed out and the connections made with them. A seal ends all of both.
 type sessions struct {

@@ -60,8 +60,8 @@ type link struct {
 }
 
 var (
-	errNoSession = errors.New("unit: no free session")
-	errTooMany   = errors.New("unit: this identity has as many sessions as it may")
+	errNoSession = errors.New("unit: no free session: as many clients as max_sessions of the log's geometry has")
+	errTooMany   = errors.New("unit: this identity has as many sessions as max_sessions_per_identity of the unit lets it have")
 	errTokenLife = errors.New("the client did not connect in time")
 	errEnd       = errors.New("the unit ends all sessions")
 	errRevoked   = errors.New("the client's certificate is revoked")
