@@ -62,7 +62,9 @@ func (d deafDevice) Dial(context.Context, string, []byte, rdma.ConnOptions) (rdm
 func TestClientWithoutFabricLeavesRoomForOthers(t *testing.T) {
 	client.NotInLab(t, "sessions that nobody connects to")
 	// What nobody connects to would be held for longer than the test takes.
-	c := start(t, devcluster.Options{Units: func(o *unitserver.Config) { o.TokenLife = time.Hour }})
+	one := smallGeometry
+	one.SessionSlots = 1 // so that there are no more sessions than that
+	c := start(t, devcluster.Options{Geometry: one, Units: func(o *unitserver.Config) { o.TokenLife = time.Hour }})
 	p, err := c.open(client.Options{}).Append(within(t), []byte("for all"))
 	if err != nil {
 		t.Fatal(err)

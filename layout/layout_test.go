@@ -10,7 +10,7 @@ import (
 // sample is a valid layout: two segments; unit 5 and 6 join in the second.
 func sample() *Layout {
 	l := &Layout{
-		Log: LogID{1}, Epoch: 7, Geometry: DefaultGeometry(), Durability: Flash, Start: 25,
+		Log: LogID{1}, Epoch: 7, Geometry: Geometry{PageSize: 4096, Window: 4096, SessionSlots: 64, MaxSessions: 32}, Durability: Flash, Start: 25,
 		Sequencer: Sequencer{ID: 1, Control: "seq:1"},
 		Segments: []Segment{
 			{Start: 0, Chains: []Chain{{Units: []UnitID{1, 2}}, {Units: []UnitID{3, 4}}}},

@@ -91,12 +91,12 @@ type Geometry struct {
 	PageSize     int // bytes, header included; a power of two, 4096 to 65536
 	Window       int // pages whose words and bytes are in registered memory; a power of two, 64 to 1<<24
 	SessionSlots int // staging slots of one session; 1 to 4096
-	MaxSessions  int // sessions of one unit; 1 to 4096. Staging takes SessionSlots × MaxSessions × PageSize bytes
+	MaxSessions  int // sessions that would have all their slots; 1 to 4096. Staging takes SessionSlots × MaxSessions × PageSize bytes. Beyond half of them units give fewer slots to each, and serve many more
 }
 
-// DefaultGeometry takes about 24 MiB of memory for each unit.
+// DefaultGeometry takes about 62 MiB of memory for each unit, which serves more than 3000 clients at once.
 func DefaultGeometry() Geometry {
-	return Geometry{PageSize: 4096, Window: 4096, SessionSlots: 64, MaxSessions: 32}
+	return Geometry{PageSize: 4096, Window: 4096, SessionSlots: 64, MaxSessions: 128}
 }
 
 // HeaderSize is the size of a page's header in bytes (wire draws it).

@@ -90,7 +90,7 @@ type bench struct {
 	acks    []Ack
 	replies []Reply
 	alarms  []Alarm
-	freed   []int
+	freed   []Slice
 }
 
 func newBench(t *testing.T) *bench {
@@ -247,3 +247,6 @@ func wantIs(t *testing.T, err, target error) {
 		t.Fatalf("error is %v, want %v", err, target)
 	}
 }
+
+// sliceOf is the slice of a session by the test's geometry.
+func sliceOf(i int) Slice { return Slice{i * testGeo.SessionSlots, testGeo.SessionSlots} }

@@ -13,7 +13,7 @@ import (
 // are free only when all that arrived before its end is on flash, also what is in a batch that ends late.
 func TestR6BatchesEndInAnyOrder(t *testing.T) {
 	b := newBench(t)
-	b.u.SetSession(1, 5)
+	b.u.SetSession(sliceOf(1), 5)
 	var flying []*Batch
 	for a := range layout.Address(MaxInFlight) {
 		b.stage(8, a, wire.Attempt(a)+1)
@@ -26,7 +26,7 @@ func TestR6BatchesEndInAnyOrder(t *testing.T) {
 	if b.u.NextBatch() != nil || b.u.View().Waiting != MaxInFlight+1 {
 		t.Fatalf("more than %d batches in flight, or waiting is %d", MaxInFlight, b.u.View().Waiting)
 	}
-	b.u.EndSession(1)
+	b.u.EndSession(sliceOf(1))
 	for i := MaxInFlight - 1; i >= 0; i-- {
 		b.wantState(layout.Address(i), wire.Written)
 		b.write(flying[i])

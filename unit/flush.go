@@ -224,7 +224,7 @@ func (u *Unit) settle(a layout.Address, s wire.State) {
 
 // owner is the session that gets its staging slot back with the ack (rule R6).
 func (u *Unit) owner(w wire.Word) Session {
-	i := int(wire.TagUse(w.Tag()).Slot) / u.geo.SessionSlots
+	i := int(wire.TagUse(w.Tag()).Slot)
 	if w.State() != wire.Written || i >= len(u.owners) {
 		return 0
 	}

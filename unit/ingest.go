@@ -71,7 +71,7 @@ func (u *Unit) ring(s Session, a layout.Address) {
 			return
 		}
 	}
-	if len(more) < u.geo.MaxSessions {
+	if len(more) < len(u.owners) {
 		u.ringers[a] = append(more, s)
 	}
 }

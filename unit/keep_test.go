@@ -17,7 +17,7 @@ func TestR17KeepShowsWhatLoadWould(t *testing.T) {
 	placedAll, trimmedAll := 0, 0
 	for seed := range uint64(40) {
 		r := &run{bench: newBench(t), rnd: rand.New(rand.NewPCG(seed, 1)), acked: map[layout.Address][]byte{}}
-		r.u.SetSession(0, 1)
+		r.u.SetSession(sliceOf(0), 1)
 		for range 100 + r.rnd.IntN(400) {
 			r.step()
 		}
@@ -54,7 +54,7 @@ func TestR17KeepShowsWhatLoadWould(t *testing.T) {
 		r.check(err)
 		r.m.registered = true
 		r.u.Activate(n)
-		r.u.SetSession(0, 1)
+		r.u.SetSession(sliceOf(0), 1)
 		r.next = max(r.u.View().End, 1)
 		for range 300 { // and it goes on
 			r.step()
@@ -114,7 +114,7 @@ func sameWindow(t *testing.T, seed uint64, a, b *bench) (trimmed int) {
 // TestKeepIsRefusedWhereTheWindowDoesNotShowIt: another geometry or mapping, pages beyond the window, or a flash that changed already.
 func TestKeepIsRefusedWhereTheWindowDoesNotShowIt(t *testing.T) {
 	b := newBench(t)
-	b.u.SetSession(0, 1)
+	b.u.SetSession(sliceOf(0), 1)
 	b.publish(0)
 	b.u.Doorbell(1, 0)
 	b.flush()

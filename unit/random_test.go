@@ -23,7 +23,7 @@ func TestRandomRunsKeepTheRules(t *testing.T) {
 	}
 	for _, s := range seeds {
 		r := &run{bench: newBench(t), rnd: rand.New(rand.NewPCG(s, 0)), acked: map[layout.Address][]byte{}}
-		r.u.SetSession(0, 1)
+		r.u.SetSession(sliceOf(0), 1)
 		for step := range 2000 {
 			if r.step(); t.Failed() {
 				t.Fatalf("replay with -seed %d (step %d)", s, step)
@@ -75,7 +75,7 @@ func (r *run) step() {
 		}
 		r.epochs = r.promise + 1
 		r.open(r.epochs)
-		r.u.SetSession(0, 1)
+		r.u.SetSession(sliceOf(0), 1)
 	}
 	r.collect()
 }
@@ -153,7 +153,7 @@ func (r *run) crash() {
 	r.collect()
 	r.start()
 	r.open(r.promise + 1)
-	r.u.SetSession(0, 1)
+	r.u.SetSession(sliceOf(0), 1)
 	// Positions that were handed out and not written are holes now, or are written by nobody.
 	r.next = max(r.u.View().End, 1)
 }

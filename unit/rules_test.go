@@ -31,7 +31,7 @@ func TestR1CPUStoresOverEntriesAlone(t *testing.T) {
 // R3: no word, and no ack, says durable before flash has the page.
 func TestR3DurableAfterFlashAlone(t *testing.T) {
 	b := newBench(t)
-	b.u.SetSession(0, 5)
+	b.u.SetSession(sliceOf(0), 5)
 	b.publish(0)
 	b.u.Doorbell(7, 0)
 	b.u.Doorbell(7, 0)
@@ -145,16 +145,16 @@ func TestR5CopyIsVerified(t *testing.T) {
 // R6: a session's slots are free once all that it published is on flash, not before.
 func TestR6SlotsFreeOnceFlushed(t *testing.T) {
 	b := newBench(t)
-	b.u.SetSession(1, 5)
+	b.u.SetSession(sliceOf(1), 5)
 	b.stage(8, 0, 1)
 	b.cas(0, written(0, 8, 1)) // without a doorbell
-	b.u.EndSession(1)
+	b.u.EndSession(sliceOf(1))
 	b.take()
 	if len(b.freed) != 0 {
 		t.Fatal("free while readers may look for the page in staging")
 	}
 	b.flush()
-	if len(b.freed) != 1 || b.freed[0] != 1 {
+	if len(b.freed) != 1 || b.freed[0] != sliceOf(1) {
 		t.Fatalf("freed: %v", b.freed)
 	}
 	b.wantState(0, wire.Durable)
@@ -428,7 +428,7 @@ func TestTrimPrefix(t *testing.T) {
 
 func TestDoorbellsAllocateNothing(t *testing.T) {
 	b := newBench(t)
-	b.u.SetSession(0, 5)
+	b.u.SetSession(sliceOf(0), 5)
 	a := layout.Address(0)
 	round := func() {
 		b.publish(a)

@@ -54,7 +54,7 @@ type Unit struct {
 	arrivals  uint64           // addresses that ever became waiting
 
 	ringers map[layout.Address][]Session // sessions beyond the first
-	owners  []Session                    // by index: the slots index×SessionSlots … belong to it
+	owners  []Session                    // by staging slot
 	ending  []ending
 
 	cursor layout.Address // where the next Scan goes on with the rest
@@ -71,7 +71,7 @@ type Unit struct {
 
 // ending is a session whose slots are not free yet.
 type ending struct {
-	index int
+	slice Slice
 	after uint64 // free once all that arrived before are on flash
 }
 
@@ -79,7 +79,7 @@ type ending struct {
 type Output struct {
 	Acks    []Ack
 	Replies []Reply
-	Freed   []int   // session indexes whose staging slots may be handed out again (rule R6)
+	Freed   []Slice // whose staging slots may be handed out again (rule R6)
 	Alarms  []Alarm // the first few of what ought not to happen; Stats counts all
 }
 
@@ -237,18 +237,25 @@ func (u *Unit) ringPage(a layout.Address) []byte {
 	return u.mem.Ring()[i : i+n]
 }
 
-// SetSession notes who owns a slice of staging; s is 0 for nobody.
-func (u *Unit) SetSession(index int, s Session) { u.owners[index] = s }
+// Slice is a run of staging slots that one session owns.
+type Slice struct{ First, Slots int }
+
+// SetSession notes which session owns a slice of staging; s is 0 for none.
+func (u *Unit) SetSession(x Slice, s Session) {
+	for i := range x.Slots {
+		u.owners[x.First+i] = s
+	}
+}
 
 // EndSession takes in all that a session has published; its connections must be
-// closed. Output.Freed names its index once that is on flash: until then readers
+// closed. Output.Freed names its slice once that is on flash: until then readers
 // and helpers may still look for pages in its slots (rule R6).
-func (u *Unit) EndSession(index int) {
-	u.owners[index] = 0
+func (u *Unit) EndSession(x Slice) {
+	u.SetSession(x, 0)
 	if u.phase == Open {
 		u.ScanAll()
 	}
-	u.ending = append(u.ending, ending{index, u.arrivals})
+	u.ending = append(u.ending, ending{x, u.arrivals})
 	u.release()
 }
 
@@ -260,7 +267,7 @@ func (u *Unit) release() {
 	kept := u.ending[:0]
 	for _, e := range u.ending {
 		if oldest >= e.after {
-			u.out.Freed = append(u.out.Freed, e.index)
+			u.out.Freed = append(u.out.Freed, e.slice)
 		} else {
 			kept = append(kept, e)
 		}

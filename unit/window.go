@@ -30,8 +30,8 @@ func (u *Unit) SetMemory(l *layout.Layout, mem Memory) {
 		u.cells = make([]cell, u.geo.Window)
 		u.ready = make([]layout.Address, 0, u.geo.Window)
 	}
-	if len(u.owners) != u.geo.MaxSessions {
-		u.owners = make([]Session, u.geo.MaxSessions)
+	if n := u.geo.SessionSlots * u.geo.MaxSessions; len(u.owners) != n {
+		u.owners = make([]Session, n)
 	}
 }
 

@@ -91,8 +91,8 @@ type memberConfig struct {
 type geometryConfig struct {
 	PageSize     int `yaml:"page_size" flag:"page-size"`
 	Window       int `yaml:"window" flag:"window"`
-	SessionSlots int `yaml:"session_slots" doc:"staging pages that one client has on a unit, which are its appends in flight there"`
-	MaxSessions  int `yaml:"max_sessions" doc:"clients that a unit serves at once"`
+	SessionSlots int `yaml:"session_slots" doc:"staging pages that one client has on a unit, which are its appends in flight there. A unit that serves many gives later ones fewer"`
+	MaxSessions  int `yaml:"max_sessions" doc:"clients that would have all their staging pages at a unit, which takes page_size × session_slots × max_sessions bytes. Half as many do; many more share the other half"`
 }
 
 func defaultGeometryConfig() geometryConfig {

@@ -355,7 +355,7 @@ func (s *Server) deliver() {
 		}
 	}
 	for _, i := range out.Freed {
-		s.freeIndex(i)
+		s.freeSlice(i)
 	}
 	for _, a := range out.Alarms {
 		s.cfg.Logger.Error("alarm: "+a.What, "address", a.Address, "found", a.Found, "stored", a.Shadow, "error", a.Err)

@@ -43,7 +43,7 @@ func newMemory(dev rdma.Device, g layout.Geometry, coldReaders int) (*memory, er
 	m.index = alloc(wire.IndexSize(g))
 	m.ring = alloc(g.Window * g.PageSize)
 	m.staging = alloc(g.SessionSlots * g.MaxSessions * g.PageSize)
-	m.send = alloc(g.MaxSessions * int(links) * sendBytes)
+	m.send = alloc(capacity(g) * int(links) * sendBytes)
 	m.cold = alloc(coldReaders * g.PageSize)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("unit: memory: %w", err), m.close())
@@ -122,9 +122,6 @@ func (m *memory) close() error {
 }
 
 func (m *memory) stagingBytes() int { return m.geo.SessionSlots * m.geo.MaxSessions * m.geo.PageSize }
-
-// sliceBytes is the size of one session's slice of staging.
-func (m *memory) sliceBytes() int { return m.geo.SessionSlots * m.geo.PageSize }
 
 func (m *memory) LoadWord(slot int) wire.Word {
 	return wire.Word(m.index.Load(wire.EpochWordSize + slot*wire.WordSize))

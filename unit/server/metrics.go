@@ -119,9 +119,12 @@ func (s *Server) observe(v unit.View) {
 	m.epoch.Set(float64(v.Promise))
 	m.state.Set(float64(v.Phase))
 	s.mu.Lock()
-	free := len(s.indexes)
+	taken := 0
+	if s.slots != nil {
+		taken = len(s.slots.used) - s.slots.free
+	}
 	s.mu.Unlock()
-	m.slots.Set(float64((v.Geometry.MaxSessions - free) * v.Geometry.SessionSlots))
+	m.slots.Set(float64(taken))
 	m.memoryBytes.Set(float64(s.bytes.Load()))
 	f := s.store.Stats()
 	m.flashUsed.Set(float64(f.Used))

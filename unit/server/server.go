@@ -77,7 +77,8 @@ type Server struct {
 	sessions map[*session]struct{}
 	tokens   tickets.Office[pending]
 	ofWhom   map[string]int // sessions of each identity
-	indexes  []int          // free slices of staging
+	slots    *allotment     // of staging
+	seats    []int          // that no session has
 	lastID   unit.Session
 
 	closing sync.Once
@@ -215,9 +216,9 @@ func (s *Server) adopt(l *layout.Layout) error {
 		s.mem = mem
 		s.bytes.Store(int64(mem.bytes()))
 		s.mu.Lock()
-		s.indexes = s.indexes[:0]
-		for i := range l.Geometry.MaxSessions {
-			s.indexes = append(s.indexes, l.Geometry.MaxSessions-1-i)
+		s.slots, s.seats = newAllotment(l.Geometry), s.seats[:0]
+		for i := range capacity(l.Geometry) {
+			s.seats = append(s.seats, i)
 		}
 		s.mu.Unlock()
 		defer func() { _ = old.close() }()
@@ -308,23 +309,34 @@ func (s *Server) idle() bool {
 	return len(s.sessions) == 0
 }
 
-// takeIndex gives a free slice of staging.
-func (s *Server) takeIndex() (int, bool) {
+// takeSlice gives a free slice of staging, and a seat.
+func (s *Server) takeSlice() (x unit.Slice, seat int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := len(s.indexes)
+	n := len(s.seats)
 	if n == 0 {
-		return 0, false
+		return x, 0, false
 	}
-	i := s.indexes[n-1]
-	s.indexes = s.indexes[:n-1]
-	return i, true
+	if x.First, x.Slots = s.slots.take(); x.Slots == 0 {
+		return x, 0, false
+	}
+	seat = s.seats[n-1]
+	s.seats = s.seats[:n-1]
+	return x, seat, true
 }
 
-func (s *Server) freeIndex(i int) {
+func (s *Server) freeSlice(x unit.Slice) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.indexes = append(s.indexes, i)
+	for i := range x.Slots {
+		s.slots.give(x.First + i)
+	}
+}
+
+func (s *Server) freeSeat(seat int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seats = append(s.seats, seat)
 }
 
 // sessionsTimeout is how long a seal waits for the fabric to take the connections down.

@@ -10,6 +10,7 @@ import (
 	"corfu/layout"
 	"corfu/rdma"
 	"corfu/rdma/tcp"
+	"corfu/unit/server"
 )
 
 func TestAppendReadAndColdRead(t *testing.T) {
@@ -133,7 +134,7 @@ func TestSessionsAreBoundedAndComeBack(t *testing.T) {
 	r := newRig(t, tcp.Options{})
 	r.open(1, true)
 	var all []*mini
-	for range testGeometry.MaxSessions {
+	for range server.Capacity(testGeometry) {
 		all = append(all, r.session(1))
 	}
 	_, err := r.trySession(1)
@@ -158,7 +159,7 @@ func TestSessionNotConnectedToIsReplaced(t *testing.T) {
 	q := &pb.OpenSessionRequest{Log: logID[:], Epoch: 1, Client: 1000}
 	other, err := r.ctl.OpenSession(t.Context(), &pb.OpenSessionRequest{Log: logID[:], Epoch: 1, Client: 1001})
 	must(t, err)
-	for range 3 * testGeometry.MaxSessions {
+	for range 3 * server.Capacity(testGeometry) {
 		_, err := r.ctl.OpenSession(t.Context(), q)
 		must(t, err)
 	}

@@ -98,7 +98,7 @@ func (v *service) OpenSession(ctx context.Context, q *pb.OpenSessionRequest) (*p
 		AppendToken: x.tokens[appendLink][:], ReadToken: x.tokens[readLink][:],
 		Index: toRemote(s.mem.indexRegion.Remote(0)), Ring: toRemote(s.mem.ringRegion.Remote(0)),
 		StagingRead: toRemote(s.mem.stagingRegion.Remote(0)), StagingWrite: toRemote(x.write.Remote(0)),
-		FirstSlot: uint32(x.index * s.mem.geo.SessionSlots), Slots: uint32(s.mem.geo.SessionSlots), FirstUse: uint32(x.first),
+		FirstSlot: uint32(x.slice.First), Slots: uint32(x.slice.Slots), FirstUse: uint32(x.first),
 	}, nil
 }
 

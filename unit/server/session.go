@@ -28,7 +28,8 @@ const (
 // session is a client's: a slice of staging with a key of its own, and two connections. It ends as a whole.
 type session struct {
 	s      *Server
-	index  int // of its slice of staging
+	slice  unit.Slice // of staging
+	seat   int        // of its part of the memory that acks are sent from
 	client layout.ClientID
 	whose  string      // identity that opened it, as TLS had it; "": in clear
 	forget func()      // of the watch for that one's revocation
@@ -74,22 +75,23 @@ func (s *Server) newSession(client layout.ClientID, whose string, standing *cert
 	if err := s.count(whose); err != nil {
 		return nil, err
 	}
-	index, ok := s.takeIndex()
+	slice, seat, ok := s.takeSlice()
 	if !ok {
 		s.uncount(whose)
-		return nil, errNoSession
+		return nil, fmt.Errorf("%w: %d", errNoSession, capacity(s.mem.geo))
 	}
-	n := s.mem.sliceBytes()
-	region, err := s.cfg.Device.Register(s.mem.staging, index*n, n, rdma.RemoteWrite)
+	page := s.mem.geo.PageSize
+	region, err := s.cfg.Device.Register(s.mem.staging, slice.First*page, slice.Slots*page, rdma.RemoteWrite)
 	if err != nil {
-		s.freeIndex(index)
+		s.freeSlice(slice)
+		s.freeSeat(seat)
 		s.uncount(whose)
 		s.refused(err)
 		return nil, fmt.Errorf("unit: session: %w", err)
 	}
 	var use [2]byte
 	_, _ = rand.Read(use[:])
-	x := &session{s: s, index: index, client: client, whose: whose, write: region,
+	x := &session{s: s, slice: slice, seat: seat, client: client, whose: whose, write: region,
 		first: (uint16(use[0]) | uint16(use[1])<<8) & 0xfff,
 		stop:  make(chan struct{}), done: make(chan struct{}), attached: make(chan struct{})}
 	s.mu.Lock()
@@ -102,7 +104,7 @@ func (s *Server) newSession(client layout.ClientID, whose string, standing *cert
 	s.mu.Unlock()
 	x.forget = standing.OnRevoked(func() { x.fail(errRevoked) })
 	go x.supervise()
-	if err := s.do(func(u *unit.Unit) { u.SetSession(index, x.ids[appendLink]) }); err != nil {
+	if err := s.do(func(u *unit.Unit) { u.SetSession(slice, x.ids[appendLink]) }); err != nil {
 		x.fail(err)
 		return nil, err
 	}
@@ -143,7 +145,7 @@ func (s *Server) count(whose string) error {
 	}
 	limit := s.cfg.MaxOfIdentity
 	if limit == 0 {
-		limit = max(1, s.mem.geo.MaxSessions/2)
+		limit = max(1, capacity(s.mem.geo)/2)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,7 +195,7 @@ func (x *session) attach(r role, conn rdma.Conn) {
 	x.mu.Unlock()
 	go func() {
 		defer x.runs.Done()
-		l.out.run(conn, x.s.mem.send, (x.index*int(links)+int(r))*sendBytes, x.stop)
+		l.out.run(conn, x.s.mem.send, (x.seat*int(links)+int(r))*sendBytes, x.stop)
 	}()
 	go func() {
 		defer x.runs.Done()
@@ -242,9 +244,9 @@ func (x *session) takeDown() {
 	}
 	_ = s.do(func(u *unit.Unit) {
 		if revoked == nil {
-			u.EndSession(x.index)
+			u.EndSession(x.slice)
 		} else {
-			u.SetSession(x.index, 0)
+			u.SetSession(x.slice, 0)
 		}
 	})
 	x.jobs.Wait()
@@ -255,6 +257,7 @@ func (x *session) takeDown() {
 	s.mu.Lock()
 	delete(s.sessions, x)
 	s.mu.Unlock()
+	s.freeSeat(x.seat)
 	s.uncount(x.whose)
 	s.m.ended(x.err)
 	log.Debug("session ended", "why", x.err)
