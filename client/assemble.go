@@ -97,12 +97,14 @@ func (l *Log) readLarge(ctx context.Context, p layout.Position, e *entry) ([]byt
 }
 
 // holeTimeout is how long a hole is waited for; long: it is one of a larger entry that is on its way. Of such an entry any hole
-// that is filled costs the writer all of it, and a writer with hundreds of pages to publish is held up more easily.
+// that is filled costs the writer all of it, and a writer with hundreds of pages to publish is held up more easily. It grows where holes are
+// filled again and again (patience).
 func (l *Log) holeTimeout(long bool) time.Duration {
+	wait := l.patience.wait(l.o.HoleTimeout, time.Now())
 	if long {
-		return 10 * l.o.HoleTimeout
+		return max(10*l.o.HoleTimeout, wait)
 	}
-	return l.o.HoleTimeout
+	return wait
 }
 
 // onItsWay tells whether p, a hole, is one of a larger entry whose writer was at work not far in front of it.

@@ -68,6 +68,7 @@ func (l *Log) fillIn(ctx context.Context, v *view, p layout.Position) error {
 	c := content{junk: true}
 	if won {
 		l.m.fills.Inc()
+		l.patience.filling(l.o.HoleTimeout, time.Now())
 	} else if c, err = l.headContent(ctx, v, spot, f); err != nil || (c == content{}) {
 		return err
 	}

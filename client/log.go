@@ -38,6 +38,7 @@ type Log struct {
 
 	ids atomic.Pointer[ids]
 
+	patience    patience                  // with holes
 	leftUnknown leftUnknown               // appends that Close cut off
 	lastTurn    atomic.Pointer[turn]      // of the last call of AppendAsync
 	fullUntil   atomic.Pointer[time.Time] // no tokens are taken before: a unit was full a moment ago

@@ -31,7 +31,8 @@ type Options struct {
 	// DeviceName is the RDMA device, such as "mlx5_0". Default: the first usable one.
 	DeviceName string
 
-	// HoleTimeout is how long a reader waits for a position that was handed out before it fills it with junk.
+	// HoleTimeout is how long a reader waits for a position that was handed out before it fills it with junk. Where it has to fill again
+	// and again it waits longer, up to 500 ms, so that writers far away are not starved.
 	// Default 20 ms. Longer than the slowest append, or appends lose their positions to readers. Behind a fragment of a larger
 	// entry, of which more are to come, it is 10 times as long.
 	HoleTimeout time.Duration

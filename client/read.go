@@ -97,6 +97,9 @@ func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 			}
 			return e, nil
 		case e.kind == entryJunk && decided:
+			if !r.hole.IsZero() { // another client filled it while this one waited
+				l.patience.filling(l.o.HoleTimeout, time.Now())
+			}
 			return entry{}, at(r.p, ErrJunk)
 		case e.kind == entryTrimmed:
 			return entry{}, r.trimmed(ctx, v, spot, &e, f)

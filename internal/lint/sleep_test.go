@@ -16,6 +16,8 @@ var sleepsAllowed = map[string]string{
 	"tools/corfu/upgrade_test.go startAppenders":    "pace of the clients",
 	"tools/corfu/internal/doctor/live_test.go Post": "how long the faulty device is wrong",
 
+	"client/patience_test.go TestFarWriterIsNotStarvedByCloseReaders": "the round trip of a far writer",
+
 	// Something late. That it is later still, on a busy machine, changes nothing.
 	"client/flash_test.go Write":                                                         "a slow disk",
 	"client/torn_test.go TestReadersWaitForASlowLargeAppend":                             "a slow writer, who has 5.8 s left each time",
