@@ -23,4 +23,5 @@ const (
 	R19      = false
 	R20      = false
 	R22      = false
+	R24      = false
 )

@@ -23,4 +23,5 @@ var (
 	R19      bool // a unit that restarts thinks that nothing was lost
 	R20      bool // the sequencer starts where it did in the epoch before
 	R22      bool // a store counts whatever note it shows
+	R24      bool // a unit takes orders for any start of it
 )

@@ -29,7 +29,7 @@ func TestFindsBrokenRules(t *testing.T) {
 			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
 			p.Faults, p.Only = 6, []string{"pause"}
 		}},
-		{"R8", &mutant.R8, 250, func(p *Plan) {
+		{"R8", &mutant.R8, 1500, func(p *Plan) {
 			p.Keeps, p.Large, p.Faults, p.Only = true, false, 12, []string{"reconfigure", "pause", "cut"}
 		}},
 		{"R9", &mutant.R9, 60, func(p *Plan) {
@@ -86,7 +86,8 @@ func TestFindsBrokenR12(t *testing.T) {
 	}
 }
 
-// Without rule R14 a late seal, and what was to follow it, reach a unit that serves a newer epoch already.
+// Without rule R14 a late seal, and what was to follow it, reach a unit that serves a newer epoch already. Rules R22 and R24 stand behind it:
+// the unit's note shows an older epoch then, and the late order names another start. They are broken as well, to see R14 alone.
 func TestFindsBrokenR14(t *testing.T) {
 	for _, m := range []struct {
 		name     string
@@ -97,8 +98,8 @@ func TestFindsBrokenR14(t *testing.T) {
 		{"sealed at less than was promised", &mutant.R14Lower, false},
 	} {
 		t.Run(m.name, func(t *testing.T) {
-			*m.rule = true
-			defer func() { *m.rule = false }()
+			*m.rule, mutant.R22, mutant.R24 = true, true, true
+			defer func() { *m.rule, mutant.R22, mutant.R24 = false, false, false }()
 			if err := lateSeal(t, m.restarts).known.Check(); err == nil {
 				t.Fatal("not found")
 			} else {
