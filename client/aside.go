@@ -9,9 +9,11 @@ import (
 	"corfu/layout"
 )
 
-// A reader may be served by another replica than the tail if the entry is durable there and at the tail, in the same epoch (rule R11). Where the
-// fabric does not carry to the tail, the tail itself says over the control plane below which address everything is durable with it: a word that
-// stays true as long as the epoch lasts, and after it, since what is durable at the tail no epoch loses (rules R16, R17).
+// A reader may be served by another replica than the tail if the entry is durable there and at the
+// tail, in the same epoch (rule R11). Where the fabric does not carry to the tail, the tail itself
+// says over the control plane below which address everything is durable with it: a word that stays
+// true as long as the epoch lasts, and after it, since what is durable at the tail no epoch loses
+// (rules R16, R17).
 
 // errAside: the position cannot be served without the tail.
 var errAside = errors.New("not known to be durable at the tail")
@@ -22,7 +24,8 @@ const tailPatience = 250 * time.Millisecond
 // durableTimeout bounds the question to a tail.
 const durableTimeout = time.Second
 
-// tail returns a session with the tail of the place, or what another replica serves in its stead. Exactly one of session, found and err is set.
+// tail returns a session with the tail of the place, or what another replica serves in its stead.
+// Exactly one of session, found and err is set.
 func (r *reading) tail(ctx context.Context, v *view, place layout.Place, f *frame) (s *unitSession, found *entry, err error) {
 	id := place.Chain.Tail()
 	k := v.units[id]
@@ -77,7 +80,8 @@ func (r *reading) aside(ctx context.Context, v *view, place layout.Place, f *fra
 	return nil, errAside
 }
 
-// durableAt asks a unit over the control plane whether an address is durable there in the view's epoch, unless it said so before.
+// durableAt asks a unit over the control plane whether an address is durable there in the view's
+// epoch, unless it said so before.
 func (l *Log) durableAt(ctx context.Context, v *view, id layout.UnitID, a layout.Address) bool {
 	if w, ok := v.durable.Load(id); ok && a < w.(layout.Address) {
 		return true

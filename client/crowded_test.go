@@ -11,7 +11,8 @@ import (
 	"corfu/layout"
 )
 
-// A client for which a unit has no room is told so at once, with the setting that makes room, and not that its time is over.
+// A client for which a unit has no room is told so at once, with the setting that makes room, and
+// not that its time is over.
 func TestAClientTooManyIsRefusedAtOnce(t *testing.T) {
 	c := start(t, devcluster.Options{Geometry: layout.Geometry{PageSize: 4096, Window: 64, SessionSlots: 1, MaxSessions: 1}})
 	first := c.open(client.Options{})

@@ -104,7 +104,7 @@ func TestManyLargeAppendsAtOnce(t *testing.T) {
 		ctx := within(t)
 		const clients = 3
 		hole, each := 200*time.Millisecond, 10 // for a fragment 2 s: a busy machine may hold up its writer
-		if os.Getenv("CORFU_LAB") == "1" { // everything is slower there
+		if os.Getenv("CORFU_LAB") == "1" {     // everything is slower there
 			hole, each = 300*time.Millisecond, 3
 		}
 		var mu sync.Mutex

@@ -7,7 +7,8 @@ import (
 	"corfu/layout"
 )
 
-// leftUnknown counts the appends whose outcome Close left unknown, so that one line tells of them all.
+// leftUnknown counts the appends whose outcome Close left unknown, so that one line tells of them
+// all.
 type leftUnknown struct {
 	mu              sync.Mutex
 	n               int

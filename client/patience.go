@@ -6,16 +6,18 @@ import (
 )
 
 const (
-	// mostPatience is the longest that a hole is waited for because writers were slow. It covers a writer at the other side of the Earth,
-	// which takes two round trips of some 200 ms from its token to its entry.
+	// mostPatience is the longest that a hole is waited for because writers were slow. It covers a
+	// writer at the other side of the Earth, which takes two round trips of some 200 ms from its
+	// token to its entry.
 	mostPatience = 500 * time.Millisecond
 	// calmDown is how long without a filled hole halves what was added to the hole time-out.
 	calmDown = 10 * time.Second
 )
 
-// patience is how much longer than the hole time-out this client waits for a hole. Where holes have to be filled again and again their writers are not
-// dead but far away, and would lose every position to readers that are close. So each fill doubles the wait, once in as much time as
-// it is long: the holes of a client that died come in rows, and count as one.
+// patience is how much longer than the hole time-out this client waits for a hole. Where holes have
+// to be filled again and again their writers are not dead but far away, and would lose every
+// position to readers that are close. So each fill doubles the wait, once in as much time as it is
+// long: the holes of a client that died come in rows, and count as one.
 type patience struct {
 	mu     sync.Mutex
 	factor int // 0 stands for 1

@@ -9,7 +9,8 @@ import (
 	"corfu/layout"
 )
 
-// The wait for holes doubles with each that is filled, rows counting once, up to half a second; it comes down when there are none.
+// The wait for holes doubles with each that is filled, rows counting once, up to half a second; it
+// comes down when there are none.
 func TestPatienceGrowsWithFilledHoles(t *testing.T) {
 	const base = 20 * time.Millisecond
 	var h patience
@@ -40,7 +41,8 @@ func TestPatienceGrowsWithFilledHoles(t *testing.T) {
 	}
 }
 
-// A writer that takes 100 ms from its token to its entry gets it into the log beside a reader that waits 20 ms for a hole.
+// A writer that takes 100 ms from its token to its entry gets it into the log beside a reader that
+// waits 20 ms for a hole.
 func TestFarWriterIsNotStarvedByCloseReaders(t *testing.T) {
 	NotInLab(t, "the time between two steps of an append")
 	r := newRig(t, layout.Memory)

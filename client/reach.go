@@ -11,7 +11,8 @@ import (
 	"corfu/rdma"
 )
 
-// trouble is why there is no session with a member, or that one is being opened. It is replaced as a whole.
+// trouble is why there is no session with a member, or that one is being opened. It is replaced as
+// a whole.
 type trouble struct {
 	since    time.Time // of the first attempt that did not succeed
 	addr     string    // that was dialled last over the fabric; "": it did not come that far
@@ -34,7 +35,8 @@ func (t *trouble) String() string {
 	return fmt.Sprintf("no session for %v, at %s: %v", for_, where, t.err)
 }
 
-// waitingError is an operation whose time ended while a session was being opened. It is ErrUnavailable and the context's error.
+// waitingError is an operation whose time ended while a session was being opened. It is
+// ErrUnavailable and the context's error.
 type waitingError struct {
 	who   string
 	about *trouble // nil: the attempt has just begun
@@ -54,8 +56,9 @@ func (e *waitingError) Unwrap() []error { return []error{ErrUnavailable, e.err} 
 // dialling is told of the address before it is dialled.
 type dialling func(addr, provider string)
 
-// ready returns once there is a session with every unit of the chains that take new entries. A position is taken only then: one that is taken
-// while its chain cannot be reached is a hole that nobody can fill. Where all sessions stand, it costs two loads.
+// ready returns once there is a session with every unit of the chains that take new entries. A
+// position is taken only then: one that is taken while its chain cannot be reached is a hole that
+// nobody can fill. Where all sessions stand, it costs two loads.
 func (v *view) ready(ctx context.Context) error {
 	breaks := v.breaks.Load()
 	if v.whole.Load() == breaks+1 {
@@ -96,7 +99,8 @@ func (v *view) openAll(ctx context.Context, ids []layout.UnitID) error {
 	return nil
 }
 
-// obstacle says which member of the view cannot be reached; "": all can, as far as this client tried.
+// obstacle says which member of the view cannot be reached; "": all can, as far as this client
+// tried.
 func (v *view) obstacle() string {
 	now := time.Now()
 	if t := v.seq.trouble.Load(); t != nil && now.Sub(t.since) > noticed {
@@ -124,8 +128,8 @@ func (v *view) obstacle() string {
 // noticed is how long a member may take before it is named as one that cannot be reached.
 const noticed = 300 * time.Millisecond
 
-// foreign reports that a member speaks another fabric than this client, which no new attempt cures: the sequencer at once, and a unit that
-// the layout servers had time to leave out.
+// foreign reports that a member speaks another fabric than this client, which no new attempt cures:
+// the sequencer at once, and a unit that the layout servers had time to leave out.
 func (l *Log) foreign(v *view, err error) bool {
 	var other *rdma.ProviderError
 	if !errors.As(err, &other) {
@@ -143,7 +147,8 @@ func (l *Log) foreign(v *view, err error) bool {
 	return false
 }
 
-// foreignPatience is how long a unit may speak another fabric than the others before an operation that needs it fails.
+// foreignPatience is how long a unit may speak another fabric than the others before an operation
+// that needs it fails.
 const foreignPatience = 700 * time.Millisecond
 
 // explain adds to a bare error of a context which member cannot be reached, if any.
@@ -164,8 +169,8 @@ type mortal interface {
 	GoneErr() error
 }
 
-// watchDevice notes that the device was removed. Whatever needs it fails from then on. The removal waits in the kernel until this process ends
-// (rdma/verbs).
+// watchDevice notes that the device was removed. Whatever needs it fails from then on. The removal
+// waits in the kernel until this process ends (rdma/verbs).
 func (l *Log) watchDevice(ctx context.Context) {
 	d, ok := l.dev.(mortal)
 	if !ok {

@@ -13,8 +13,8 @@ import (
 	"corfu/internal/wire/pb"
 )
 
-// reporter tells the layout servers which members this client cannot reach over the fabric: they may have no fabric of their own, or another
-// way. What they make of it is theirs to judge.
+// reporter tells the layout servers which members this client cannot reach over the fabric: they
+// may have no fabric of their own, or another way. What they make of it is theirs to judge.
 type reporter struct {
 	l      *Log
 	silent time.Time // nothing is reported before: the layout servers do not take it

@@ -8,7 +8,8 @@ import (
 	"corfu/layout"
 )
 
-// TrimmedError is ErrTrimmed of an iterator: what it would have given next was given up by TrimPrefix. Begin again at To to go on without it.
+// TrimmedError is ErrTrimmed of an iterator: what it would have given next was given up by
+// TrimPrefix. Begin again at To to go on without it.
 type TrimmedError struct {
 	From layout.Position // first position that was not given to the caller
 	To   layout.Position // first position from From on that no prefix trim has passed
@@ -40,7 +41,8 @@ type prefixTrimmed struct{ error }
 
 func (e prefixTrimmed) Unwrap() error { return e.error }
 
-// trimmed returns the error of a page that was trimmed. For a reader of a range it finds out whether a prefix trim did that.
+// trimmed returns the error of a page that was trimmed. For a reader of a range it finds out
+// whether a prefix trim did that.
 func (r *reading) trimmed(ctx context.Context, v *view, where spot, e *entry, f *frame) error {
 	err := at(r.p, ErrTrimmed)
 	if r.permit == nil {
@@ -60,8 +62,8 @@ func (r *reading) trimmed(ctx context.Context, v *view, where spot, e *entry, f 
 	return err
 }
 
-// trimPoint returns the first position from p on that no prefix trim has passed. One question to the tail of each chain tells, however much
-// was trimmed.
+// trimPoint returns the first position from p on that no prefix trim has passed. One question to
+// the tail of each chain tells, however much was trimmed.
 func (l *Log) trimPoint(ctx context.Context, p layout.Position) (layout.Position, error) {
 	return try(ctx, l, func(v *view) (layout.Position, error) {
 		f, err := l.frames.get()
@@ -93,7 +95,8 @@ func (l *Log) trimPoint(ctx context.Context, p layout.Position) (layout.Position
 	})
 }
 
-// firstOfChain returns the first position of a segment's j-th chain that no prefix trim has passed at its tail. It may lie beyond the segment.
+// firstOfChain returns the first position of a segment's j-th chain that no prefix trim has passed
+// at its tail. It may lie beyond the segment.
 func (l *Log) firstOfChain(ctx context.Context, v *view, s layout.Segment, j int, c layout.Chain, f *frame) (layout.Position, error) {
 	u, err := v.unit(ctx, c.Tail())
 	if err != nil {
@@ -110,7 +113,8 @@ func (l *Log) firstOfChain(ctx context.Context, v *view, s layout.Segment, j int
 	return base + layout.Position(uint64(e.below-c.Base)*uint64(len(s.Chains))), nil
 }
 
-// trimmedRange makes the error of an iterator whose next page, at p, was trimmed by a prefix; first is where the entry begins to which it belongs.
+// trimmedRange makes the error of an iterator whose next page, at p, was trimmed by a prefix; first
+// is where the entry begins to which it belongs.
 func (l *Log) trimmedRange(ctx context.Context, first, p layout.Position) error {
 	to, err := l.trimPoint(ctx, p)
 	if err != nil {

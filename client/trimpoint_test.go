@@ -30,7 +30,8 @@ func fillLog(t *testing.T, l *client.Log, n int) {
 	wg.Wait()
 }
 
-// A reader behind a trimmed prefix hears of it, and where to go on, by a few reads: whatever the number of positions, of chains and of segments.
+// A reader behind a trimmed prefix hears of it, and where to go on, by a few reads: whatever the
+// number of positions, of chains and of segments.
 func TestReadersBehindATrimAreToldAtOnce(t *testing.T) {
 	c := start(t, devcluster.Options{Chains: 3, Geometry: layout.Geometry{PageSize: 4096, Window: 64, SessionSlots: 16, MaxSessions: 8}})
 	l := c.open(client.Options{})
@@ -103,7 +104,8 @@ func coldReads(t *testing.T, reg *prometheus.Registry) float64 {
 	return 0
 }
 
-// A follower that a trim overtakes gets an error, and no gap; single positions that were trimmed are passed over.
+// A follower that a trim overtakes gets an error, and no gap; single positions that were trimmed
+// are passed over.
 func TestFollowerOvertakenByATrimIsTold(t *testing.T) {
 	c := start(t, devcluster.Options{Chains: 2, Geometry: layout.Geometry{PageSize: 4096, Window: 64, SessionSlots: 16, MaxSessions: 8}})
 	l := c.open(client.Options{})
@@ -139,7 +141,8 @@ func TestFollowerOvertakenByATrimIsTold(t *testing.T) {
 	}
 }
 
-// A cursor above the tail is one that the log has forgotten: it is told so, and does not wait for ever.
+// A cursor above the tail is one that the log has forgotten: it is told so, and does not wait for
+// ever.
 func TestCursorAboveTheTailIsAnError(t *testing.T) {
 	c := start(t, devcluster.Options{})
 	l := c.open(client.Options{})

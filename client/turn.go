@@ -2,9 +2,10 @@ package client
 
 import "context"
 
-// turn is an append's place in the order of the calls of AppendAsync: it asks for its token when the one before has asked for its own. The
-// sequencer's words are executed in the order in which they were posted, so that nobody waits for an answer. A turn counts for the
-// first try alone: an append that lost its position takes one that is free then. Nil stands for no order.
+// turn is an append's place in the order of the calls of AppendAsync: it asks for its token when
+// the one before has asked for its own. The sequencer's words are executed in the order in which
+// they were posted, so that nobody waits for an answer. A turn counts for the first try alone: an
+// append that lost its position takes one that is free then. Nil stands for no order.
 type turn struct {
 	before *turn // nil: none, or it has passed
 	passed chan struct{}

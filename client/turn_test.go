@@ -9,7 +9,8 @@ import (
 	"corfu/layout"
 )
 
-// Entries of AppendAsync from one goroutine stand in the log in the order of the calls, whatever their sizes.
+// Entries of AppendAsync from one goroutine stand in the log in the order of the calls, whatever
+// their sizes.
 func TestAsyncAppendsKeepTheirOrder(t *testing.T) {
 	c := start(t, devcluster.Options{Chains: 2})
 	l := c.open(client.Options{})

@@ -6,7 +6,8 @@ import (
 	"fmt"
 )
 
-// waiting adds to the end of a caller's context what was waited for. Other errors say so themselves, and are returned unchanged.
+// waiting adds to the end of a caller's context what was waited for. Other errors say so
+// themselves, and are returned unchanged.
 func waiting(err error, format string, args ...any) error {
 	var s *sessionError
 	var w *waitError

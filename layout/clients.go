@@ -1,13 +1,16 @@
 package layout
 
-// MaxClient is the last client id that is handed out. The ids above it are for clients that have not appended yet: each draws one at
-// random, by which units tell its sessions from others'. No attempt id carries one.
+// MaxClient is the last client id that is handed out. The ids above it are for clients that have
+// not appended yet: each draws one at random, by which units tell its sessions from others'. No
+// attempt id carries one.
 const MaxClient ClientID = 1<<31 - 1
 
-// LeaseClients hands out Count client ids, one after the other, all of them above Above and above every id that was handed out
-// before. Result.Client is the first and Result.Last the last; there may be fewer than Count. It fails with ErrNoClients.
+// LeaseClients hands out Count client ids, one after the other, all of them above Above and above
+// every id that was handed out before. Result.Client is the first and Result.Last the last; there
+// may be fewer than Count. It fails with ErrNoClients.
 //
-// Above raises the floor where ids were seen in the log that this store does not know of: one that was put back from a copy.
+// Above raises the floor where ids were seen in the log that this store does not know of: one that
+// was put back from a copy.
 type LeaseClients struct {
 	Count uint32
 	Above ClientID

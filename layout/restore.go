@@ -6,12 +6,14 @@ import (
 	"slices"
 )
 
-// Recover builds the state from what units hold, after every layout server lost its store. It replaces a founding that came to nothing, and
-// fails with ErrInvalid, or with ErrFounded once the state has an ACTIVE epoch. PlanRecovery makes one.
+// Recover builds the state from what units hold, after every layout server lost its store. It
+// replaces a founding that came to nothing, and fails with ErrInvalid, or with ErrFounded once the
+// state has an ACTIVE epoch. PlanRecovery makes one.
 type Recover struct {
 	Layout *Layout  // of the newest epoch that any unit knows to be ACTIVE
 	ID     RecordID // of its record; 0: of a release that drew none
-	// Stores are those of the layout's units, by ascending units, as they were found; the zero id where nobody could be asked. None if ID is 0.
+	// Stores are those of the layout's units, by ascending units, as they were found; the zero id
+	// where nobody could be asked. None if ID is 0.
 	Stores       []MemberStore
 	Written      []WrittenRecord // every record that a unit names, by ascending epochs and ids (rule R25)
 	Attempted    Epoch           // the highest promise of any unit, and at least the layout's epoch: nothing up to it is decided any more
@@ -25,7 +27,8 @@ type WrittenRecord struct {
 	Active bool
 }
 
-// recoveredClients is how many client ids a recovery passes over: ids that were handed out, and that no unit has seen in a session yet.
+// recoveredClients is how many client ids a recovery passes over: ids that were handed out, and
+// that no unit has seen in a session yet.
 const recoveredClients = 1 << 16
 
 func (c Recover) apply(s *State) (Result, error) {
@@ -39,14 +42,16 @@ func (c Recover) apply(s *State) (Result, error) {
 	s.founding = c.Layout.Next(0, 0)
 	s.records = map[Epoch]Record{e: {Epoch: e, Layout: c.Layout.clone(), Verdict: Active, ID: c.ID, Stores: slices.Clone(c.Stores), AcceptedLoss: c.AcceptedLoss}}
 	s.latest, s.notes, s.left = e, nil, nil
-	// Nobody opened an epoch between: a unit makes durable that an epoch is ACTIVE before it opens it, and none of those that were asked knows one.
+	// Nobody opened an epoch between: a unit makes durable that an epoch is ACTIVE before it opens
+	// it, and none of those that were asked knows one.
 	s.attempted = max(s.attempted, c.Attempted)
 	s.decided = max(s.decided, s.attempted)
 	s.clients = max(s.clients, c.Clients)
 	for _, w := range c.Written {
 		s.noteWritten(w.Ref.Epoch, w.Ref.ID, w.Active)
 	}
-	// Stores that were left out before may hold what some epoch gave up: which one, the lost store knew (rule R27).
+	// Stores that were left out before may hold what some epoch gave up: which one, the lost store
+	// knew (rule R27).
 	s.loss = max(s.loss, e)
 	if c.AcceptedLoss {
 		s.loss = s.decided + 1 // a unit that was given up may have been reconciled for anything up to there
@@ -81,11 +86,13 @@ func (c Recover) check() error {
 	return nil
 }
 
-// Recovered reports whether a layout store was built with the record (Recover). The epoch after it needs all members whose stores the record
-// names: what the lost store had noted of them (rule R23) is gone.
+// Recovered reports whether a layout store was built with the record (Recover). The epoch after it
+// needs all members whose stores the record names: what the lost store had noted of them (rule R23)
+// is gone.
 func (r Record) Recovered() bool { return r.Verdict == Active && r.Owner == 0 }
 
-// Needs reports whether the epoch after a recovered record cannot do without a seal of unit u: its store was found when the record was made.
+// Needs reports whether the epoch after a recovered record cannot do without a seal of unit u: its
+// store was found when the record was made.
 func (r Record) Needs(u UnitID) bool {
 	if !r.Recovered() || !r.Layout.IsMember(u) {
 		return false
@@ -118,7 +125,8 @@ type Missing struct {
 	Why  string
 }
 
-// NewestActive returns the newest record that any of the units knows to be ACTIVE; the zero one if none does.
+// NewestActive returns the newest record that any of the units knows to be ACTIVE; the zero one if
+// none does.
 func NewestActive(all []Known) (r RecordRef) {
 	for _, k := range all {
 		if k.Store.Active.Epoch > r.Epoch {
@@ -128,12 +136,14 @@ func NewestActive(all []Known) (r RecordRef) {
 	return r
 }
 
-// PlanRecovery decides what a layout store is built from, given what units answered, by ascending units. givenUp are units that an
-// operator does not wait for. It fails if the units hold different logs, if they know different records of one epoch as ACTIVE, or if none
-// has the layout of the newest record that is known to be ACTIVE.
+// PlanRecovery decides what a layout store is built from, given what units answered, by ascending
+// units. givenUp are units that an operator does not wait for. It fails if the units hold different
+// logs, if they know different records of one epoch as ACTIVE, or if none has the layout of the
+// newest record that is known to be ACTIVE.
 //
-// If no member of a chain promised anything beyond the newest such epoch, and all of them hold that epoch's record, then no later epoch
-// was ever active: by rule R16 it would have sealed one of them, and a promise is durable (rule R14).
+// If no member of a chain promised anything beyond the newest such epoch, and all of them hold that
+// epoch's record, then no later epoch was ever active: by rule R16 it would have sealed one of
+// them, and a promise is durable (rule R14).
 func PlanRecovery(all []Known, givenUp []UnitID) (*Plan, error) {
 	if err := oneLog(all); err != nil {
 		return nil, err

@@ -29,8 +29,9 @@ func knowing() (all []Known) {
 	return all
 }
 
-// TestR25RecoveredStoreGoesOnAboveAllThatUnitsKnow: the epoch that units know to be active is the base, nothing up to the highest promise can
-// be decided, and every record that units name is known.
+// TestR25RecoveredStoreGoesOnAboveAllThatUnitsKnow: the epoch that units know to be active is the
+// base, nothing up to the highest promise can be decided, and every record that units name is
+// known.
 func TestR25RecoveredStoreGoesOnAboveAllThatUnitsKnow(t *testing.T) {
 	for name, before := range map[string][]Command{
 		"empty": nil, "founded": {Found{two().Next(0, 0)}},
@@ -104,8 +105,9 @@ func TestRecoverRefusesWhatMakesNoSense(t *testing.T) {
 	}
 }
 
-// TestR27RecoveredStoreWipesNothingThatMayHaveBeenGivenUp: what was left out before the newest epoch is not wiped without a word, and where a
-// member was given up, nothing that was reconciled before the next epoch is.
+// TestR27RecoveredStoreWipesNothingThatMayHaveBeenGivenUp: what was left out before the newest
+// epoch is not wiped without a word, and where a member was given up, nothing that was reconciled
+// before the next epoch is.
 func TestR27RecoveredStoreWipesNothingThatMayHaveBeenGivenUp(t *testing.T) {
 	for _, x := range []struct {
 		loss bool
@@ -125,7 +127,8 @@ func TestR27RecoveredStoreWipesNothingThatMayHaveBeenGivenUp(t *testing.T) {
 	}
 }
 
-// TestR22StoreThatWasNotFoundIsJudgedByItsNote: a recovered record does not name the store of a member that was given up.
+// TestR22StoreThatWasNotFoundIsJudgedByItsNote: a recovered record does not name the store of a
+// member that was given up.
 func TestR22StoreThatWasNotFoundIsJudgedByItsNote(t *testing.T) {
 	c := recovered()
 	c.Stores[1].Store = StoreID{}

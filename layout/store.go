@@ -9,8 +9,8 @@ import (
 	"corfu/internal/mutant"
 )
 
-// StoreID names one store of a unit, whatever it holds. It is drawn at random when the store is formatted (rule R21). The zero id
-// belongs to stores of a release that drew none.
+// StoreID names one store of a unit, whatever it holds. It is drawn at random when the store is
+// formatted (rule R21). The zero id belongs to stores of a release that drew none.
 type StoreID [16]byte
 
 func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
@@ -31,11 +31,13 @@ func (id *StoreID) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// RecordID tells a layout record from another one of the same epoch: epoch numbers repeat where the layout store went back. Its
-// reconfigurer draws it at random. 0 is a record of a release that drew none.
+// RecordID tells a layout record from another one of the same epoch: epoch numbers repeat where the
+// layout store went back. Its reconfigurer draws it at random. 0 is a record of a release that drew
+// none.
 type RecordID uint64
 
-// StartID names one start of a unit (rule R24). The unit draws it at random and keeps it in memory alone. 0 is none.
+// StartID names one start of a unit (rule R24). The unit draws it at random and keeps it in memory
+// alone. 0 is none.
 type StartID uint64
 
 // RecordRef names a layout record. The zero value names none.
@@ -64,30 +66,35 @@ type StoreState struct {
 	Kept       Address   // the unit came back once with what it had, and kept what lies below; 0: it did not
 }
 
-// Blank reports whether the store holds nothing and knows nothing of any epoch (rule R26). What was promised does not count: a
-// store that is empty may have been sealed for an attempt that was given up.
+// Blank reports whether the store holds nothing and knows nothing of any epoch (rule R26). What was
+// promised does not count: a store that is empty may have been sealed for an attempt that was given
+// up.
 func (s StoreState) Blank() bool { return !s.Entries && s.Reconciled.IsZero() && s.Active.IsZero() }
 
-// MemberStore names the store of a member, as it was sealed for the record that holds this (rule R21).
+// MemberStore names the store of a member, as it was sealed for the record that holds this (rule
+// R21).
 type MemberStore struct {
 	Unit  UnitID
 	Store StoreID
 }
 
-// MemberNote is what the layout store has noted of a member: its note of rule R22, and how much it had durable then (rule R23).
+// MemberNote is what the layout store has noted of a member: its note of rule R22, and how much it
+// had durable then (rule R23).
 type MemberNote struct {
 	Unit       UnitID
 	Reconciled RecordRef
 	Changes    uint64
 }
 
-// Settled says that what a unit has at addresses From … Below-1 is decided: every member that was sealed as the unit left had it durably.
+// Settled says that what a unit has at addresses From … Below-1 is decided: every member that was
+// sealed as the unit left had it durably.
 type Settled struct {
 	Unit        UnitID
 	From, Below Address
 }
 
-// LeftMember is what the layout store keeps of a unit that left its chains: enough to tell whether it comes back with what it had.
+// LeftMember is what the layout store keeps of a unit that left its chains: enough to tell whether
+// it comes back with what it had.
 type LeftMember struct {
 	Settled
 	At    Position     // that lived at address From: the unit may join another chain, where others live at its addresses
@@ -95,13 +102,15 @@ type LeftMember struct {
 	Noted []MemberNote // what was noted of it last; at most one
 }
 
-// Whole reports whether the store is the one with which the unit left, with all that is known to have been durable there.
+// Whole reports whether the store is the one with which the unit left, with all that is known to
+// have been durable there.
 func (l LeftMember) Whole(s StoreState) bool {
 	trust, _ := l.Base.Judge(l.Unit, s, l.Noted)
 	return l.Base.ID != 0 && len(l.Base.Stores) == 1 && !l.Base.Stores[0].Store.IsZero() && trust == Trusted
 }
 
-// Left returns what is known of a unit that left. ok is false for one that never was a member, or is one.
+// Left returns what is known of a unit that left. ok is false for one that never was a member, or
+// is one.
 func (s *State) Left(u UnitID) (l LeftMember, ok bool) {
 	i, ok := slices.BinarySearchFunc(s.left, u, func(l LeftMember, u UnitID) int { return int(int64(l.Unit) - int64(u)) })
 	if !ok {
@@ -110,8 +119,9 @@ func (s *State) Left(u UnitID) (l LeftMember, ok bool) {
 	return s.left[i], true
 }
 
-// SettledAt returns which addresses of a unit hold what was decided, by the seals with which it is left out: all sealed members of its chains
-// have them durably (rule R17). They begin at its first address and end at the first one that is not settled, or not its own.
+// SettledAt returns which addresses of a unit hold what was decided, by the seals with which it is
+// left out: all sealed members of its chains have them durably (rule R17). They begin at its first
+// address and end at the first one that is not settled, or not its own.
 func SettledAt(base *Layout, u UnitID, seals Seals) Settled {
 	x := Settled{Unit: u, From: base.First(u), Below: base.First(u)}
 	for i, s := range base.Segments {
@@ -138,11 +148,13 @@ type Trust uint8
 const (
 	// Trusted stores have everything that the member made durable, as far as anybody knows.
 	Trusted Trust = iota
-	// Stale stores lack something that the layout store knows to have been durable there (rule R23): the member counts for nothing in
-	// rule R16. It remains a source, and is completed in place.
+	// Stale stores lack something that the layout store knows to have been durable there (rule
+	// R23): the member counts for nothing in rule R16. It remains a source, and is completed in
+	// place.
 	Stale
-	// Stranger: the store is not the one that was a member, or it went back to before it was (rules R21, R22). It counts for nothing in
-	// rule R16, is no source, and is wiped and copied like a spare once rule R16 holds without it.
+	// Stranger: the store is not the one that was a member, or it went back to before it was (rules
+	// R21, R22). It counts for nothing in rule R16, is no source, and is wiped and copied like a
+	// spare once rule R16 holds without it.
 	Stranger
 )
 
@@ -169,9 +181,10 @@ func (e *PastError) Error() string {
 	return fmt.Sprintf("the store of unit %d has lost its past: %s", e.Unit, e.Why)
 }
 
-// Judge reports whether the store of unit u counts as the one that was a member in the epoch of the record (rules R21 to R23), and why
-// not. A record without an id was written for a release that showed no stores: nothing can be judged, and the store counts. Where a record
-// names no store of u, because u could not be asked, the note alone decides.
+// Judge reports whether the store of unit u counts as the one that was a member in the epoch of the
+// record (rules R21 to R23), and why not. A record without an id was written for a release that
+// showed no stores: nothing can be judged, and the store counts. Where a record names no store of
+// u, because u could not be asked, the note alone decides.
 func (r Record) Judge(u UnitID, s StoreState, notes []MemberNote) (Trust, error) {
 	if r.ID == 0 {
 		return Trusted, nil
@@ -204,12 +217,14 @@ func (r Record) Judge(u UnitID, s StoreState, notes []MemberNote) (Trust, error)
 	return Trusted, nil
 }
 
-// ErrWentBack: a unit proves that the layout store lacks what it once held (rule R25). Nothing may be decided or wiped: restore the
-// layout store, or build it from what the units hold (corfu layout recover).
+// ErrWentBack: a unit proves that the layout store lacks what it once held (rule R25). Nothing may
+// be decided or wiped: restore the layout store, or build it from what the units hold (corfu layout
+// recover).
 var ErrWentBack = errors.New("the layout store has lost its past")
 
-// CheckPast fails with ErrWentBack if the unit was reconciled for a record that the state does not know, knows an epoch to be ACTIVE that is
-// not ACTIVE here, or promised an epoch that was never attempted here (rule R25).
+// CheckPast fails with ErrWentBack if the unit was reconciled for a record that the state does not
+// know, knows an epoch to be ACTIVE that is not ACTIVE here, or promised an epoch that was never
+// attempted here (rule R25).
 func (s *State) CheckPast(u UnitID, x StoreState, promise Epoch) error {
 	if r := x.Reconciled; !r.IsZero() && !s.wrote(r) {
 		return fmt.Errorf("unit %d was reconciled for %v, of which there is no record here: %w", u, r, ErrWentBack)
@@ -223,7 +238,8 @@ func (s *State) CheckPast(u UnitID, x StoreState, promise Epoch) error {
 	return nil
 }
 
-// wrote reports whether the layout record was written here. Of one without an id only its epoch can be compared.
+// wrote reports whether the layout record was written here. Of one without an id only its epoch can
+// be compared.
 func (s *State) wrote(r RecordRef) bool {
 	if r.ID == 0 {
 		return r.Epoch <= s.Highest()
@@ -240,15 +256,16 @@ func (s *State) knowsActive(r RecordRef) bool {
 	return ok && s.writtenRecords[i].Active
 }
 
-// MayFound reports whether a log may be founded over the store (rule R26): it is blank, or all that it knows is an attempt to found this
-// very log, which came to nothing.
+// MayFound reports whether a log may be founded over the store (rule R26): it is blank, or all that
+// it knows is an attempt to found this very log, which came to nothing.
 func (s *State) MayFound(x StoreState) bool {
 	return !x.Entries && x.Active.IsZero() && (x.Reconciled.IsZero() || (x.Reconciled.ID != 0 && s.wrote(x.Reconciled)))
 }
 
-// MayWipe reports whether a unit that is no member of the latest ACTIVE epoch may be wiped for epoch n (rule R27). It may not if its
-// store holds something and has not been reconciled since an operator accepted a loss: it may have what was given up. loss reports
-// whether epoch n itself is made so.
+// MayWipe reports whether a unit that is no member of the latest ACTIVE epoch may be wiped for
+// epoch n (rule R27). It may not if its store holds something and has not been reconciled since an
+// operator accepted a loss: it may have what was given up. loss reports whether epoch n itself is
+// made so.
 func (s *State) MayWipe(x StoreState, n Epoch, loss bool) bool {
 	last := s.loss
 	if loss {
@@ -284,8 +301,8 @@ func (s *State) noteWritten(e Epoch, id RecordID, active bool) {
 	s.writtenRecords[i].Active = s.writtenRecords[i].Active || active
 }
 
-// noteActive keeps that the record's verdict is ACTIVE and which units it leaves out, and forgets what was noted of those that are no members any
-// more, and of those that are again.
+// noteActive keeps that the record's verdict is ACTIVE and which units it leaves out, and forgets
+// what was noted of those that are no members any more, and of those that are again.
 func (s *State) noteActive(r Record) {
 	s.left = slices.DeleteFunc(s.left, func(l LeftMember) bool { return r.Layout.IsMember(l.Unit) })
 	base := s.records[r.Base]
@@ -310,8 +327,9 @@ func (s *State) noteActive(r Record) {
 	s.notes = slices.DeleteFunc(s.notes, func(n MemberNote) bool { return !r.Layout.IsMember(n.Unit) })
 }
 
-// Note writes down what members had durable in the latest ACTIVE epoch (rule R23). What is known already of the same note of a member
-// never goes down. It fails with ErrNotFounded, ErrBase if another epoch is the latest ACTIVE one, or ErrInvalid.
+// Note writes down what members had durable in the latest ACTIVE epoch (rule R23). What is known
+// already of the same note of a member never goes down. It fails with ErrNotFounded, ErrBase if
+// another epoch is the latest ACTIVE one, or ErrInvalid.
 type Note struct {
 	Epoch   Epoch
 	Members []MemberNote
@@ -346,7 +364,8 @@ func (c Note) apply(s *State) (Result, error) {
 // Notes returns what was noted of the members, by ascending units. It must not be changed.
 func (s *State) Notes() []MemberNote { return s.notes }
 
-// KnowsStores reports whether anything was written here that names stores: then every layout server reads such commands.
+// KnowsStores reports whether anything was written here that names stores: then every layout server
+// reads such commands.
 func (s *State) KnowsStores() bool {
 	return len(s.writtenRecords) > 0 || len(s.notes) > 0 || s.attempted > 0
 }

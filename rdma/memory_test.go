@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Huge pages that cannot be touched, as under a cgroup that grants none, are given back, and ordinary pages take their place.
+// Huge pages that cannot be touched, as under a cgroup that grants none, are given back, and
+// ordinary pages take their place.
 func TestHugePagesThatCannotBeTouchedAreReplaced(t *testing.T) {
 	real, realPopulate := mmap, populate
 	defer func() { mmap, populate = real, realPopulate }()

@@ -7,14 +7,15 @@ import (
 	"time"
 )
 
-// Exhausted reports whether an error says that the kernel gives no more of what a connection or a region takes: EAGAIN is the answer of the rdma
-// controller of a cgroup, ENOMEM that of RLIMIT_MEMLOCK and of the device.
+// Exhausted reports whether an error says that the kernel gives no more of what a connection or a
+// region takes: EAGAIN is the answer of the rdma controller of a cgroup, ENOMEM that of
+// RLIMIT_MEMLOCK and of the device.
 func Exhausted(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOMEM)
 }
 
-// Shortage notes that a member has to turn connections away, for want of resources. Its methods may be called by several goroutines. The
-// zero value has none.
+// Shortage notes that a member has to turn connections away, for want of resources. Its methods may
+// be called by several goroutines. The zero value has none.
 type Shortage struct {
 	mu          sync.Mutex
 	text        string
@@ -29,7 +30,8 @@ const (
 	shortageHoldMax = time.Hour
 )
 
-// Note counts a refusal, if err says that resources are exhausted. It reports whether a shortage begins with it.
+// Note counts a refusal, if err says that resources are exhausted. It reports whether a shortage
+// begins with it.
 func (s *Shortage) Note(err error, now time.Time) (begins bool) {
 	if !Exhausted(err) {
 		return false
@@ -45,8 +47,9 @@ func (s *Shortage) Note(err error, now time.Time) (begins bool) {
 	return begins
 }
 
-// Text returns what the last refusal said, and for how long there has been a shortage; "": there is none. One refusal is none. What ended the
-// need is often that the member was left out, so that a shortage counts for a minute after the last refusal, and twice as long each time.
+// Text returns what the last refusal said, and for how long there has been a shortage; "": there is
+// none. One refusal is none. What ended the need is often that the member was left out, so that a
+// shortage counts for a minute after the last refusal, and twice as long each time.
 func (s *Shortage) Text(now time.Time) (text string, lasts time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

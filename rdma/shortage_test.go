@@ -11,7 +11,8 @@ import (
 	"corfu/rdma"
 )
 
-// TestShortage: several refusals for want of resources are one, which outlasts the need for a while, longer each time.
+// TestShortage: several refusals for want of resources are one, which outlasts the need for a
+// while, longer each time.
 func TestShortage(t *testing.T) {
 	var s rdma.Shortage
 	now := time.Unix(1000, 0)

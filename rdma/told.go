@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Told returns the address that peers are told to dial, for a listener at listen ("host:port") of a device: advertise ("host" or
-// "host:port"), else where the listener is; with the device's own address in place of one that stands for all.
+// Told returns the address that peers are told to dial, for a listener at listen ("host:port") of a
+// device: advertise ("host" or "host:port"), else where the listener is; with the device's own
+// address in place of one that stands for all.
 func Told(listen, advertise string, i Info) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

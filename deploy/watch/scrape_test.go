@@ -33,8 +33,8 @@ func TestConfigurationsDifferInTLSAlone(t *testing.T) {
 	}
 }
 
-// Prometheus scrapes every daemon with the configurations as they are shipped: a cluster in clear, and one with the certificates that
-// corfu certs makes.
+// Prometheus scrapes every daemon with the configurations as they are shipped: a cluster in clear,
+// and one with the certificates that corfu certs makes.
 func TestShippedConfigurationsScrapeACluster(t *testing.T) {
 	if !*live {
 		t.Skip("needs -live: make test-watch")
@@ -50,8 +50,8 @@ func TestShippedConfigurationsScrapeACluster(t *testing.T) {
 	})
 }
 
-// scrapes starts a layout server, a sequencer and a unit, and a Prometheus on the shipped configuration, and waits until that has an answer
-// of each.
+// scrapes starts a layout server, a sequencer and a unit, and a Prometheus on the shipped
+// configuration, and waits until that has an answer of each.
 func scrapes(t *testing.T, c *cluster, config string) {
 	if c.binary == "" {
 		c.build()

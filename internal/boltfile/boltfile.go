@@ -1,13 +1,14 @@
-// Package boltfile checks a bbolt file before bbolt opens it. bbolt maps the file and follows what stands there: in a file that is
-// damaged or cut off it panics, or the process gets a signal. Check reads the file, follows the same structures with every bound
-// checked, and returns an error instead. It changes nothing.
+// Package boltfile checks a bbolt file before bbolt opens it. bbolt maps the file and follows what
+// stands there: in a file that is damaged or cut off it panics, or the process gets a signal. Check
+// reads the file, follows the same structures with every bound checked, and returns an error
+// instead. It changes nothing.
 //
 //	page 0, 1   meta: magic, version, page size, root bucket, freelist, pages in use, transaction, FNV-1a of these
 //	others      branch (key → page), leaf (key → value or bucket), freelist
 //	each page   id (64 bits), flags (16), count (16), overflow (32): so many pages more belong to it
 //
-// Check finds what does not hold together. bbolt has no checksum over keys and values: a changed byte within a value is for the
-// owner of the values to find.
+// Check finds what does not hold together. bbolt has no checksum over keys and values: a changed
+// byte within a value is for the owner of the values to find.
 package boltfile
 
 import (
@@ -48,8 +49,9 @@ type meta struct {
 	txid                 uint64
 }
 
-// Check reads the bbolt file at path and reports whether bbolt can follow it. It fails with ErrDamaged, or with the error of
-// reading. The caller sees to it that nobody writes to the file meanwhile.
+// Check reads the bbolt file at path and reports whether bbolt can follow it. It fails with
+// ErrDamaged, or with the error of reading. The caller sees to it that nobody writes to the file
+// meanwhile.
 func Check(path string) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -84,7 +86,8 @@ func check(b []byte) error {
 	return c.free(m.freelist)
 }
 
-// newest finds the meta page of the last transaction, as bbolt does: two are written in turn, and one may be torn.
+// newest finds the meta page of the last transaction, as bbolt does: two are written in turn, and
+// one may be torn.
 func newest(b []byte) (meta, error) {
 	m, ok := metaAt(b, 0)
 	if ok {

@@ -11,7 +11,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// write makes a file with branches, overflow pages, nested buckets and free pages, and returns its bytes.
+// write makes a file with branches, overflow pages, nested buckets and free pages, and returns its
+// bytes.
 func write(t testing.TB) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")

@@ -10,15 +10,16 @@ import (
 )
 
 const (
-	// refusalBurst is how many refused handshakes the log tells of at once; after that there is one line for each refusalEvery.
+	// refusalBurst is how many refused handshakes the log tells of at once; after that there is one
+	// line for each refusalEvery.
 	refusalBurst = 10
 	refusalEvery = 6 * time.Second
 	// refusalPeers is how many peers are remembered, so that each is named once in sayEvery.
 	refusalPeers = 1024
 )
 
-// refusals bounds what the log says of refused handshakes: a peer that is turned away comes again, several times a second. The zero value is
-// ready for use.
+// refusals bounds what the log says of refused handshakes: a peer that is turned away comes again,
+// several times a second. The zero value is ready for use.
 type refusals struct {
 	mu     sync.Mutex
 	said   map[string]time.Time // by host and reason
@@ -28,7 +29,8 @@ type refusals struct {
 	total  uint64
 }
 
-// take counts a refusal, and reports whether it has a line of its own, and how many had none since the last line.
+// take counts a refusal, and reports whether it has a line of its own, and how many had none since
+// the last line.
 func (r *refusals) take(host, why string, now time.Time) (say bool, silent uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,8 +58,9 @@ func (r *refusals) take(host, why string, now time.Time) (say bool, silent uint6
 	return true, silent
 }
 
-// HandshakeRefused tells the log of a peer whose handshake at this server failed with err, at a bounded rate. A peer that went away, and one
-// that is revoked, which has a line of its own, are none.
+// HandshakeRefused tells the log of a peer whose handshake at this server failed with err, at a
+// bounded rate. A peer that went away, and one that is revoked, which has a line of its own, are
+// none.
 func (s *Source) HandshakeRefused(c net.Conn, err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, context.Canceled) || errors.Is(err, ErrRevoked) {
 		return
@@ -75,7 +78,8 @@ func (s *Source) HandshakeRefused(c net.Conn, err error) {
 	}
 }
 
-// HandshakesRefused returns how many handshakes of peers this server has refused, revoked ones not counted.
+// HandshakesRefused returns how many handshakes of peers this server has refused, revoked ones not
+// counted.
 func (s *Source) HandshakesRefused() uint64 {
 	s.refusals.mu.Lock()
 	defer s.refusals.mu.Unlock()

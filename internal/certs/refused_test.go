@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// However many peers are refused, the log has a burst of lines and then one now and then, and says how many had none.
+// However many peers are refused, the log has a burst of lines and then one now and then, and says
+// how many had none.
 func TestRefusalsAreSaidAtABoundedRate(t *testing.T) {
 	var r refusals
 	now := time.Unix(1000, 0)

@@ -9,12 +9,14 @@ import (
 	"strings"
 )
 
-// ErrUsage means that a certificate's extended key usage (RFC 5280, 4.2.1.12) does not allow what the certificate is for.
+// ErrUsage means that a certificate's extended key usage (RFC 5280, 4.2.1.12) does not allow what
+// the certificate is for.
 var ErrUsage = errors.New("have it signed for that use")
 
-// Usages that a certificate needs one of. Whoever dials a server verifies serverAuth (Go, curl, Prometheus), so a process that serves cannot
-// do without it. A caller's certificate may be for either side of TLS: who may call what is decided by the identity in the certificate, not
-// by its usage, and some authorities sign for serverAuth alone.
+// Usages that a certificate needs one of. Whoever dials a server verifies serverAuth (Go, curl,
+// Prometheus), so a process that serves cannot do without it. A caller's certificate may be for
+// either side of TLS: who may call what is decided by the identity in the certificate, not by its
+// usage, and some authorities sign for serverAuth alone.
 var (
 	serverUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	callerUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
@@ -33,7 +35,8 @@ func (r Role) usages() []x509.ExtKeyUsage {
 	return callerUsages
 }
 
-// checkUsage fails with ErrUsage unless c may be used as one of the role. A certificate without the extension may be used for everything.
+// checkUsage fails with ErrUsage unless c may be used as one of the role. A certificate without the
+// extension may be used for everything.
 func checkUsage(c *x509.Certificate, role Role) error {
 	if len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0 || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) {
 		return nil
@@ -67,7 +70,8 @@ func usageList(list []x509.ExtKeyUsage, c *x509.Certificate) string {
 	return strings.Join(names, sep)
 }
 
-// chains verifies that a caller's certificate leads to one of the authorities. TLS itself would ask for clientAuth alone.
+// chains verifies that a caller's certificate leads to one of the authorities. TLS itself would ask
+// for clientAuth alone.
 func (m material) chains(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.Join(errors.New("the peer has no certificate"), ErrIdentity)

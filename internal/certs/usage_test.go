@@ -20,7 +20,8 @@ import (
 	"corfu/internal/certs/certstest"
 )
 
-// signedFor returns the files of an identity whose certificate has these extended key usages, as another authority might sign it.
+// signedFor returns the files of an identity whose certificate has these extended key usages, as
+// another authority might sign it.
 func signedFor(t *testing.T, s *certstest.Set, role certs.Role, name string, usages ...x509.ExtKeyUsage) certs.Files {
 	t.Helper()
 	f := s.Files(role, name)
@@ -124,7 +125,8 @@ func (l *lines) all() []string {
 	return strings.Split(strings.TrimSpace(l.b.String()), "\n")
 }
 
-// A peer that is turned away has a line in the log of the server, with its address and the reason, however often it comes again.
+// A peer that is turned away has a line in the log of the server, with its address and the reason,
+// however often it comes again.
 func TestRefusedHandshakesAreLogged(t *testing.T) {
 	s, stranger := certstest.New(t, "corfu"), certstest.New(t, "corfu")
 	var log lines

@@ -7,16 +7,19 @@ import (
 	"corfu/internal/wire/pb"
 )
 
-// LostPast is the error of a unit that answers, and whose store does not count in rule R16, or is a stranger's (rules R21 to R23).
+// LostPast is the error of a unit that answers, and whose store does not count in rule R16, or is a
+// stranger's (rules R21 to R23).
 const LostPast = "its store has lost its past"
 
-// GivenUp is the error of a unit that stands by, and is not wiped without an operator's word (rule R27).
+// GivenUp is the error of a unit that stands by, and is not wiped without an operator's word (rule
+// R27).
 const GivenUp = "it may hold what was given up with --accept-loss, and is not wiped"
 
 // otherLog reports whether the unit answers and holds another log than the layout store.
 func otherLog(u *pb.UnitStatus) bool { return strings.Contains(u.Error, "it holds another log") }
 
-// mendStores says what to do about units whose stores lost their past while the log waits for them; "": there are none.
+// mendStores says what to do about units whose stores lost their past while the log waits for them;
+// "": there are none.
 func (j judge) mendStores() string {
 	var at, ids []string
 	for _, u := range j.m.Units {

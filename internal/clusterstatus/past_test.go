@@ -6,7 +6,8 @@ import (
 	"corfu/internal/wire/pb"
 )
 
-// TestStoresThatLostTheirPast: where the log waits for a store, the status says what can be done, and says of nobody that it mends itself.
+// TestStoresThatLostTheirPast: where the log waits for a store, the status says what can be done,
+// and says of nobody that it mends itself.
 func TestStoresThatLostTheirPast(t *testing.T) {
 	const (
 		chain = "chain 0 of segment 0, units [1 2]: only [1] sealed"

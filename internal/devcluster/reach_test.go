@@ -141,7 +141,8 @@ func fabricOf(t *testing.T, ctx context.Context, c *devcluster.Cluster, id uint3
 	return addr
 }
 
-// problem waits for a problem of the status that has all parts in what it says, or what is to be done.
+// problem waits for a problem of the status that has all parts in what it says, or what is to be
+// done.
 func problem(t *testing.T, ctx context.Context, c *devcluster.Cluster, parts ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("status says %q", parts), func() error {
@@ -159,8 +160,9 @@ func problem(t *testing.T, ctx context.Context, c *devcluster.Cluster, parts ...
 	})
 }
 
-// TestUnitThatTheFabricDoesNotReachIsLeftOut: the heartbeats of unit 2 are answered, and nothing comes over the fabric. The log goes on
-// without it after fail_after, and takes it back once the fabric carries again.
+// TestUnitThatTheFabricDoesNotReachIsLeftOut: the heartbeats of unit 2 are answered, and nothing
+// comes over the fabric. The log goes on without it after fail_after, and takes it back once the
+// fabric carries again.
 func TestUnitThatTheFabricDoesNotReachIsLeftOut(t *testing.T) {
 	for _, how := range []string{silent, refused} {
 		t.Run(how, func(t *testing.T) {
@@ -247,8 +249,8 @@ func TestLeaderThatTheFabricReachesNoMemberFrom(t *testing.T) {
 	}
 }
 
-// TestLeaderWithoutFabricHandsOver: of three layout servers the leader reaches no member over the fabric. Another one leads, and nobody is
-// left out.
+// TestLeaderWithoutFabricHandsOver: of three layout servers the leader reaches no member over the
+// fabric. Another one leads, and nobody is left out.
 func TestLeaderWithoutFabricHandsOver(t *testing.T) {
 	ctx, dev := testContext(t), openDevice(t)
 	var mu sync.Mutex
@@ -290,8 +292,9 @@ func TestLeaderWithoutFabricHandsOver(t *testing.T) {
 	}
 }
 
-// TestMemberThatMustStayIsNamed: min_replicas keeps the unit that the fabric does not reach. Appends wait and take no positions; what is durable
-// is read from the other replica (rule R11); status, metrics and the client's error say which unit it is, by which address, and why.
+// TestMemberThatMustStayIsNamed: min_replicas keeps the unit that the fabric does not reach.
+// Appends wait and take no positions; what is durable is read from the other replica (rule R11);
+// status, metrics and the client's error say which unit it is, by which address, and why.
 func TestMemberThatMustStayIsNamed(t *testing.T) {
 	for _, how := range []string{silent, refused} {
 		t.Run(how, func(t *testing.T) {
@@ -345,7 +348,8 @@ func TestMemberThatMustStayIsNamed(t *testing.T) {
 	}
 }
 
-// TestClientsReportWhatTheyCannotReach: the leader has no fabric. Unit 2 is left out on the word of a client, since nothing contradicts it.
+// TestClientsReportWhatTheyCannotReach: the leader has no fabric. Unit 2 is left out on the word of
+// a client, since nothing contradicts it.
 func TestClientsReportWhatTheyCannotReach(t *testing.T) {
 	for _, how := range []string{silent, refused} {
 		t.Run(how, func(t *testing.T) {
@@ -368,8 +372,8 @@ func TestClientsReportWhatTheyCannotReach(t *testing.T) {
 	}
 }
 
-// TestOneClientEvictsNobody: a client whose own fabric is cut reports a unit that the leader, or another client, reaches. It is named, and
-// nobody is left out.
+// TestOneClientEvictsNobody: a client whose own fabric is cut reports a unit that the leader, or
+// another client, reaches. It is named, and nobody is left out.
 func TestOneClientEvictsNobody(t *testing.T) {
 	for _, fabric := range []bool{true, false} {
 		t.Run(fmt.Sprintf("leader has a fabric: %v", fabric), func(t *testing.T) {
@@ -450,8 +454,9 @@ func (r scarceRequest) Accept(ctx context.Context, o rdma.ConnOptions) (rdma.Con
 	return r.Request.Accept(ctx, o)
 }
 
-// TestUnitThatTurnsClientsAwayIsLeftOut: unit 2 has no resources for more connections. Those that it has work, and new clients get none: by its own
-// word it is left out, and named with what to look at.
+// TestUnitThatTurnsClientsAwayIsLeftOut: unit 2 has no resources for more connections. Those that
+// it has work, and new clients get none: by its own word it is left out, and named with what to
+// look at.
 func TestUnitThatTurnsClientsAwayIsLeftOut(t *testing.T) {
 	ctx, dev := testContext(t), openDevice(t)
 	poor := &scarce{Device: dev}
@@ -507,7 +512,8 @@ func (d mortal) Dial(ctx context.Context, addr string, private []byte, o rdma.Co
 	return d.Device.Dial(ctx, addr, private, o)
 }
 
-// TestClientWhoseDeviceIsRemoved: its operations end at once, with the device's name and what to do.
+// TestClientWhoseDeviceIsRemoved: its operations end at once, with the device's name and what to
+// do.
 func TestClientWhoseDeviceIsRemoved(t *testing.T) {
 	ctx, dev := testContext(t), openDevice(t)
 	c, _ := startHealing(t, ctx, dev, devcluster.Options{Chains: 1})
@@ -533,7 +539,8 @@ func (d foreign) Info() rdma.Info {
 	return i
 }
 
-// TestProviderThatIsNotTheClusters: an operation fails within a second, with a line that names both. Auto follows the cluster.
+// TestProviderThatIsNotTheClusters: an operation fails within a second, with a line that names
+// both. Auto follows the cluster.
 func TestProviderThatIsNotTheClusters(t *testing.T) {
 	if inLab {
 		t.Skip("the cluster is on tcp here")
@@ -573,7 +580,8 @@ func TestProviderThatIsNotTheClusters(t *testing.T) {
 	}
 }
 
-// TestUnitThatSpeaksAnotherFabricIsLeftOut: the log goes on without it, and status names both providers.
+// TestUnitThatSpeaksAnotherFabricIsLeftOut: the log goes on without it, and status names both
+// providers.
 func TestUnitThatSpeaksAnotherFabricIsLeftOut(t *testing.T) {
 	if inLab {
 		t.Skip("the cluster is on tcp here")

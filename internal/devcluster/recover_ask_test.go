@@ -30,7 +30,8 @@ func unitOf(x *bereft, u layout.UnitID) pb.UnitServiceClient {
 	return pb.NewUnitServiceClient(conn)
 }
 
-// seal makes a unit promise epoch n, as an attempt does that came to nothing. It returns the record that the unit knows to be active.
+// seal makes a unit promise epoch n, as an attempt does that came to nothing. It returns the record
+// that the unit knows to be active.
 func seal(x *bereft, u layout.UnitID, n layout.Epoch) uint64 {
 	x.t.Helper()
 	c := unitOf(x, u)

@@ -154,7 +154,9 @@ func ask[T any](x *bereft, call func(context.Context, pb.LayoutServiceClient) (T
 func (x *bereft) waits(texts ...string) {
 	x.t.Helper()
 	eventually(x.t, fmt.Sprintf("the log waits with %q", texts), func() error {
-		s, err := ask(x, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.StatusReply, error) { return c.Status(ctx, &pb.StatusRequest{}) })
+		s, err := ask(x, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.StatusReply, error) {
+			return c.Status(ctx, &pb.StatusRequest{})
+		})
 		if err != nil {
 			return err
 		}
@@ -170,11 +172,14 @@ func (x *bereft) waits(texts ...string) {
 	})
 }
 
-// recover asks as an operator does, until it is refused for no other reason than want; "": until it is done.
+// recover asks as an operator does, until it is refused for no other reason than want; "": until it
+// is done.
 func (x *bereft) recover(q *pb.RecoverRequest, want string) (r *pb.RecoverReply) {
 	x.t.Helper()
 	eventually(x.t, fmt.Sprintf("recover %v", q), func() (err error) {
-		r, err = ask(x, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.RecoverReply, error) { return c.Recover(ctx, q) })
+		r, err = ask(x, func(ctx context.Context, c pb.LayoutServiceClient) (*pb.RecoverReply, error) {
+			return c.Recover(ctx, q)
+		})
 		switch {
 		case err != nil:
 			return err
@@ -206,7 +211,8 @@ func (x *bereft) served(e layout.Epoch) *layout.Layout {
 	return l
 }
 
-// TestR25LostLayoutStoreIsBuiltByItself: all units hold the newest epoch, and no later one can have been active.
+// TestR25LostLayoutStoreIsBuiltByItself: all units hold the newest epoch, and no later one can have
+// been active.
 func TestR25LostLayoutStoreIsBuiltByItself(t *testing.T) {
 	for name, o := range map[string]struct {
 		devcluster.Options
@@ -245,8 +251,8 @@ func TestR25LostLayoutStoreIsBuiltByItself(t *testing.T) {
 	}
 }
 
-// TestR25MemberThatIsMissingIsGivenUpByName: the log waits while a member does not answer. An operator's word gives it up, and what it holds
-// is kept when it comes back (rule R27).
+// TestR25MemberThatIsMissingIsGivenUpByName: the log waits while a member does not answer. An
+// operator's word gives it up, and what it holds is kept when it comes back (rule R27).
 func TestR25MemberThatIsMissingIsGivenUpByName(t *testing.T) {
 	x := startLost(t, devcluster.Options{Chains: 1})
 	x.stopLayouts()

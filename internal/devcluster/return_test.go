@@ -13,8 +13,9 @@ import (
 	"corfu/layout"
 )
 
-// TestR17MemberReturnsWithItsStore: a unit that left its chain comes back with its store whole. It keeps what was decided before it left, so that
-// next to nothing is copied, and what is damaged at the unit that stayed is repaired from it: wiping it would lose the only sound copy.
+// TestR17MemberReturnsWithItsStore: a unit that left its chain comes back with its store whole. It
+// keeps what was decided before it left, so that next to nothing is copied, and what is damaged at
+// the unit that stayed is repaired from it: wiping it would lose the only sound copy.
 func TestR17MemberReturnsWithItsStore(t *testing.T) {
 	if inLab {
 		t.Skip("copies travel by gRPC: tcp shows it")
@@ -70,8 +71,9 @@ func TestR17MemberReturnsWithItsStore(t *testing.T) {
 	}
 }
 
-// TestR17MemberThatReturnsToAnotherChainIsWiped: a unit comes back with its store whole and takes the place of a unit of another chain. At its
-// addresses other positions live there, and what it has is worth nothing.
+// TestR17MemberThatReturnsToAnotherChainIsWiped: a unit comes back with its store whole and takes
+// the place of a unit of another chain. At its addresses other positions live there, and what it
+// has is worth nothing.
 func TestR17MemberThatReturnsToAnotherChainIsWiped(t *testing.T) {
 	if inLab {
 		t.Skip("copies travel by gRPC: tcp shows it")
@@ -86,7 +88,8 @@ func TestR17MemberThatReturnsToAnotherChainIsWiped(t *testing.T) {
 	awaitLayout(t, log, "units 1 and 3 are left out", func(l *layout.Layout) bool { return !l.IsMember(1) && !l.IsMember(3) })
 	l.more(100)
 	l.finish(ctx)
-	// The chain of the first position of the new epoch takes the unit: one that left the other chain is started.
+	// The chain of the first position of the new epoch takes the unit: one that left the other
+	// chain is started.
 	tail, err := log.SlowTail(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -1,11 +1,14 @@
 // Package leaktest fails each test that leaves a goroutine behind.
 //
-// A goroutine that outlives its test takes the processor from the next ones, fails with what was closed or removed under it,
-// and panics if it says so to a test that has ended. Whether it does any of that depends on how fast the machine is.
+// A goroutine that outlives its test takes the processor from the next ones, fails with what was
+// closed or removed under it, and panics if it says so to a test that has ended. Whether it does
+// any of that depends on how fast the machine is.
 //
-// A package of tests calls [Run] in its TestMain; each of its top-level tests and fuzz targets is then checked after the last
-// of its cleanups. The test ends only when its goroutines have ended, so those may use its testing.T until then. Goroutines
-// that ran before the test are not its own. A test that has failed is not checked, and neither are those beside it: what it left undone has a reason already.
+// A package of tests calls [Run] in its TestMain; each of its top-level tests and fuzz targets is
+// then checked after the last of its cleanups. The test ends only when its goroutines have ended,
+// so those may use its testing.T until then. Goroutines that ran before the test are not its own. A
+// test that has failed is not checked, and neither are those beside it: what it left undone has a
+// reason already.
 package leaktest
 
 import (
@@ -20,11 +23,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is how long after a test its goroutines may take to end. What was told to end needs a processor for it, and a loaded machine
-// has none to spare for seconds.
+// patience is how long after a test its goroutines may take to end. What was told to end needs a
+// processor for it, and a loaded machine has none to spare for seconds.
 const patience = 30 * time.Second
 
-// Run runs the tests of m, checks each for goroutines that it leaves behind, and returns the code to exit with.
+// Run runs the tests of m, checks each for goroutines that it leaves behind, and returns the code
+// to exit with.
 func Run(m *testing.M) int { return run(m, patience) }
 
 func run(m *testing.M, patience time.Duration) int {
@@ -40,7 +44,8 @@ func run(m *testing.M, patience time.Duration) int {
 	return m.Run()
 }
 
-// list returns a list of tests that m will run. It has no exported name: the alternative is a call in each test, which the next test forgets.
+// list returns a list of tests that m will run. It has no exported name: the alternative is a call
+// in each test, which the next test forgets.
 func list[T any](m *testing.M, field string) []T {
 	v := reflect.ValueOf(m).Elem().FieldByName(field)
 	if !v.IsValid() || v.Type() != reflect.TypeFor[[]T]() {
@@ -81,7 +86,8 @@ func (c *checker) end(t testing.TB) {
 	}
 }
 
-// wait waits until no goroutine runs but those that before ignores, and returns an error that shows them if some still do after patience.
+// wait waits until no goroutine runs but those that before ignores, and returns an error that shows
+// them if some still do after patience.
 func wait(patience time.Duration, before goleak.Option) error {
 	for end := time.Now().Add(patience); ; {
 		err := goleak.Find(before) // tries for half a second

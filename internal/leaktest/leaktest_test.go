@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// child in the environment makes the tests named TestChild do something. They run in a process of their own, where they may fail.
+// child in the environment makes the tests named TestChild do something. They run in a process of
+// their own, where they may fail.
 const child = "CORFU_LEAKTEST_CHILD"
 
 func TestMain(m *testing.M) {

@@ -15,7 +15,8 @@ type enum struct {
 	at     token.Position
 }
 
-// Every value of an enumeration with a String method has a name of its own there: an operator who reads Status(8) learns nothing.
+// Every value of an enumeration with a String method has a name of its own there: an operator who
+// reads Status(8) learns nothing.
 func TestEveryValueHasAName(t *testing.T) {
 	fset := token.NewFileSet()
 	byPackage := map[string][]*ast.File{}
@@ -102,7 +103,8 @@ func collect(fset *token.FileSet, f *ast.File, enums map[string]*enum, lists map
 	}
 }
 
-// namesIn returns the identifiers of a function, and the length of the longest list in it or in a variable that it names.
+// namesIn returns the identifiers of a function, and the length of the longest list in it or in a
+// variable that it names.
 func namesIn(f *ast.FuncDecl, lists map[string]int) (mentioned map[string]bool, longest int) {
 	mentioned = map[string]bool{}
 	ast.Inspect(f, func(n ast.Node) bool {

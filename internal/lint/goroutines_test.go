@@ -31,7 +31,8 @@ func parsed(t *testing.T) map[string]source {
 // startsGoroutines are packages that start goroutines on behalf of those that import them.
 var startsGoroutines = []string{"google.golang.org/grpc", "net/http", "net/http/httptest", "golang.org/x/sync/errgroup", "testing/synctest"}
 
-// TestGoroutinesAreLookedFor: where goroutines are started, each test is checked for those that it leaves behind.
+// TestGoroutinesAreLookedFor: where goroutines are started, each test is checked for those that it
+// leaves behind.
 func TestGoroutinesAreLookedFor(t *testing.T) {
 	starts, looks, tested := map[string]string{}, map[string]bool{}, map[string]bool{}
 	for name, f := range parsed(t) {
@@ -64,7 +65,8 @@ func TestGoroutinesAreLookedFor(t *testing.T) {
 	}
 }
 
-// callee returns the name of the function that is called, with its package or receiver if that is a plain name.
+// callee returns the name of the function that is called, with its package or receiver if that is a
+// plain name.
 func callee(c *ast.CallExpr) string {
 	switch f := c.Fun.(type) {
 	case *ast.Ident:

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// sleepsAllowed says which tests let time pass, as file and function, and why they cannot wait for an event.
+// sleepsAllowed says which tests let time pass, as file and function, and why they cannot wait for
+// an event.
 var sleepsAllowed = map[string]string{
 	// Load that leaves the processor to what is tested. How much of it there is decides nothing.
 	"client/linear_test.go TestLinearizable":        "pace of one client",
@@ -28,16 +29,18 @@ var sleepsAllowed = map[string]string{
 	"internal/sim/promise_test.go leads":                                                 "called in synctest bubbles",
 	"deploy/watch/live_test.go TestEveryPanelShowsALiveCluster":                          "what rates look over, in a real Prometheus",
 
-	// Nothing happens. The test passes on any machine; how long it looks decides what it would find.
+	// Nothing happens. The test passes on any machine; how long it looks decides what it would
+	// find.
 	"layout/server/refuse_test.go TestSpareThatRefusesCostsTheLogNothing":                   "no further try",
 	"layout/server/refuse_test.go TestUnitWhoseFlashTakesNothingIsLeftOut":                  "no epoch",
 	"layout/server/refuse_test.go TestUnitWhoseFlashTakesNothingAndThatMustStayIsWaitedFor": "no epoch",
 	"unit/server/fault_test.go TestStateTellsThatFlashIsStuck":                              "a hole is not called stuck",
 }
 
-// TestTestsDoNotSleep: a test that sleeps in order that something has happened by then fails on a machine that is busier than its author's,
-// and one that sleeps to see that nothing happens is slow everywhere. So tests wait for an event, poll for a condition,
-// or let time pass in a synctest bubble, where it costs nothing.
+// TestTestsDoNotSleep: a test that sleeps in order that something has happened by then fails on a
+// machine that is busier than its author's, and one that sleeps to see that nothing happens is slow
+// everywhere. So tests wait for an event, poll for a condition, or let time pass in a synctest
+// bubble, where it costs nothing.
 //
 //	for !done() && time.Now().Before(end) { … time.Sleep(d) }    polls: any Sleep whose loop ends by itself
 //	for end := …; !done(); time.Sleep(d) {}                      polls
@@ -112,7 +115,8 @@ func sleeps(f *ast.File) []sleeping {
 					look(n.Body, false)
 					return false
 				case *ast.ForStmt:
-					// A loop polls if it waits between looks, or ends by something else than a count.
+					// A loop polls if it waits between looks, or ends by something else than a
+					// count.
 					look(n.Body, n.Cond != nil && !counts(n))
 					if n.Init != nil {
 						look(n.Init, false)

@@ -10,14 +10,16 @@ import (
 )
 
 const (
-	// HealthDir is where corfu-disk-health.service leaves what disks say of themselves, for daemons that may not ask.
+	// HealthDir is where corfu-disk-health.service leaves what disks say of themselves, for daemons
+	// that may not ask.
 	HealthDir = "/run/corfu-disk-health"
 	// healthFresh is how old that may be: the service runs every minute.
 	healthFresh = 5 * time.Minute
 )
 
-// Health returns what the disk says of itself: asked directly where this process may do that, else as corfu-disk-health.service left it in
-// dir within the last 5 minutes. It fails with ErrUnreadable.
+// Health returns what the disk says of itself: asked directly where this process may do that, else
+// as corfu-disk-health.service left it in dir within the last 5 minutes. It fails with
+// ErrUnreadable.
 func Health(dir, name string, now time.Time) (Smart, error) {
 	s, err := Read(name)
 	if err == nil {
@@ -45,8 +47,9 @@ func left(path string, now time.Time) (s Smart, err error) {
 	return s, err
 }
 
-// Leave asks every NVMe disk that sysfs lists under sys, and leaves in dir what each says. A disk that does not answer loses its file. It
-// fails where the answer of a disk could not be had or kept, after it has seen to the others.
+// Leave asks every NVMe disk that sysfs lists under sys, and leaves in dir what each says. A disk
+// that does not answer loses its file. It fails where the answer of a disk could not be had or
+// kept, after it has seen to the others.
 func Leave(sys, dir string) error {
 	return leave(sys, dir, Read)
 }

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A parent that may be passed through and not opened, or not synced, keeps nobody from starting: the file system is synced in its place. An error of the
-// disk stays one, and the parent is not needed again for what is written later.
+// A parent that may be passed through and not opened, or not synced, keeps nobody from starting:
+// the file system is synced in its place. An error of the disk stays one, and the parent is not
+// needed again for what is written later.
 func TestAParentThatCannotBeSyncedIsSyncedWithItsFileSystem(t *testing.T) {
 	defer func() { open, syncfs = os.Open, unix.Syncfs }()
 	dir := filepath.Join(t.TempDir(), "data")

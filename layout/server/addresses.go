@@ -9,10 +9,12 @@ import (
 	"corfu/layout"
 )
 
-// The layout in the store says where members are. A member moves when all layout servers' configurations name another address for
-// it: if each leader took its own configuration's word, the address would flip with every leader, with a new epoch each time.
+// The layout in the store says where members are. A member moves when all layout servers'
+// configurations name another address for it: if each leader took its own configuration's word, the
+// address would flip with every leader, with a new epoch each time.
 
-// addressesOf returns the control addresses that a layout names, by the names of members; nil if there is none.
+// addressesOf returns the control addresses that a layout names, by the names of members; nil if
+// there is none.
 func addressesOf(l *layout.Layout) map[string]string {
 	if l == nil {
 		return nil
@@ -30,8 +32,8 @@ func addressesOf(l *layout.Layout) map[string]string {
 func unitName(id layout.UnitID) string           { return fmt.Sprintf("unit %d", id) }
 func sequencerName(id layout.SequencerID) string { return fmt.Sprintf("sequencer %d", id) }
 
-// configured is what the layout servers' configurations say, by server. known is false while one of them was not heard, or is of a
-// release that does not say.
+// configured is what the layout servers' configurations say, by server. known is false while one of
+// them was not heard, or is of a release that does not say.
 func (s *store) configured(bootstrap *layout.Layout) (said map[uint16]map[string]string, known bool) {
 	said, known = map[uint16]map[string]string{s.self: addressesOf(bootstrap)}, true
 	r, ok := s.raft.(*raftLog)
@@ -54,7 +56,8 @@ func (s *store) configured(bootstrap *layout.Layout) (said map[uint16]map[string
 	return said, known
 }
 
-// agreed is the bootstrap layout with those addresses alone on which all configurations agree that say anything of the member.
+// agreed is the bootstrap layout with those addresses alone on which all configurations agree that
+// say anything of the member.
 func (m *manager) agreed() *layout.Layout {
 	if m.cfg.Bootstrap == nil {
 		return nil
@@ -81,7 +84,8 @@ func (m *manager) agreed() *layout.Layout {
 	return l
 }
 
-// differences says which configuration names another address for a member than the layout in use does.
+// differences says which configuration names another address for a member than the layout in use
+// does.
 func (m *manager) differences(active *layout.Layout) (list []string) {
 	said, _ := m.store.configured(m.cfg.Bootstrap)
 	stands := addressesOf(active)

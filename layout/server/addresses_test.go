@@ -11,8 +11,9 @@ import (
 	"corfu/layout"
 )
 
-// TestAddressesDoNotFlipWithTheLeader: the configuration of one layout server names another address for a unit. Whichever server leads,
-// the layout's is used, and the status names the difference. Once all configurations name the new one the unit is moved.
+// TestAddressesDoNotFlipWithTheLeader: the configuration of one layout server names another address
+// for a unit. Whichever server leads, the layout's is used, and the status names the difference.
+// Once all configurations name the new one the unit is moved.
 func TestAddressesDoNotFlipWithTheLeader(t *testing.T) {
 	c := newTrio(t, mortal)
 	l := c.open(1)

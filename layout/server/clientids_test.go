@@ -23,8 +23,9 @@ func (c *trio) ids(n int) (list []layout.ClientID) {
 	return list
 }
 
-// TestClientIDsAreLeasedInBlocks: many ids cost one command. What is left of a block is not used by another leader, nor by the same one later, so that
-// no id is handed out twice; ids that were seen in use, which the store does not know of, are passed over.
+// TestClientIDsAreLeasedInBlocks: many ids cost one command. What is left of a block is not used by
+// another leader, nor by the same one later, so that no id is handed out twice; ids that were seen
+// in use, which the store does not know of, are passed over.
 func TestClientIDsAreLeasedInBlocks(t *testing.T) {
 	c := newTrio(t, calm)
 	c.open(1)

@@ -23,8 +23,9 @@ const (
 )
 
 var (
-	// ErrDamaged: what the layout server keeps in its directory cannot be used. Nothing was changed. Damage is not emptiness: a server
-	// that began anew would have forgotten its votes and what it confirmed.
+	// ErrDamaged: what the layout server keeps in its directory cannot be used. Nothing was
+	// changed. Damage is not emptiness: a server that began anew would have forgotten its votes and
+	// what it confirmed.
 	ErrDamaged = errors.New("damaged")
 	// ErrRunning: another process has the store open.
 	ErrRunning = errors.New("another process has it open: is another layout server running there?")
@@ -56,8 +57,8 @@ func inspect(cfg Config) (fresh bool, err error) {
 	if err := lock(f); err != nil {
 		return false, fmt.Errorf("%s: %w", path, err)
 	}
-	// One that was killed between a write and its sync leaves a vote or entries in a cache: they count as stored from here on, and must
-	// not be gone after a power cut.
+	// One that was killed between a write and its sync leaves a vote or entries in a cache: they
+	// count as stored from here on, and must not be gone after a power cut.
 	if err := f.Sync(); err != nil {
 		return false, err
 	}
@@ -90,7 +91,8 @@ type contents struct {
 	log   layout.LogID // of the log, if anything says so that cannot be taken back; zero: nothing does
 }
 
-// examine reads the whole store once: what cannot be read now would end the server later, in the middle of its work.
+// examine reads the whole store once: what cannot be read now would end the server later, in the
+// middle of its work.
 func examine(store logStore, snaps raft.SnapshotStore, path string, alone bool) (c contents, err error) {
 	bad := func(format string, args ...any) error { return damage(path, fmt.Sprintf(format, args...), alone) }
 	first, err := store.FirstIndex()

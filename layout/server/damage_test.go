@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestDamageIsNamedAndNothingChanged: whatever is wrong with raft.db, the server ends with one line that names the file, and leaves the
-// directory as it was.
+// TestDamageIsNamedAndNothingChanged: whatever is wrong with raft.db, the server ends with one line
+// that names the file, and leaves the directory as it was.
 func TestDamageIsNamedAndNothingChanged(t *testing.T) {
 	c := newCluster(t)
 	c.start().open(1)

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// diskPatience is how many election time-outs a call of Raft's store may take before its server gives up leading.
+	// diskPatience is how many election time-outs a call of Raft's store may take before its server
+	// gives up leading.
 	diskPatience = 10
 	// diskPatienceLeast is the least that a call may take: disks have pauses.
 	diskPatienceLeast = time.Second
@@ -28,9 +29,9 @@ type logStore interface {
 	Close() error
 }
 
-// disk is Raft's store, watched: it knows for how long a call has been running, and what the last write came to. hashicorp/raft does
-// neither, so that a leader whose disk hangs would keep its leadership by heartbeats for ever, and one whose disk is full would be
-// elected again and again.
+// disk is Raft's store, watched: it knows for how long a call has been running, and what the last
+// write came to. hashicorp/raft does neither, so that a leader whose disk hangs would keep its
+// leadership by heartbeats for ever, and one whose disk is full would be elected again and again.
 type disk struct {
 	logStore
 	dir      string
@@ -50,7 +51,8 @@ func newDisk(s logStore, cfg Config) *disk {
 		closing: make(chan struct{}), calls: map[int]time.Time{}}
 }
 
-// trouble returns what ails the disk: a call that does not end, or a write that failed. Nil: nothing.
+// trouble returns what ails the disk: a call that does not end, or a write that failed. Nil:
+// nothing.
 func (d *disk) trouble() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,7 +93,8 @@ func (d *disk) begin() (end func()) {
 	}
 }
 
-// call runs one access. A panic of bbolt, or a page of the file that cannot be read, becomes an error.
+// call runs one access. A panic of bbolt, or a page of the file that cannot be read, becomes an
+// error.
 func (d *disk) call(fn func() error) (err error) {
 	defer d.begin()()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -122,8 +125,9 @@ func (d *disk) explain(err error) error {
 	return fmt.Errorf("the disk of %s refuses to write: %w", d.dir, err)
 }
 
-// insist tries a write until it succeeds. It returns only then: what depends on it must not go on, and hashicorp/raft
-// panics if a term cannot be stored. When the store is closed the caller's goroutine ends.
+// insist tries a write until it succeeds. It returns only then: what depends on it must not go on,
+// and hashicorp/raft panics if a term cannot be stored. When the store is closed the caller's
+// goroutine ends.
 func (d *disk) insist(fn func() error) error {
 	for {
 		err := d.write(fn)
@@ -141,8 +145,8 @@ func (d *disk) insist(fn func() error) error {
 // StoreLog implements raft.LogStore.
 func (d *disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs implements raft.LogStore. A single server has nobody to hand over to: it waits for room, instead of electing itself anew
-// with each failure.
+// StoreLogs implements raft.LogStore. A single server has nobody to hand over to: it waits for
+// room, instead of electing itself anew with each failure.
 func (d *disk) StoreLogs(logs []*raft.Log) error {
 	store := func() error { return d.logStore.StoreLogs(logs) }
 	if d.alone {

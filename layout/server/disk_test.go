@@ -67,7 +67,8 @@ func (d *faultyDisk) SetUint64(k []byte, v uint64) error {
 	return d.write(func() error { return d.logStore.SetUint64(k, v) })
 }
 
-// newTrioOnDisks is a trio whose disks can be spoilt, with an epoch. All disks are well again when the test ends.
+// newTrioOnDisks is a trio whose disks can be spoilt, with an epoch. All disks are well again when
+// the test ends.
 func newTrioOnDisks(t *testing.T) *trio {
 	c := trioWith(newCluster(t), mortal, map[uint16]*faultyDisk{1: {}, 2: {}, 3: {}})
 	t.Cleanup(func() {
@@ -102,8 +103,9 @@ func (c *trio) problems(verdict string, words ...string) {
 	})
 }
 
-// TestAnotherLeadsWhereADiskHangs: the leader's disk stops answering while its heartbeats go on. Another one leads, and makes epochs; the
-// status names the server and its directory. When the disk answers again all have the same.
+// TestAnotherLeadsWhereADiskHangs: the leader's disk stops answering while its heartbeats go on.
+// Another one leads, and makes epochs; the status names the server and its directory. When the disk
+// answers again all have the same.
 func TestAnotherLeadsWhereADiskHangs(t *testing.T) {
 	c := newTrioOnDisks(t)
 	old := c.leader()
@@ -127,7 +129,8 @@ func TestAnotherLeadsWhereADiskHangs(t *testing.T) {
 	c.agree()
 }
 
-// TestFullDiskAtOneServer: at the leader another one takes over, once; at a follower nothing changes but that it lags, and says so.
+// TestFullDiskAtOneServer: at the leader another one takes over, once; at a follower nothing
+// changes but that it lags, and says so.
 func TestFullDiskAtOneServer(t *testing.T) {
 	for _, who := range []string{"leader", "follower"} {
 		t.Run(who, func(t *testing.T) {
@@ -164,7 +167,8 @@ func TestFullDiskAtOneServer(t *testing.T) {
 	}
 }
 
-// TestFullDisksOfAMajority: nothing can be recorded; the error comes in time, and the status names both servers.
+// TestFullDisksOfAMajority: nothing can be recorded; the error comes in time, and the status names
+// both servers.
 func TestFullDisksOfAMajority(t *testing.T) {
 	c := newTrioOnDisks(t)
 	leader := c.leader()
@@ -190,7 +194,8 @@ func TestFullDisksOfAMajority(t *testing.T) {
 	c.agree()
 }
 
-// TestFullDiskOfASingleServer: it goes on leading and answering, says what it lacks, and goes on by itself when there is room.
+// TestFullDiskOfASingleServer: it goes on leading and answering, says what it lacks, and goes on by
+// itself when there is room.
 func TestFullDiskOfASingleServer(t *testing.T) {
 	c := newCluster(t)
 	d := &faultyDisk{}

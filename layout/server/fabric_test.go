@@ -11,7 +11,8 @@ type namedDevice struct{ rdma.Device }
 
 func (namedDevice) Info() rdma.Info { return rdma.Info{Provider: "test"} }
 
-// TestFabricThatFailedSaysWhy: a link that failed shows an error, also after heartbeats that were missed, of which it learned nothing.
+// TestFabricThatFailedSaysWhy: a link that failed shows an error, also after heartbeats that were
+// missed, of which it learned nothing.
 func TestFabricThatFailedSaysWhy(t *testing.T) {
 	f := newFabricLink(namedDevice{}, nil, time.Second)
 	f.busy = true // a try that takes for ever

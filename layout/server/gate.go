@@ -10,17 +10,20 @@ import (
 )
 
 var (
-	// errEmptyStore answers everything that the others ask of a server that lost its store, or never had one.
+	// errEmptyStore answers everything that the others ask of a server that lost its store, or
+	// never had one.
 	errEmptyStore = errors.New("this layout server is empty: it takes part once the leader has admitted it")
 	// errNoVote answers what would make a server vote or stand for election that must not.
 	errNoVote = errors.New("this layout server has no vote at present")
 )
 
-// gate stands between Raft and the others. It lets through what the server may do by its standing and by the state of its disk.
+// gate stands between Raft and the others. It lets through what the server may do by its standing
+// and by the state of its disk.
 //
-// An empty server answers nothing: what it confirmed or voted for before is forgotten, so that a confirmation now could count for
-// an entry that it once promised to another leader. Filled as a server without a vote, it takes entries, and neither votes nor stands
-// for election, though entries of the past that it is sent name it a voter.
+// An empty server answers nothing: what it confirmed or voted for before is forgotten, so that a
+// confirmation now could count for an entry that it once promised to another leader. Filled as a
+// server without a vote, it takes entries, and neither votes nor stands for election, though
+// entries of the past that it is sent name it a voter.
 type gate struct {
 	transport
 	mayVote func() bool
@@ -116,8 +119,8 @@ func (g *gate) AppendEntries(id raft.ServerID, to raft.ServerAddress, q *raft.Ap
 	return g.transport.AppendEntries(id, to, q, a)
 }
 
-// AppendEntriesPipeline implements raft.Transport. A pipeline would go on after the gate has closed, and saves little where
-// commands are few.
+// AppendEntriesPipeline implements raft.Transport. A pipeline would go on after the gate has
+// closed, and saves little where commands are few.
 func (g *gate) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
 	return nil, raft.ErrPipelineReplicationNotSupported
 }

@@ -21,11 +21,13 @@ import (
 //	hello    magic "CRFT", version (8 bits), standing (8), from (16), to (16), cluster (128), log (128)
 //	answer   the same, of the other end, behind one byte: 0 it is accepted, 1 it is refused
 //
-// hashicorp/raft does not look: its messages name servers "layout-1", as those of every other log do, so that a server behind
-// an address that was used anew, or a copied file, would join a group that is not its own.
+// hashicorp/raft does not look: its messages name servers "layout-1", as those of every other log
+// do, so that a server behind an address that was used anew, or a copied file, would join a group
+// that is not its own.
 //
-// A release without the handshake begins with the number of a request, 0 to 4. It is accepted while not all of the other servers
-// are known to have the handshake, so that a cluster is upgraded one server at a time.
+// A release without the handshake begins with the number of a request, 0 to 4. It is accepted while
+// not all of the other servers are known to have the handshake, so that a cluster is upgraded one
+// server at a time.
 const (
 	helloMagic     = "CRFT"
 	helloVersion   = 1
@@ -37,7 +39,8 @@ const (
 	refusalsLogged = time.Minute
 )
 
-// errForeign: the other end of a Raft connection belongs to another log, or is another server than was meant.
+// errForeign: the other end of a Raft connection belongs to another log, or is another server than
+// was meant.
 var errForeign = errors.New("a layout server of another log")
 
 // hello is what one end of a connection says of itself.
@@ -84,7 +87,8 @@ func (h hello) String() string {
 	return fmt.Sprintf("layout server %d of an unknown log", h.from)
 }
 
-// judge returns why mine does not talk to theirs; nil: it does. An empty server belongs to none yet, and takes no part either.
+// judge returns why mine does not talk to theirs; nil: it does. An empty server belongs to none
+// yet, and takes no part either.
 func (h hello) judge(theirs hello) error {
 	same := true
 	switch none := (clusterID{}); {
@@ -160,7 +164,8 @@ func (s *handshake) at(addr string) uint16 {
 	return 0
 }
 
-// greet says who this is and reads the answer. old: the other end hung up, as a release does that has no handshake.
+// greet says who this is and reads the answer. old: the other end hung up, as a release does that
+// has no handshake.
 func (s *handshake) greet(conn net.Conn, to uint16, timeout time.Duration) (old bool, err error) {
 	_ = conn.SetDeadline(time.Now().Add(timeout))
 	defer func() { _ = conn.SetDeadline(time.Time{}) }()
@@ -189,8 +194,8 @@ func (s *handshake) greet(conn net.Conn, to uint16, timeout time.Duration) (old 
 	return false, nil
 }
 
-// Accept implements net.Listener. The handshake takes place with the first Read, so that a connection which says nothing keeps
-// nobody else waiting.
+// Accept implements net.Listener. The handshake takes place with the first Read, so that a
+// connection which says nothing keeps nobody else waiting.
 func (s *handshake) Accept() (net.Conn, error) {
 	conn, err := s.StreamLayer.Accept()
 	if err != nil {
@@ -306,7 +311,8 @@ func (s *handshake) keep(c net.Conn) net.Conn {
 	return k
 }
 
-// again ends all connections, so that both ends say anew who they are: this server knows more of itself now.
+// again ends all connections, so that both ends say anew who they are: this server knows more of
+// itself now.
 func (s *handshake) again() {
 	s.mu.Lock()
 	all := s.conns

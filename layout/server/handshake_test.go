@@ -134,7 +134,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// TestHandshakeMeetsTheWrongServer: an address that is another server's, of the same log, would count one disk twice.
+// TestHandshakeMeetsTheWrongServer: an address that is another server's, of the same log, would
+// count one disk twice.
 func TestHandshakeMeetsTheWrongServer(t *testing.T) {
 	e := newEnds(t)
 	e.dials, e.accepts = identity{Standing: standsMember, Cluster: clusterID{1}}, identity{Standing: standsMember, Cluster: clusterID{1}}
@@ -152,7 +153,8 @@ func TestHandshakeMeetsTheWrongServer(t *testing.T) {
 	})
 }
 
-// TestHandshakeWithAnOlderRelease: it is talked to as it wants to be until all are known to be newer.
+// TestHandshakeWithAnOlderRelease: it is talked to as it wants to be until all are known to be
+// newer.
 func TestHandshakeWithAnOlderRelease(t *testing.T) {
 	old := func(c net.Conn) error { // hashicorp/raft ends a connection that does not begin with the number of a request
 		b := make([]byte, 1)
@@ -219,7 +221,8 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 	}
 }
 
-// TestForeignServerJoinsNobody: a server of another log behind an address of this one hears nothing, and changes nothing.
+// TestForeignServerJoinsNobody: a server of another log behind an address of this one hears
+// nothing, and changes nothing.
 func TestForeignServerJoinsNobody(t *testing.T) {
 	c := newTrio(t, mortal)
 	c.open(1)

@@ -13,8 +13,8 @@ import (
 	"corfu/layout"
 )
 
-// clusterID names a group of layout servers. It is drawn once, when they agree that all of them are empty; a group that an older
-// release founded has none.
+// clusterID names a group of layout servers. It is drawn once, when they agree that all of them are
+// empty; a group that an older release founded has none.
 type clusterID [16]byte
 
 func (c clusterID) String() string { return hex.EncodeToString(c[:]) }
@@ -24,8 +24,9 @@ func newClusterID() (c clusterID) {
 	return c
 }
 
-// standing says what a store may do in Raft. A store begins empty, and whatever it held before, such as a vote or an entry that
-// this server confirmed, is forgotten. So it has no say until the others have taken its vote away, brought it up to date and given the vote back.
+// standing says what a store may do in Raft. A store begins empty, and whatever it held before,
+// such as a vote or an entry that this server confirmed, is forgotten. So it has no say until the
+// others have taken its vote away, brought it up to date and given the vote back.
 type standing string
 
 const (
@@ -34,7 +35,8 @@ const (
 	standsMember   standing = "member"   // it votes
 )
 
-// identity is what a store says of itself. It stands in the same file as Raft's log, so that it is lost only with the log.
+// identity is what a store says of itself. It stands in the same file as Raft's log, so that it is
+// lost only with the log.
 type identity struct {
 	Incarnation string       `json:"incarnation"` // drawn when the store was made: a store that was lost comes back as another
 	Standing    standing     `json:"standing"`
@@ -55,7 +57,8 @@ type register struct {
 	changed func(identity) // called with mu held, after each change
 }
 
-// readIdentity reads what stands in the store, or makes it: a store that holds anything of an older release is a member's.
+// readIdentity reads what stands in the store, or makes it: a store that holds anything of an older
+// release is a member's.
 func readIdentity(store raft.StableStore, holds bool, log layout.LogID) (*register, error) {
 	r := &register{store: store, changed: func(identity) {}}
 	r.now.Store(&identity{})
@@ -78,7 +81,8 @@ func readIdentity(store raft.StableStore, holds bool, log layout.LogID) (*regist
 	return r, r.set(func(i *identity) { *i = id })
 }
 
-// errNotFound is the text of the error with which a raft.StableStore says that it has no such key: hashicorp/raft compares it, too.
+// errNotFound is the text of the error with which a raft.StableStore says that it has no such key:
+// hashicorp/raft compares it, too.
 const errNotFound = "not found"
 
 func (r *register) get() identity { return *r.now.Load() }

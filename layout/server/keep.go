@@ -7,10 +7,11 @@ import (
 	"corfu/layout"
 )
 
-// A unit that left its chain and comes back with its store whole is not wiped and copied anew: a pause of a second would cost a copy of
-// everything, and the store may have the only sound copy of a page that is damaged at the others. It joins as a spare does, and keeps the
-// addresses below which everything was decided as it left. Those are as good as copied, in the last epoch in which it was a member
-// (docs/model, R17-copy), so that the rebuilder goes on from there.
+// A unit that left its chain and comes back with its store whole is not wiped and copied anew: a
+// pause of a second would cost a copy of everything, and the store may have the only sound copy of
+// a page that is damaged at the others. It joins as a spare does, and keeps the addresses below
+// which everything was decided as it left. Those are as good as copied, in the last epoch in which
+// it was a member (docs/model, R17-copy), so that the rebuilder goes on from there.
 
 // kept says what a unit that joins keeps.
 type kept struct {
@@ -18,7 +19,8 @@ type kept struct {
 	since       layout.Epoch   // as it was in this epoch: trims that came later are to be told
 }
 
-// keeps returns what a unit that joins the proposed layout keeps; ok is false for one that is to be wiped.
+// keeps returns what a unit that joins the proposed layout keeps; ok is false for one that is to be
+// wiped.
 func (r *reconfiguration) keeps(m *member) (k kept, ok bool) {
 	var left layout.LeftMember
 	r.store.fsm.view(func(s *layout.State) { left, ok = s.Left(m.unit) })
@@ -26,7 +28,8 @@ func (r *reconfiguration) keeps(m *member) (k kept, ok bool) {
 	if !ok || !left.Whole(seal.Store) || !r.sameChain(left) || !r.trimsFit(m, seal, left.Base.Epoch) {
 		return kept{}, false
 	}
-	// Once it has begun to keep its watermark speaks of later addresses. An attempt that came to nothing may have left it so.
+	// Once it has begun to keep its watermark speaks of later addresses. An attempt that came to
+	// nothing may have left it so.
 	own := seal.Watermark
 	if m.report.past.Kept != 0 {
 		own = m.report.past.Kept
@@ -35,7 +38,8 @@ func (r *reconfiguration) keeps(m *member) (k kept, ok bool) {
 	return k, k.below > k.from
 }
 
-// sameChain reports whether the unit joins the chain that it left. In another one other positions live at its addresses.
+// sameChain reports whether the unit joins the chain that it left. In another one other positions
+// live at its addresses.
 func (r *reconfiguration) sameChain(left layout.LeftMember) bool {
 	return slices.ContainsFunc(r.layout.Behind(), func(x layout.Range) bool {
 		if x.Unit != left.Unit || left.From < x.From || left.From >= x.To {
@@ -46,8 +50,9 @@ func (r *reconfiguration) sameChain(left layout.LeftMember) bool {
 	})
 }
 
-// trimsFit reports whether the unit shows nothing as trimmed that the chains which it joins do not: as their new tail it would answer so, and
-// after its loss the entry would be there again (docs/model, trim-one-sided). Its own single trims are told to the others if it knows them.
+// trimsFit reports whether the unit shows nothing as trimmed that the chains which it joins do not:
+// as their new tail it would answer so, and after its loss the entry would be there again
+// (docs/model, trim-one-sided). Its own single trims are told to the others if it knows them.
 func (r *reconfiguration) trimsFit(m *member, seal layout.Seal, since layout.Epoch) bool {
 	if known := m.report.trims; m.report.past.Singles && (known == 0 || known > since) {
 		return false
@@ -84,7 +89,8 @@ func (r *reconfiguration) keepHeader(m *member, h *pb.ReconcileHeader) {
 		"since", uint64(k.since))
 }
 
-// covers returns how much of a range that the unit is behind it has already: what it served itself, and what was copied to it before that.
+// covers returns how much of a range that the unit is behind it has already: what it served itself,
+// and what was copied to it before that.
 func (k kept) covers(x layout.Range, notes []*pb.CopiedRange) copied {
 	c := copied{Range: x, below: x.From, since: layout.MaxEpoch}
 	for grown := true; grown && c.below < x.To; {

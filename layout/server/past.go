@@ -11,8 +11,9 @@ import (
 	"corfu/layout"
 )
 
-// Stores of members may go back: a volume that is not mounted, a drive that was replaced, a directory that was restored (rules R21 to
-// R27). layout.Record.Judge says what a store counts for; this file says what the leader does about it.
+// Stores of members may go back: a volume that is not mounted, a drive that was replaced, a
+// directory that was restored (rules R21 to R27). layout.Record.Judge says what a store counts for;
+// this file says what the leader does about it.
 
 // past answers for the layout store, for one round of the manager or one attempt.
 type past struct {
@@ -33,14 +34,16 @@ func (s *store) past(accepted []layout.UnitID) past {
 	return p
 }
 
-// view calls fn with the layout store's state. The zero past has none: nothing is held against any store.
+// view calls fn with the layout store's state. The zero past has none: nothing is held against any
+// store.
 func (p past) view(fn func(*layout.State)) {
 	if p.store != nil {
 		p.store.fsm.view(fn)
 	}
 }
 
-// leads reports whether this server leads still: then its state has all that was committed before the call.
+// leads reports whether this server leads still: then its state has all that was committed before
+// the call.
 func (p past) leads() bool {
 	if p.store == nil {
 		return true
@@ -57,7 +60,8 @@ func (p past) judge(u layout.UnitID, x layout.StoreState) (layout.Trust, error) 
 	return p.base.Judge(u, x, p.notes)
 }
 
-// check fails with layout.ErrWentBack if what a unit says proves that the layout store went back (rule R25).
+// check fails with layout.ErrWentBack if what a unit says proves that the layout store went back
+// (rule R25).
 func (p past) check(u layout.UnitID, x layout.StoreState, promise layout.Epoch) (err error) {
 	p.view(func(s *layout.State) { err = s.CheckPast(u, x, promise) })
 	return err
@@ -74,7 +78,8 @@ func (p past) mayFound(u layout.UnitID, x layout.StoreState) (err error) {
 	return err
 }
 
-// mayWipe fails if the store of a unit that is to join must not be wiped (rule R27): loss says that epoch n is made with an accepted loss.
+// mayWipe fails if the store of a unit that is to join must not be wiped (rule R27): loss says that
+// epoch n is made with an accepted loss.
 func (p past) mayWipe(u layout.UnitID, x layout.StoreState, n layout.Epoch, loss bool) (err error) {
 	if contains(p.accepted, u) {
 		return nil
@@ -88,8 +93,9 @@ func (p past) mayWipe(u layout.UnitID, x layout.StoreState, n layout.Epoch, loss
 	return err
 }
 
-// trust judges what a member reported last. One that has missed a heartbeat since is not judged: its report may be older than the
-// epoch for which it was reconciled, and would make a stranger of it.
+// trust judges what a member reported last. One that has missed a heartbeat since is not judged:
+// its report may be older than the epoch for which it was reconciled, and would make a stranger of
+// it.
 func (s *scene) trust(m *member) (layout.Trust, error) {
 	if m.unit == 0 || m.standby || m.report.state == stateUnreachable || m.pulse.missed > 0 {
 		return layout.Trusted, nil
@@ -117,8 +123,8 @@ func (m *manager) namePast(s *scene) {
 	}
 }
 
-// wentBack returns why the leader must not decide anything; "": nothing is known against it. What any unit says counts, spares included
-// (rule R25).
+// wentBack returns why the leader must not decide anything; "": nothing is known against it. What
+// any unit says counts, spares included (rule R25).
 func (s *scene) wentBack() string {
 	for _, m := range s.members.list {
 		if m.unit == 0 || m.report.state == stateUnreachable {
@@ -136,9 +142,10 @@ func (s *scene) wentBack() string {
 	return ""
 }
 
-// unheard returns why a single layout server waits before it decides: its directory may be an old copy. Whatever epoch followed the one that
-// it takes for active, a member of each of that one's chains had promised it (rule R16), so that all members together know (rule R25). Several
-// servers would all have to go back. "": it need not wait.
+// unheard returns why a single layout server waits before it decides: its directory may be an old
+// copy. Whatever epoch followed the one that it takes for active, a member of each of that one's
+// chains had promised it (rule R16), so that all members together know (rule R25). Several servers
+// would all have to go back. "": it need not wait.
 func (s *scene) unheard() string {
 	if s.active == nil {
 		return ""
@@ -162,7 +169,8 @@ func (s *scene) unheard() string {
 	return ""
 }
 
-// foundable returns why the log cannot be founded yet: every unit that is listed has to answer, spares included, and to be blank (rule R26).
+// foundable returns why the log cannot be founded yet: every unit that is listed has to answer,
+// spares included, and to be blank (rule R26).
 func (s *scene) foundable() (wait, unsure string) {
 	for _, m := range s.members.list {
 		switch {
@@ -180,8 +188,9 @@ func (s *scene) foundable() (wait, unsure string) {
 	return "", unsure
 }
 
-// judgeSeals checks what was sealed against the layout store, and takes out of the seals the stores that are nobody's: no source, and nothing
-// in rule R16. It fails if nothing may be decided, or a unit of the next layout cannot be what it is to be.
+// judgeSeals checks what was sealed against the layout store, and takes out of the seals the stores
+// that are nobody's: no source, and nothing in rule R16. It fails if nothing may be decided, or a
+// unit of the next layout cannot be what it is to be.
 func (r *reconfiguration) judgeSeals() error {
 	p := r.store.past(r.accepted)
 	for u, s := range r.seals {
@@ -220,7 +229,8 @@ func (r *reconfiguration) judgeSeals() error {
 // acceptsLoss reports whether an operator gave up something for this epoch (rule R27).
 func (r *reconfiguration) acceptsLoss() bool { return len(r.givenUp)+len(r.accepted) > 0 }
 
-// identify completes the proposal with what names the record and the stores (rule R21), once all layout servers read that.
+// identify completes the proposal with what names the record and the stores (rule R21), once all
+// layout servers read that.
 func (r *reconfiguration) identify(p layout.Propose) layout.Propose {
 	if !r.names {
 		return p
@@ -244,11 +254,12 @@ func newRecordID() layout.RecordID {
 	}
 }
 
-// noteEvery is how often what members have durable is written down while they take entries (rule R23).
+// noteEvery is how often what members have durable is written down while they take entries (rule
+// R23).
 const noteEvery = time.Second
 
-// noteMembers writes down how much each member of the active epoch has durable, if that is news (rule R23). now or later: at once, or only if
-// it is due.
+// noteMembers writes down how much each member of the active epoch has durable, if that is news
+// (rule R23). now or later: at once, or only if it is due.
 func (m *manager) noteMembers(active *layout.Layout, now time.Time) {
 	if active == nil || now.Sub(m.noted) < noteEvery {
 		return
@@ -280,8 +291,9 @@ func (m *manager) noteMembers(active *layout.Layout, now time.Time) {
 	}
 }
 
-// names reports whether records may name themselves and stores (rule R21): a layout server of the release before stops at a command that it
-// cannot read, so that all must have said that they can, once.
+// names reports whether records may name themselves and stores (rule R21): a layout server of the
+// release before stops at a command that it cannot read, so that all must have said that they can,
+// once.
 func (m *manager) names(ctx context.Context) bool {
 	known := false
 	m.store.fsm.view(func(s *layout.State) { known = s.KnowsStores() })
@@ -295,8 +307,8 @@ func (m *manager) names(ctx context.Context) bool {
 	return m.reads
 }
 
-// unnamed reports whether the active record names no stores though it could: the epoch that does is made at once, so that stores that go back
-// are found out from then on.
+// unnamed reports whether the active record names no stores though it could: the epoch that does is
+// made at once, so that stores that go back are found out from then on.
 func (m *manager) unnamed(ctx context.Context) bool {
 	p := m.store.past(nil)
 	if p.base.Epoch == 0 || p.base.ID != 0 {

@@ -84,12 +84,12 @@ func TestR21RecordNamesWhatWasSealed(t *testing.T) {
 func TestR22StrangerIsReplacedOnceTheChainHoldsWithoutIt(t *testing.T) {
 	for what, says := range map[string]string{"empty": "it is empty", "old": "an old copy"} {
 		t.Run(what, func(t *testing.T) {
-			c, l := paired(t)
+			c, _ := paired(t)
 			store := c.units[2].copied()
 			if _, err := c.reconfigure(); err != nil { // so that the copy is of an epoch before
 				t.Fatal(err)
 			}
-			l = c.open(2)
+			l := c.open(2)
 			c.put(l, 0, wire.Durable, 100, 1, 2)
 			if what == "empty" {
 				store = newStore()

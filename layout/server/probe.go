@@ -15,8 +15,9 @@ func (s *Server) Live() error {
 	return nil
 }
 
-// Ready returns nil if the server leads, hears of a leader, or has done neither since its start: then it waits for the others, as the
-// first of several does. It fails if the server has lost the others, or if its disk is full or hangs. Whether the log serves, and what of it was lost, is no
+// Ready returns nil if the server leads, hears of a leader, or has done neither since its start:
+// then it waits for the others, as the first of several does. It fails if the server has lost the
+// others, or if its disk is full or hangs. Whether the log serves, and what of it was lost, is no
 // property of one server: Status tells that.
 func (s *Server) Ready() error {
 	if err := s.Live(); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"corfu/internal/certs"
 	"corfu/internal/control"
@@ -81,7 +82,7 @@ func openRaft(cfg Config, f raft.FSM) (*raftLog, error) {
 func openBolt(path string) (logStore, error) {
 	// Without the time-out a second process in the same directory would wait for ever.
 	bolt, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: lockPatience}})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%s: %w", path, ErrRunning)
 	}
 	if err != nil {

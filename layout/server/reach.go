@@ -12,8 +12,9 @@ import (
 	"corfu/rdma"
 )
 
-// A member may answer every heartbeat over TCP and be of no use to any client, because the fabric does not carry to it. It counts as one
-// that refuses then (refuse.go), after twice fail_after: the log goes on without it, or waits and names it. Two witnesses say so: the leader's own link
+// A member may answer every heartbeat over TCP and be of no use to any client, because the fabric
+// does not carry to it. It counts as one that refuses then (refuse.go), after twice fail_after: the
+// log goes on without it, or waits and names it. Two witnesses say so: the leader's own link
 // (fabric.go), and the clients (reports.go).
 
 // reach judges what the fabric carries. The manager owns it.
@@ -30,8 +31,8 @@ type reach struct {
 }
 
 const (
-	// yieldMin and yieldMax are for how long a server keeps the leadership that it hands over since it reaches no member: where no layout
-	// server reaches any, it must not go round between them.
+	// yieldMin and yieldMax are for how long a server keeps the leadership that it hands over since
+	// it reaches no member: where no layout server reaches any, it must not go round between them.
 	yieldMin = 10 * time.Second
 	yieldMax = 5 * time.Minute
 )
@@ -100,7 +101,8 @@ func (m *manager) reachable(x *member, failed bool, list []unreached, i int) {
 	}
 }
 
-// weigh returns the members that the fabric does not reach, as far as the leader's links and the clients say.
+// weigh returns the members that the fabric does not reach, as far as the leader's links and the
+// clients say.
 func (r *reach) weigh(members []*member, cfg Config, now time.Time) (list []unreached) {
 	var known, reached, failed, foreign int
 	sights := make([]sight, len(members))
@@ -154,7 +156,8 @@ func (r *reach) weigh(members []*member, cfg Config, now time.Time) (list []unre
 		u, complained := r.reports.against(x, !ownLink && s.known && !s.failed && !s.doubt, now, cfg.FailAfter)
 		switch {
 		case s.failed && !ownLink:
-			// One link that fails is the member's only if another one carries: else it may be the leader's own that goes.
+			// One link that fails is the member's only if another one carries: else it may be the
+			// leader's own that goes.
 			list = append(list, unreached{x, s.err.Error(), s.silent, reached > 0})
 		case x.report.refused != "" && x.report.state != stateUnreachable && x.report.refusedFor >= cfg.FailAfter:
 			list = append(list, unreached{x, "it has to turn connections away: " + x.report.refused, x.report.refusedFor, true})
@@ -181,7 +184,8 @@ func (r *reach) ownFault(members []*member, sights []sight) string {
 	return ""
 }
 
-// yield hands leadership over if the leader's own link to the fabric is broken: another server may have one that carries.
+// yield hands leadership over if the leader's own link to the fabric is broken: another server may
+// have one that carries.
 func (m *manager) yield(now time.Time) {
 	r := &m.reach
 	was := m.ownFault

@@ -16,9 +16,10 @@ import (
 	"corfu/layout"
 )
 
-// A layout store that is empty beside units that hold a log was lost: the directory is not mounted, or all machines of the layout servers
-// were replaced. It is built from what the units hold (layout.PlanRecovery): by an operator's word, or by the leader itself where it is
-// proven that no newer epoch was active and no other layout server asks the units.
+// A layout store that is empty beside units that hold a log was lost: the directory is not mounted,
+// or all machines of the layout servers were replaced. It is built from what the units hold
+// (layout.PlanRecovery): by an operator's word, or by the leader itself where it is proven that no
+// newer epoch was active and no other layout server asks the units.
 
 // recovering is what the leader knows about building the store by itself. The manager owns it.
 type recovering struct {
@@ -30,7 +31,8 @@ type recovering struct {
 // recoverEvery is how often the units are asked while the store waits.
 const recoverEvery = 500 * time.Millisecond
 
-// mayRecover builds the store if that is proven to be right. It returns why the log waits; "": no unit of the list holds anything.
+// mayRecover builds the store if that is proven to be right. It returns why the log waits; "": no
+// unit of the list holds anything.
 func (m *manager) mayRecover(ctx context.Context, now time.Time) string {
 	r := &m.recovering
 	if m.cfg.Bootstrap == nil || !slices.ContainsFunc(m.members.list, (*member).holdsSomething) {
@@ -86,8 +88,9 @@ func (m *manager) listed(ask []layout.Unit) []layout.Unit {
 	return ask
 }
 
-// proven fails unless no newer epoch than the plan's can have been active, the plan is for the log of the configuration, and every unit of the
-// list answered: one that does not may hold another log, or know a newer epoch.
+// proven fails unless no newer epoch than the plan's can have been active, the plan is for the log
+// of the configuration, and every unit of the list answered: one that does not may hold another
+// log, or know a newer epoch.
 func (m *manager) proven(list []surveyed, p *layout.Plan) error {
 	if b := m.cfg.Bootstrap; !b.Log.IsZero() && b.Log != p.Layout.Log {
 		return fmt.Errorf("the units hold log %v, and the configuration says %v", p.Layout.Log, b.Log)
@@ -125,13 +128,15 @@ func (m *manager) build(p *layout.Plan, why string) error {
 	return nil
 }
 
-// needed reports whether the first epoch of a store that was built from units cannot be made without unit u: what the lost store had noted of the
-// members is gone, so that one whose store went back is found out only beside the others (rule R23).
+// needed reports whether the first epoch of a store that was built from units cannot be made
+// without unit u: what the lost store had noted of the members is gone, so that one whose store
+// went back is found out only beside the others (rule R23).
 func (p past) needed(u layout.UnitID, givenUp []layout.UnitID) bool {
 	return p.base.Needs(u) && !contains(givenUp, u) && !contains(p.accepted, u)
 }
 
-// checkNeeded fails if a member was not sealed without which the first epoch of a store that was built from units is not made.
+// checkNeeded fails if a member was not sealed without which the first epoch of a store that was
+// built from units is not made.
 func (p past) checkNeeded(seals layout.Seals, givenUp []layout.UnitID) error {
 	for _, m := range p.base.Stores {
 		if s, ok := seals[m.Unit]; p.needed(m.Unit, givenUp) && (!ok || s.Trust != layout.Trusted) {

@@ -17,15 +17,17 @@ import (
 	"corfu/layout"
 )
 
-// reports are what clients said lately of members that they cannot reach over the fabric. They are evidence, not orders: a client may be
-// the one that is broken, or lie. What counts are voices, not reports: all clients of one identity at one host are one voice.
+// reports are what clients said lately of members that they cannot reach over the fabric. They are
+// evidence, not orders: a client may be the one that is broken, or lie. What counts are voices, not
+// reports: all clients of one identity at one host are one voice.
 type reports struct {
 	mu    sync.Mutex
 	by    map[voice]voiced
 	epoch layout.Epoch // of the layout that they speak of
 }
 
-// voice is a client as far as the network shows it: who it is by its certificate, and from which host it calls.
+// voice is a client as far as the network shows it: who it is by its certificate, and from which
+// host it calls.
 type voice struct{ identity, host string }
 
 // voiced is the latest report of a voice.
@@ -87,7 +89,8 @@ func line(s string) string {
 	return s
 }
 
-// against returns what clients say against a member. linked says that the leader's own link to it carries, which contradicts them.
+// against returns what clients say against a member. linked says that the leader's own link to it
+// carries, which contradicts them.
 func (r *reports) against(x *member, linked bool, now time.Time, failAfter time.Duration) (unreached, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

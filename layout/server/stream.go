@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// ownStream closes the connections of a stream layer when the layer is closed. Raft's transport closes only its listener: what it
-// accepted stays, and is served, until the peer closes it.
+// ownStream closes the connections of a stream layer when the layer is closed. Raft's transport
+// closes only its listener: what it accepted stays, and is served, until the peer closes it.
 type ownStream struct {
 	raft.StreamLayer
 

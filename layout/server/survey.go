@@ -26,11 +26,13 @@ type surveyed struct {
 	err   error
 }
 
-// mostSurveyed bounds how many units one survey asks: the addresses come from units that may be somebody else's.
+// mostSurveyed bounds how many units one survey asks: the addresses come from units that may be
+// somebody else's.
 const mostSurveyed = 1024
 
-// survey asks units for what a layout store can be built from, and all units that the layouts found name. Of a unit with several addresses the
-// first that answers counts. The result has one entry for each unit, by ascending ids.
+// survey asks units for what a layout store can be built from, and all units that the layouts found
+// name. Of a unit with several addresses the first that answers counts. The result has one entry
+// for each unit, by ascending ids.
 func (m *manager) survey(ctx context.Context, ask []layout.Unit) []surveyed {
 	all := map[layout.UnitID]surveyed{}
 	tried := map[layout.Unit]bool{}
@@ -114,10 +116,12 @@ func answers(list []surveyed) (all []layout.Known) {
 	return all
 }
 
-// otherWindow is how long no other layout server may have asked a unit before this one takes the log for its own.
+// otherWindow is how long no other layout server may have asked a unit before this one takes the
+// log for its own.
 func (c Config) otherWindow() time.Duration { return max(3*time.Second, 6*c.FailAfter) }
 
-// otherLeads returns why another layout server may lead this log; "": none has asked any of the units within the window.
+// otherLeads returns why another layout server may lead this log; "": none has asked any of the
+// units within the window.
 func (m *manager) otherLeads(list []surveyed) string {
 	for _, x := range list {
 		ago := time.Duration(x.other.GetAgoMs()) * time.Millisecond

@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// commandsRead numbers the commands of the layout store that this release reads; each new command raises it. A leader writes a new
-	// one only once every layout server has said that it reads it.
+	// commandsRead numbers the commands of the layout store that this release reads; each new
+	// command raises it. A leader writes a new one only once every layout server has said that it
+	// reads it.
 	commandsRead        = 2
 	commandLeaseClients = 1
 	commandRecover      = 2
@@ -37,9 +38,10 @@ const (
 //	admission  some server is not blank. The leader that the others elect takes the empty one's vote away, waits until that is committed,
 //	           says so to it (Admit), fills it, and gives the vote back. Without such a leader the empty server waits.
 //
-// Why admission is safe: entries and leaders that count on what the empty server had promised were decided by configurations
-// in which it had a vote. The one without it is committed by a majority of the others, and they keep what they promised. From
-// then on nothing counts on the old promises, and the server makes new ones only when it has its vote again.
+// Why admission is safe: entries and leaders that count on what the empty server had promised were
+// decided by configurations in which it had a vote. The one without it is committed by a majority
+// of the others, and they keep what they promised. From then on nothing counts on the old promises,
+// and the server makes new ones only when it has its vote again.
 
 // keepVoters does this server's part in it until ctx ends.
 func (s *Server) keepVoters(ctx context.Context) {
@@ -172,8 +174,8 @@ func (v *voters) client(p Peer) (pb.LayoutServerServiceClient, error) {
 	return pb.NewLayoutServerServiceClient(conn), nil
 }
 
-// begin is the part of an empty server: it founds the group if all are blank and it has the lowest id. Else it returns
-// what it waits for.
+// begin is the part of an empty server: it founds the group if all are blank and it has the lowest
+// id. Else it returns what it waits for.
 func (v *voters) begin(ctx context.Context, states []peerState) error {
 	var silent, full, old []string
 	cluster := v.raft.id.get().Cluster
@@ -256,7 +258,8 @@ func (s *raftLog) found(cluster clusterID) error {
 	return s.id.set(func(i *identity) { i.Standing, i.Cluster = standsMember, cluster })
 }
 
-// blank reports whether the store has nothing that could matter to anybody: no entry behind the first configuration.
+// blank reports whether the store has nothing that could matter to anybody: no entry behind the
+// first configuration.
 func (s *raftLog) blank() bool { return s.LastIndex() <= 1 && s.Stats()["last_snapshot_index"] == "0" }
 
 // graduate takes the vote that the leader gave back.
@@ -272,8 +275,9 @@ func (v *voters) graduate() error {
 	return v.raft.id.set(func(i *identity) { i.Standing = standsMember })
 }
 
-// votesSince reports whether the last configuration behind an index gives this server a vote. It goes by what is stored: the one that
-// Raft has in memory may be older than the entries beside it, while a snapshot is being installed.
+// votesSince reports whether the last configuration behind an index gives this server a vote. It
+// goes by what is stored: the one that Raft has in memory may be older than the entries beside it,
+// while a snapshot is being installed.
 func (s *raftLog) votesSince(index uint64) (bool, error) {
 	first, err := s.disk.FirstIndex()
 	if err != nil {
@@ -435,7 +439,8 @@ func (r *releases) speaks(id uint16) bool {
 	return r.known[id].GetStanding() != ""
 }
 
-// commands is the highest number of a command that all of n other servers read; 0 while one of them was not heard.
+// commands is the highest number of a command that all of n other servers read; 0 while one of them
+// was not heard.
 func (r *releases) commands(n int) uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

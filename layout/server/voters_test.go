@@ -41,7 +41,8 @@ func (c *trio) newEpoch() *layout.Layout {
 // gateOf is the gate of a server.
 func (c *trio) gateOf(id uint16) *gate { return c.servers[id].store.raft.(*raftLog).gate }
 
-// refusesToElect waits until a server has asked the empty one for its vote often, and has not been elected.
+// refusesToElect waits until a server has asked the empty one for its vote often, and has not been
+// elected.
 func (c *trio) refusesToElect(candidate, empty uint16) {
 	c.t.Helper()
 	g := c.gateOf(empty)
@@ -68,8 +69,9 @@ func (c *trio) wipe(id uint16) {
 	}
 }
 
-// TestWipedServerDoesNotElectAStaleOne: server 3 misses an epoch, server 2 loses its store, server 1, which has the record, is down. The
-// two elect nobody, since the epoch would be forgotten, and they say for whom they wait. With server 1 all is there, and server 2 votes again.
+// TestWipedServerDoesNotElectAStaleOne: server 3 misses an epoch, server 2 loses its store, server
+// 1, which has the record, is down. The two elect nobody, since the epoch would be forgotten, and
+// they say for whom they wait. With server 1 all is there, and server 2 votes again.
 func TestWipedServerDoesNotElectAStaleOne(t *testing.T) {
 	c := newTrio(t, mortal)
 	c.open(1)
@@ -100,8 +102,8 @@ func TestWipedServerDoesNotElectAStaleOne(t *testing.T) {
 	c.newEpoch()
 }
 
-// TestHalfFilledServerHasNoVote: a server that was being filled when the leader died has entries that name it a voter, as many as the stale
-// server. It has no vote, after a restart as before.
+// TestHalfFilledServerHasNoVote: a server that was being filled when the leader died has entries
+// that name it a voter, as many as the stale server. It has no vote, after a restart as before.
 func TestHalfFilledServerHasNoVote(t *testing.T) {
 	c := newTrio(t, mortal)
 	c.open(1)
@@ -165,7 +167,8 @@ func TestWipedServerIsFilled(t *testing.T) {
 	}
 }
 
-// TestFoundingHearsEveryServer: a log is not founded while one of the listed servers has not said that it is empty.
+// TestFoundingHearsEveryServer: a log is not founded while one of the listed servers has not said
+// that it is empty.
 func TestFoundingHearsEveryServer(t *testing.T) {
 	c := newTrio(t, mortal)
 	c.open(1)

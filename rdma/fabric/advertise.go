@@ -15,8 +15,8 @@ import (
 // ErrAdvertise: clients cannot be told that address.
 var ErrAdvertise = errors.New("no address to tell clients")
 
-// CheckAdvertise refuses an address, "host" or "host:port", that no client could dial: of a member whose control service listens at control
-// ("host:port") and whose fabric is dev.
+// CheckAdvertise refuses an address, "host" or "host:port", that no client could dial: of a member
+// whose control service listens at control ("host:port") and whose fabric is dev.
 func CheckAdvertise(advertise, control string, dev rdma.Device) error {
 	if advertise == "" {
 		return nil
@@ -78,7 +78,8 @@ func checkAddr(a netip.Addr, control string, dev rdma.Device) error {
 	return nil
 }
 
-// Reachable returns the addresses by which the device can be dialled now: with verbs those of the device, with tcp those of this machine.
+// Reachable returns the addresses by which the device can be dialled now: with verbs those of the
+// device, with tcp those of this machine.
 func Reachable(dev rdma.Device) ([]netip.Addr, error) {
 	if d, ok := dev.(*verbs.Device); ok {
 		return d.Addrs()

@@ -18,8 +18,8 @@ import (
 
 const goneDevice, goneNetdev = "gone0", "gonedev"
 
-// holdDevice is what the other process of TestDeviceThatIsRemoved does: it opens the device, listens and connects, says so, waits until the device
-// is removed, and ends, as a daemon does.
+// holdDevice is what the other process of TestDeviceThatIsRemoved does: it opens the device,
+// listens and connects, says so, waits until the device is removed, and ends, as a daemon does.
 func holdDevice() error {
 	var d *verbs.Device
 	var err error
@@ -70,8 +70,9 @@ func holdDevice() error {
 	return nil
 }
 
-// TestDeviceThatIsRemoved: a device that is removed while a process has it open says so there, its listener and its connections end, and the
-// removal returns once the process did. Added again under the same name, it is opened anew.
+// TestDeviceThatIsRemoved: a device that is removed while a process has it open says so there, its
+// listener and its connections end, and the removal returns once the process did. Added again under
+// the same name, it is opened anew.
 func TestDeviceThatIsRemoved(t *testing.T) {
 	if os.Getenv("CORFU_TEST_HOLD") != "" {
 		if err := holdDevice(); err != nil {

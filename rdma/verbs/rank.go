@@ -45,9 +45,10 @@ func standings() map[netip.Addr]standing {
 	return out
 }
 
-// Rank sorts addresses of this machine, the one first that peers are best told: near is an address, or "", beside which it should be, as the
-// one of the control service. An address that may go away while the machine stands is worse: one that no interface has, one of a VLAN, one that
-// stands for itself (a virtual IP), a secondary one. IPv4 goes before IPv6, and else the order stays.
+// Rank sorts addresses of this machine, the one first that peers are best told: near is an address,
+// or "", beside which it should be, as the one of the control service. An address that may go away
+// while the machine stands is worse: one that no interface has, one of a VLAN, one that stands for
+// itself (a virtual IP), a secondary one. IPv4 goes before IPv6, and else the order stays.
 func Rank(list []netip.Addr, near string) {
 	rank(list, near, standings())
 }
@@ -89,8 +90,8 @@ func rank(list []netip.Addr, near string, known map[netip.Addr]standing) {
 	})
 }
 
-// Primary returns the address by which other machines reach this one, as far as its routes and interfaces tell; not valid: it has none but
-// loopback. No packet is sent for that.
+// Primary returns the address by which other machines reach this one, as far as its routes and
+// interfaces tell; not valid: it has none but loopback. No packet is sent for that.
 func Primary() netip.Addr {
 	var list []netip.Addr
 	for _, to := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} { // documentation addresses (RFC 5737, RFC 3849): the default route's source

@@ -15,18 +15,19 @@ import (
 	"corfu/internal/wire/pb"
 )
 
-// The faults of this file exceed what is promised: all stores of a chain go back, or those of all layout servers. The log must
-// stop then, and say which store lost its past and what an operator may do. Here the operator finds the true stores and puts them back:
-// everything must be there.
+// The faults of this file exceed what is promised: all stores of a chain go back, or those of all
+// layout servers. The log must stop then, and say which store lost its past and what an operator
+// may do. Here the operator finds the true stores and puts them back: everything must be there.
 
-// lostPast and advice are what the status says of stores that lost their past: that they did, and a way on.
+// lostPast and advice are what the status says of stores that lost their past: that they did, and a
+// way on.
 var (
 	lostPast = regexp.MustCompile(`lost (its|their) past|holds a log already|holds another log`)
 	advice   = regexp.MustCompile(`--accept-loss|corfu layout recover|mounted|[Rr]estore`)
 )
 
-// awaitStopped waits until the status says that the log has stopped, why, and what can be done, and names all of these, and returns its first
-// line. If the log goes on, it returns "".
+// awaitStopped waits until the status says that the log has stopped, why, and what can be done, and
+// names all of these, and returns its first line. If the log goes on, it returns "".
 func (x *run) awaitStopped(ctx context.Context, named []string) (string, error) {
 	out := ""
 	for end := time.Now().Add(x.o.patience); ; time.Sleep(200 * time.Millisecond) {
@@ -54,8 +55,9 @@ func firstLine(s string) string {
 	return line
 }
 
-// replaceAll ends all units, or all servers, replaces the stores of some members by put, starts everything, waits until the log has
-// stopped for those that are named, and puts the true stores back.
+// replaceAll ends all units, or all servers, replaces the stores of some members by put, starts
+// everything, waits until the log has stopped for those that are named, and puts the true stores
+// back.
 func (x *run) replaceAll(ctx context.Context, r *rand.Rand, victims []*member, named []string, put func(m *member) error) (what string, err error) {
 	what = names(victims)
 	off := slices.Clone(x.c.unit)
@@ -175,7 +177,8 @@ func layoutsEmpty(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	return "empty: " + what, err
 }
 
-// layoutsOld restores all layout servers to before an epoch. That units have seen that epoch stops the log.
+// layoutsOld restores all layout servers to before an epoch. That units have seen that epoch stops
+// the log.
 func layoutsOld(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	for _, m := range x.c.layout {
 		if err := m.copyStore(ctx, m.beside("old")); err != nil {

@@ -13,8 +13,8 @@ import (
 // foreignEntries are in each foreign log.
 const foreignEntries = 50
 
-// foreign returns a cluster of another log that has ended, with one unit, of this number, and as many layout servers as this one. It is
-// founded when it is first asked for, and has some entries.
+// foreign returns a cluster of another log that has ended, with one unit, of this number, and as
+// many layout servers as this one. It is founded when it is first asked for, and has some entries.
 func (x *run) foreign(ctx context.Context, unit int) (_ *cluster, err error) {
 	if c := x.others[unit]; c != nil {
 		return c, nil

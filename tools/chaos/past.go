@@ -15,8 +15,9 @@ import (
 	"corfu/internal/wire/pb"
 )
 
-// The faults of this file replace stores of units: by an empty directory, by an older copy, by another's. They keep within what docs/protocol.md
-// promises of stores that went back: each chain keeps one member whose store did not. beyond.go has those that exceed it.
+// The faults of this file replace stores of units: by an empty directory, by an older copy, by
+// another's. They keep within what docs/protocol.md promises of stores that went back: each chain
+// keeps one member whose store did not. beyond.go has those that exceed it.
 
 // pastMode says how far stores may go back in a run.
 type pastMode string
@@ -27,11 +28,12 @@ const (
 	pastBeyond pastMode = "beyond" // also all stores of a chain, or those of all layout servers
 )
 
-// notedWithin is more than the layout store takes to note what the members have (rule R23): what became durable since is in the
-// window that the rule leaves.
+// notedWithin is more than the layout store takes to note what the members have (rule R23): what
+// became durable since is in the window that the rule leaves.
 const notedWithin = 3 * time.Second
 
-// newEpoch makes an epoch, whatever is asked in vain meanwhile because the layout servers elect a leader.
+// newEpoch makes an epoch, whatever is asked in vain meanwhile because the layout servers elect a
+// leader.
 func (x *run) newEpoch(ctx context.Context) error {
 	var err error
 	if e := x.await(ctx, func() bool {
@@ -71,12 +73,14 @@ func endAll(list []*member, kill bool) {
 	}
 }
 
-// alone draws how long those that come up first are alone. A member that a new leader has never heard gets ten times fail-after.
+// alone draws how long those that come up first are alone. A member that a new leader has never
+// heard gets ten times fail-after.
 func (x *run) alone(r *rand.Rand) time.Duration {
 	return between(r, 0, 12*x.o.failAfter+6*time.Second)
 }
 
-// victim draws a unit: every second time the tail of a chain, which is enough for R16 if it is alone.
+// victim draws a unit: every second time the tail of a chain, which is enough for R16 if it is
+// alone.
 func (x *run) victim(ctx context.Context, r *rand.Rand) (*member, error) {
 	if r.IntN(2) == 0 {
 		return x.c.unit[r.IntN(len(x.c.unit))], nil
@@ -96,10 +100,12 @@ type replaced struct {
 	what    string
 }
 
-// replace ends a unit, puts its store away, calls put, which puts another in its place, and starts the unit, in one of three ways: the others
-// go on; all units are switched off with it; all servers are. Those that were switched off come up later than the unit, so that for a
-// while it is alone. Then the log must go on. If the others were killed, the chain may lack an intact member (rule R16): then the log may also
-// stop, name the unit and say what can be done; with its true store it must go on.
+// replace ends a unit, puts its store away, calls put, which puts another in its place, and starts
+// the unit, in one of three ways: the others go on; all units are switched off with it; all servers
+// are. Those that were switched off come up later than the unit, so that for a while it is alone.
+// Then the log must go on. If the others were killed, the chain may lack an intact member (rule
+// R16): then the log may also stop, name the unit and say what can be done; with its true store it
+// must go on.
 func (x *run) replace(ctx context.Context, r *rand.Rand, victim *member, put func() error) (p replaced, err error) {
 	var first, later []*member
 	switch p.what = "the others go on"; r.IntN(3) {
@@ -158,7 +164,8 @@ func (x *run) putBack(ctx context.Context, r *rand.Rand, p replaced) error {
 	return x.c.awaitWhole(ctx, x.o.patience)
 }
 
-// storeEmpty starts a unit on an empty directory, as if its volume were not mounted. Half of the time the volume is found again.
+// storeEmpty starts a unit on an empty directory, as if its volume were not mounted. Half of the
+// time the volume is found again.
 func storeEmpty(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	victim, err := x.victim(ctx, r)
 	if err != nil {
@@ -175,7 +182,8 @@ func storeEmpty(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	return what + "; then on its own again", x.putBack(ctx, r, p)
 }
 
-// storeOld starts a unit on an older copy of its store. The copy was made while the unit was stopped, or of the running one.
+// storeOld starts a unit on an older copy of its store. The copy was made while the unit was
+// stopped, or of the running one.
 func storeOld(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	made := "of the running unit"
 	victim, err := x.victim(ctx, r)
@@ -263,7 +271,8 @@ func (x *run) await(ctx context.Context, ok func() bool) error {
 	return nil
 }
 
-// storeForeign starts a unit on a store of the unit of the same number of another log. It must be named, and must keep what it has.
+// storeForeign starts a unit on a store of the unit of the same number of another log. It must be
+// named, and must keep what it has.
 func storeForeign(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	victim := x.c.unit[r.IntN(len(x.c.unit))]
 	what := fmt.Sprintf("%v on a store of another log", victim)

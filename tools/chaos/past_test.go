@@ -13,8 +13,8 @@ import (
 	"corfu/layout"
 )
 
-// wentBack makes of what was told a log that went on at an old tail: what was acknowledged from a position on is gone, and other entries stand
-// there, acknowledged as well.
+// wentBack makes of what was told a log that went on at an old tail: what was acknowledged from a
+// position on is gone, and other entries stand there, acknowledged as well.
 func wentBack(from layout.Position) *testimony {
 	t := &testimony{}
 	var first, second []fact
@@ -34,8 +34,9 @@ func wentBack(from layout.Position) *testimony {
 	return t
 }
 
-// TestJudgeFindsALogThatWentBack: a log that goes on at an old tail, healthy and with equal replicas, is found by what was acknowledged, whether
-// other entries stand at the positions, nothing was written there again, or the positions were filled.
+// TestJudgeFindsALogThatWentBack: a log that goes on at an old tail, healthy and with equal
+// replicas, is found by what was acknowledged, whether other entries stand at the positions,
+// nothing was written there again, or the positions were filled.
 func TestJudgeFindsALogThatWentBack(t *testing.T) {
 	if err := wentBack(8).judge(); err != nil {
 		t.Fatalf("the control, a log that did not go back: %v", err)
@@ -73,7 +74,8 @@ func TestJudgeIsBrief(t *testing.T) {
 	}
 }
 
-// TestStoresAreReplaced: what the faults do to directories is what they say: each store is at one place only, and whole.
+// TestStoresAreReplaced: what the faults do to directories is what they say: each store is at one
+// place only, and whole.
 func TestStoresAreReplaced(t *testing.T) {
 	m := &member{role: roleUnit, id: 1, dir: t.TempDir()}
 	write := func(what string) {

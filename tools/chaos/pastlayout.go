@@ -49,8 +49,9 @@ func (x *run) serverState(ctx context.Context, m *member) (*pb.LayoutServerState
 	return pb.NewLayoutServerServiceClient(conn).State(ctx, &pb.LayoutServerStateRequest{})
 }
 
-// layoutEmpty starts a layout server on an empty directory: while the other two go on; or, all servers having been off, beside a layout server
-// that lags and a unit that was left out since, before the others. Those two must not go on at the epoch that the third one knows to be over.
+// layoutEmpty starts a layout server on an empty directory: while the other two go on; or, all
+// servers having been off, beside a layout server that lags and a unit that was left out since,
+// before the others. Those two must not go on at the epoch that the third one knows to be over.
 func layoutEmpty(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	order := r.Perm(len(x.c.layout))
 	victim, lags := x.c.layout[order[0]], x.c.layout[order[1]]
@@ -133,7 +134,8 @@ func layoutOld(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	return what, x.awaitLayouts(ctx)
 }
 
-// layoutTorn starts a layout server whose Raft log has length 0. It must refuse that: a damaged log is not an empty one.
+// layoutTorn starts a layout server whose Raft log has length 0. It must refuse that: a damaged log
+// is not an empty one.
 func layoutTorn(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	victim := x.c.layout[r.IntN(len(x.c.layout))]
 	what := fmt.Sprintf("%v with a raft.db of length 0", victim)
@@ -154,7 +156,8 @@ func layoutTorn(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	return what, x.awaitLayouts(ctx)
 }
 
-// layoutForeign starts a layout server on the directory of one of the same number of another log. The servers must refuse each other.
+// layoutForeign starts a layout server on the directory of one of the same number of another log.
+// The servers must refuse each other.
 func layoutForeign(ctx context.Context, x *run, r *rand.Rand) (string, error) {
 	i := r.IntN(len(x.c.layout))
 	victim := x.c.layout[i]

@@ -23,7 +23,8 @@ func (m *member) store() string {
 // beside returns the path of a directory next to the member's store, on the same disk.
 func (m *member) beside(what string) string { return m.store() + "." + what }
 
-// putStore makes the directory the member's store. The process must not run. What the member had is removed.
+// putStore makes the directory the member's store. The process must not run. What the member had is
+// removed.
 func (m *member) putStore(dir string) error {
 	if err := os.RemoveAll(m.store()); err != nil {
 		return err
@@ -74,7 +75,8 @@ func (m *member) logEnd() int {
 	return len(b)
 }
 
-// loggedSince returns the first line behind a place in the member's log that has the words; "": there is none.
+// loggedSince returns the first line behind a place in the member's log that has the words; "":
+// there is none.
 func (m *member) loggedSince(from int, words string) string {
 	b, _ := os.ReadFile(m.logPath())
 	for line := range strings.Lines(string(b[min(from, len(b)):])) {
@@ -85,8 +87,9 @@ func (m *member) loggedSince(from int, words string) string {
 	return ""
 }
 
-// copyStore copies the store of a member to a directory. If the process is up, it is stopped meanwhile, so that the copy is what a
-// snapshot of the disk is: everything as it was at one moment.
+// copyStore copies the store of a member to a directory. If the process is up, it is stopped
+// meanwhile, so that the copy is what a snapshot of the disk is: everything as it was at one
+// moment.
 func (m *member) copyStore(ctx context.Context, to string) error {
 	m.mu.Lock()
 	cmd := m.cmd

@@ -10,7 +10,8 @@ import (
 	"corfu/internal/nvme"
 )
 
-// diskHealthCommand is what corfu-disk-health.service runs: the one process that may ask disks, so that the daemons need no capability.
+// diskHealthCommand is what corfu-disk-health.service runs: the one process that may ask disks, so
+// that the daemons need no capability.
 func (a *app) diskHealthCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{

@@ -28,8 +28,9 @@ const (
 	addressLooks = 3 // in a row without the address: a network that is set up anew takes it away for a moment
 )
 
-// run returns once the daemon has to end: its device was removed, or the address that it tells clients went away and a new start would choose
-// another. Where none would be chosen, or the operator named the address, it says so, and the daemon waits for it.
+// run returns once the daemon has to end: its device was removed, or the address that it tells
+// clients went away and a new start would choose another. Where none would be chosen, or the
+// operator named the address, it says so, and the daemon waits for it.
 func (w *fabricWatch) run(ctx context.Context, told string) error {
 	host, _, _ := net.SplitHostPort(told)
 	addr, err := netip.ParseAddr(host)
@@ -91,7 +92,8 @@ func untilOver(ctx context.Context, watch func(context.Context) error) error {
 	return watch(ctx)
 }
 
-// closeTimeout bounds the end of a daemon whose device is gone: what its kernel never answers must not keep the process.
+// closeTimeout bounds the end of a daemon whose device is gone: what its kernel never answers must
+// not keep the process.
 const closeTimeout = 10 * time.Second
 
 // closeSoon closes a daemon, and gives up waiting for it where cause says that it ends for a fault.

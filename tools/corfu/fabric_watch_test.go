@@ -11,7 +11,8 @@ import (
 	"corfu/rdma"
 )
 
-// TestDaemonWhoseFabricAddressWentAway: it ends with one line where a new start would choose another address, and else says so and waits.
+// TestDaemonWhoseFabricAddressWentAway: it ends with one line where a new start would choose
+// another address, and else says so and waits.
 func TestDaemonWhoseFabricAddressWentAway(t *testing.T) {
 	const told = "192.0.2.200:7701" // no interface has it (RFC 5737)
 	for _, x := range []struct {

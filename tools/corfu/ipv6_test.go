@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// A cluster at an IPv6 address is named by the flag and the environment as by a file, alone and among others.
+// A cluster at an IPv6 address is named by the flag and the environment as by a file, alone and
+// among others.
 func TestClusterAtAnIPv6Address(t *testing.T) {
 	notInLab(t)
 	l, err := net.Listen("tcp6", "[::1]:0")

@@ -46,8 +46,9 @@ func wantProbes(t *testing.T, who, addr string) {
 	}
 }
 
-// A member that waits for its cluster is alive and ready: an orchestrator that restarts it, or starts no other before it is ready, would never
-// bring a cluster up. The second address answers in clear beside certificates, and shows measures and probes alone.
+// A member that waits for its cluster is alive and ready: an orchestrator that restarts it, or
+// starts no other before it is ready, would never bring a cluster up. The second address answers in
+// clear beside certificates, and shows measures and probes alone.
 func TestWaitingMembersAreAliveAndReady(t *testing.T) {
 	notInLab(t)
 	c, set, dir, ports := newCLI(t), certstest.New(t, "corfu"), t.TempDir(), freePorts(t, 6)

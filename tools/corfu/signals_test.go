@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// A terminal that goes away ends a cluster as an interrupt does: under durability memory it comes up again with all that it held.
+// A terminal that goes away ends a cluster as an interrupt does: under durability memory it comes
+// up again with all that it held.
 func TestHangupIsACleanStop(t *testing.T) {
 	notInLab(t)
 	c, dir := newCLI(t), testDir(t)
@@ -34,7 +35,8 @@ func TestHangupIsACleanStop(t *testing.T) {
 	c.want("kept\n", "read", "0")
 }
 
-// What reads a daemon's output goes away: the daemon loses lines, and goes on. One that was started with hang-ups ignored ignores them.
+// What reads a daemon's output goes away: the daemon loses lines, and goes on. One that was started
+// with hang-ups ignored ignores them.
 func TestDaemonsOutliveTheirReaders(t *testing.T) {
 	notInLab(t)
 	c := newCLI(t)
@@ -82,7 +84,8 @@ func TestDaemonsOutliveTheirReaders(t *testing.T) {
 	}
 }
 
-// The file of a cluster whose process is gone counts for nothing, even if another process has its number by now.
+// The file of a cluster whose process is gone counts for nothing, even if another process has its
+// number by now.
 func TestClusterFileOfADeadProcessIsIgnored(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	path, remove, err := writeClusterFile(clusterFile{LayoutServers: []string{"127.0.0.1:1"}, Provider: "tcp", PID: os.Getpid()})
@@ -114,7 +117,8 @@ func TestClusterFileOfADeadProcessIsIgnored(t *testing.T) {
 	remove()
 }
 
-// The first signal ends append - while it waits for its next line: what was read before is acknowledged, and it says what that is.
+// The first signal ends append - while it waits for its next line: what was read before is
+// acknowledged, and it says what that is.
 func TestAppendFromStdinEndsAtTheFirstSignal(t *testing.T) {
 	notInLab(t)
 	c := newCLI(t)

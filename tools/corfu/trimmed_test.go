@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Readers say on stderr which positions a trim took from them, and go on behind it; one above the end of the log is told so.
+// Readers say on stderr which positions a trim took from them, and go on behind it; one above the
+// end of the log is told so.
 func TestReadersSayWhatATrimTook(t *testing.T) {
 	c := newCLI(t)
 	startDev(c)

@@ -13,7 +13,8 @@ import (
 	"corfu/layout"
 )
 
-// R3: where pwritev2 or its flag is refused, pages are written all the same, and each write is durable by fdatasync. The operator reads about it once.
+// R3: where pwritev2 or its flag is refused, pages are written all the same, and each write is
+// durable by fdatasync. The operator reads about it once.
 func TestR3RefusedFlagsAreReplacedByASync(t *testing.T) {
 	defer func() { pwritev2, fdatasync = unix.Pwritev2, unix.Fdatasync }()
 	for _, refused := range []unix.Errno{unix.EOPNOTSUPP, unix.ENOSYS, unix.EPERM, unix.EINVAL} {

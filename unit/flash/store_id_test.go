@@ -8,7 +8,8 @@ import (
 	"corfu/layout"
 )
 
-// TestR21StoreID: a store draws an id when it is formatted and keeps it, whatever is saved; one that is formatted anew has another one.
+// TestR21StoreID: a store draws an id when it is formatted and keeps it, whatever is saved; one
+// that is formatted anew has another one.
 func TestR21StoreID(t *testing.T) {
 	overBoth(t, func(t *testing.T, path string) {
 		s := readyAt(t, path, Options{})
@@ -31,7 +32,8 @@ func TestR21StoreID(t *testing.T) {
 	}
 }
 
-// TestR22StoreOfTheReleaseBeforeIsIdentified: it gets an id once, and counts as reconciled for its layout, of a record without an id.
+// TestR22StoreOfTheReleaseBeforeIsIdentified: it gets an id once, and counts as reconciled for its
+// layout, of a record without an id.
 func TestR22StoreOfTheReleaseBeforeIsIdentified(t *testing.T) {
 	dir := t.TempDir()
 	must(t, open(t, dir, Options{}).Close())

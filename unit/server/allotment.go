@@ -2,8 +2,10 @@ package server
 
 import "corfu/layout"
 
-// allotment hands out the staging slots of a unit, in runs of consecutive ones: a session's are its slice, with a key of its own. The first clients get as
-// many as the geometry gives to one; later ones get fewer, so that the same memory serves many. A session with one slot appends one page at a time.
+// allotment hands out the staging slots of a unit, in runs of consecutive ones: a session's are its
+// slice, with a key of its own. The first clients get as many as the geometry gives to one; later
+// ones get fewer, so that the same memory serves many. A session with one slot appends one page at
+// a time.
 type allotment struct {
 	whole int    // slots of a session where there is plenty
 	used  []bool // by slot
@@ -15,8 +17,9 @@ func newAllotment(g layout.Geometry) *allotment {
 	return &allotment{whole: g.SessionSlots, used: make([]bool, n), free: n}
 }
 
-// size is how many slots the next session gets where left of all slots are free: a whole slice from the first half, a quarter and a sixteenth of
-// one from the next eighth each, and single ones from what remains.
+// size is how many slots the next session gets where left of all slots are free: a whole slice from
+// the first half, a quarter and a sixteenth of one from the next eighth each, and single ones from
+// what remains.
 func size(left, all, whole int) int {
 	switch {
 	case left > all/2:

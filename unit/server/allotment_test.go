@@ -6,7 +6,8 @@ import (
 	"corfu/layout"
 )
 
-// The default geometry serves thousands of clients at once, the first ones with whole slices; no slot is handed out twice, and all come back.
+// The default geometry serves thousands of clients at once, the first ones with whole slices; no
+// slot is handed out twice, and all come back.
 func TestSlicesServeThousands(t *testing.T) {
 	for _, g := range []layout.Geometry{layout.DefaultGeometry(), {SessionSlots: 64, MaxSessions: 32}, {SessionSlots: 1, MaxSessions: 1}, {SessionSlots: 3, MaxSessions: 5}} {
 		s := newAllotment(g)

@@ -28,8 +28,9 @@ func (f forgetful) Write(bufs [][]byte, off int64, sync bool) error {
 	return f.File.Write(bufs, off, sync)
 }
 
-// R17: a unit that builds its window anew does not say that it is reconciled while its flash has not what was just written: that address
-// would be EMPTY, over an entry that the others have. (Pages that are written together are lost together here.)
+// R17: a unit that builds its window anew does not say that it is reconciled while its flash has
+// not what was just written: that address would be EMPTY, over an entry that the others have.
+// (Pages that are written together are lost together here.)
 func TestR17FlashHasKeptWhatWasReconciled(t *testing.T) {
 	var forgets atomic.Bool
 	const lost = layout.Address(2)

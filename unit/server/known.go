@@ -14,7 +14,8 @@ import (
 	"corfu/unit"
 )
 
-// askers are the layout servers that asked this unit lately. One that lost its store finds out from them whether another one leads the log.
+// askers are the layout servers that asked this unit lately. One that lost its store finds out from
+// them whether another one leads the log.
 type askers struct {
 	mu   sync.Mutex
 	last [2]asked // different ones, the latest first
@@ -26,7 +27,8 @@ type asked struct {
 	at   time.Time
 }
 
-// note takes down that the asker asked, and returns what another one did; nil: none has asked since the unit's start. 0 is no asker.
+// note takes down that the asker asked, and returns what another one did; nil: none has asked since
+// the unit's start. 0 is no asker.
 func (a *askers) note(ctx context.Context, id uint64, now time.Time) *pb.OtherAsker {
 	a.mu.Lock()
 	defer a.mu.Unlock()

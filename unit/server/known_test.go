@@ -20,8 +20,8 @@ func (r *rig) known(asker uint64) *pb.KnownReply {
 // epochOf is that of a layout; 0: there is none.
 func epochOf(l *pb.Layout) layout.Epoch { return layout.Epoch(l.GetEpoch()) }
 
-// TestR25UnitKeepsTheActiveLayoutWhileANewerOneComesToNothing: a layout store that was lost is built from it, whatever was attempted since, and
-// after a restart.
+// TestR25UnitKeepsTheActiveLayoutWhileANewerOneComesToNothing: a layout store that was lost is
+// built from it, whatever was attempted since, and after a restart.
 func TestR25UnitKeepsTheActiveLayoutWhileANewerOneComesToNothing(t *testing.T) {
 	r := newRig(t, tcp.Options{})
 	check := func(when string, active, last, promise layout.Epoch) {
@@ -72,7 +72,8 @@ func TestR25UnitKeepsTheActiveLayoutWhileANewerOneComesToNothing(t *testing.T) {
 	}
 }
 
-// TestUnitTellsALayoutServerOfAnother: one that lost its store decides nothing while another one leads.
+// TestUnitTellsALayoutServerOfAnother: one that lost its store decides nothing while another one
+// leads.
 func TestUnitTellsALayoutServerOfAnother(t *testing.T) {
 	r := newRig(t, tcp.Options{})
 	if o := r.known(1).Other; o != nil {
@@ -97,8 +98,8 @@ func TestUnitTellsALayoutServerOfAnother(t *testing.T) {
 	}
 }
 
-// TestUnitKnowsTheClientsOfItsPages: a client opens its sessions by an id that it drew, and appends by one that the layout store handed out. After
-// that store was lost, only the pages show it.
+// TestUnitKnowsTheClientsOfItsPages: a client opens its sessions by an id that it drew, and appends
+// by one that the layout store handed out. After that store was lost, only the pages show it.
 func TestUnitKnowsTheClientsOfItsPages(t *testing.T) {
 	r := newRig(t, tcp.Options{})
 	r.open(1, true)

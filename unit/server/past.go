@@ -13,10 +13,12 @@ import (
 	"corfu/unit/flash"
 )
 
-// What a unit keeps so that others find out if its store went back (rules R21 to R25): the id of the store, the note of the last record for
-// which it was reconciled, and the newest record that it knows to be ACTIVE. The start is in memory alone.
+// What a unit keeps so that others find out if its store went back (rules R21 to R25): the id of
+// the store, the note of the last record for which it was reconciled, and the newest record that it
+// knows to be ACTIVE. The start is in memory alone.
 
-// errOtherStart: the order is for another start of this unit (rule R24): whoever sent it sealed a store that may be gone. Seal again.
+// errOtherStart: the order is for another start of this unit (rule R24): whoever sent it sealed a
+// store that may be gone. Seal again.
 var errOtherStart = errors.New("the order is for another start of the unit")
 
 // newStart draws the name of this start.
@@ -62,7 +64,8 @@ func (s *Server) noteReconciled(r layout.RecordRef) error {
 	return s.store.UpdateMeta(func(m *flash.Meta) { m.Reconciled = r })
 }
 
-// noteActive makes durable that the record is known to be ACTIVE, before anything is done on the strength of it.
+// noteActive makes durable that the record is known to be ACTIVE, before anything is done on the
+// strength of it.
 func (s *Server) noteActive(r layout.RecordRef) error {
 	if have := s.store.Meta().Active; r.Epoch < have.Epoch || r == have {
 		return nil
@@ -74,8 +77,8 @@ func (s *Server) noteActive(r layout.RecordRef) error {
 	})
 }
 
-// trim makes single trims durable. Before the first of them it is noted that there are some: what a store has trimmed is not known after a
-// start, but for that.
+// trim makes single trims durable. Before the first of them it is noted that there are some: what a
+// store has trimmed is not known after a start, but for that.
 func (s *Server) trim(list []unit.Trim) error {
 	if len(list) > 0 && s.store.Meta().Trims == 0 {
 		if err := s.store.UpdateMeta(func(m *flash.Meta) { m.Trims = max(m.Trims, 1) }); err != nil {
@@ -89,14 +92,16 @@ func (s *Server) trim(list []unit.Trim) error {
 }
 
 const (
-	// clientStep is how far ahead client ids are noted: a session with a new id waits for the disk once in so many.
+	// clientStep is how far ahead client ids are noted: a session with a new id waits for the disk
+	// once in so many.
 	clientStep = 1024
-	// clientLeap bounds how far one session may move the note: a client that makes up an id must not use up all others.
+	// clientLeap bounds how far one session may move the note: a client that makes up an id must
+	// not use up all others.
 	clientLeap = 1 << 24
 )
 
-// noteClient makes durable that the client id was in use here: a layout store that went back must not hand it out again. Ids that clients
-// drew themselves have no attempts.
+// noteClient makes durable that the client id was in use here: a layout store that went back must
+// not hand it out again. Ids that clients drew themselves have no attempts.
 func (s *Server) noteClient(id layout.ClientID) error {
 	if id <= layout.ClientID(s.client.Load()) || id > layout.MaxClient {
 		return nil
@@ -114,8 +119,8 @@ func (s *Server) noteClient(id layout.ClientID) error {
 	return nil
 }
 
-// write writes pages that clients published. Whose they are is durable before: a client that has not appended yet opens its sessions by an id
-// that it drew, so that they do not show it.
+// write writes pages that clients published. Whose they are is durable before: a client that has
+// not appended yet opens its sessions by an id that it drew, so that they do not show it.
 func (s *Server) write(pages []flash.Page) error {
 	var last layout.ClientID
 	for _, p := range pages {

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// A pass that ended in the future, by a clock that was ahead, does not put the next one off, however far ahead it was.
+// A pass that ended in the future, by a clock that was ahead, does not put the next one off,
+// however far ahead it was.
 func TestAStampInTheFuturePutsNoScrubOff(t *testing.T) {
 	now, every := time.Now(), time.Hour
 	for _, c := range []struct {

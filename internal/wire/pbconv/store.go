@@ -12,7 +12,8 @@ func StoreState(x layout.StoreState) *pb.StoreState {
 		Kept: uint64(x.Kept)}
 }
 
-// ToStoreState returns what m describes; the zero StoreState for nil, as a unit of the release before answers.
+// ToStoreState returns what m describes; the zero StoreState for nil, as a unit of the release
+// before answers.
 func ToStoreState(m *pb.StoreState) layout.StoreState {
 	x := layout.StoreState{Start: layout.StartID(m.GetStart()), Reconciled: ToRecordRef(m.GetReconciled()), Active: ToRecordRef(m.GetActive()),
 		Changes: m.GetChanges(), Client: layout.ClientID(m.GetClient()), Entries: m.GetEntries(), Singles: m.GetSingles(),

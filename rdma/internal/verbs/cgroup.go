@@ -7,8 +7,10 @@ import (
 	"strings"
 )
 
-// charged reports whether the kernel counts what a verb makes in the rdma controller of the caller's cgroup, which answers EAGAIN where the limit is
-// reached: drivers/infiniband/core/rdma_core.c and uverbs_cmd.c (ib_rdmacg_try_charge), kernel/cgroup/rdma.c.
+// charged reports whether the kernel counts what a verb makes in the rdma controller of the
+// caller's cgroup, which answers EAGAIN where the limit is reached:
+// drivers/infiniband/core/rdma_core.c and uverbs_cmd.c (ib_rdmacg_try_charge),
+// kernel/cgroup/rdma.c.
 func charged(verb string) bool {
 	switch verb {
 	case "ibv_open_device", "rdma_bind_addr", "rdma_resolve_addr", "ibv_alloc_pd", "ibv_reg_mr", "ibv_create_comp_channel", "ibv_create_cq", "rdma_create_qp":

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestRefusedByTheCgroup: each verb whose object the kernel counts says what to look at, and nothing else does.
+// TestRefusedByTheCgroup: each verb whose object the kernel counts says what to look at, and
+// nothing else does.
 func TestRefusedByTheCgroup(t *testing.T) {
 	for _, verb := range []string{"ibv_open_device", "rdma_bind_addr", "rdma_resolve_addr", "ibv_alloc_pd", "ibv_reg_mr", "ibv_create_comp_channel", "ibv_create_cq", "rdma_create_qp"} {
 		if got := (&Error{Verb: verb, Errno: syscall.EAGAIN}).Error(); !strings.Contains(got, "rdma.max") || !strings.Contains(got, verb) {
