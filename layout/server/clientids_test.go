@@ -52,8 +52,9 @@ func TestClientIDsAreLeasedInBlocks(t *testing.T) {
 		}
 		seen[id] = true
 	}
-	if after := c.leader().store.raft.Standing().Commit; after != before {
-		t.Errorf("100 ids cost %d commands", after-before)
+	// What the members have is noted once a second (rule R23), besides.
+	if after := c.leader().store.raft.Standing().Commit; after > before+10 {
+		t.Errorf("100 ids cost %d commands; want one for a block of %d", after-before, clientBlock)
 	}
 	old := c.leader()
 	if err := old.store.raft.HandOver(); err != nil {

@@ -110,9 +110,11 @@ func TestDeadUnitIsDroppedAndTheChainGoesOn(t *testing.T) {
 // TestSpareTakesNewPositionsAtOnce: it is wiped, joins from the tail on (rule R20) in the very epoch that drops the dead unit.
 func TestSpareTakesNewPositionsAtOnce(t *testing.T) {
 	c := withSpare(t)
-	c.spare.entries[7] = &pb.Entry{Address: 7, State: uint32(wire.Durable), Attempt: 1} // of a life before
-	c.spare.trimmed = 9
 	l := c.start().open(1)
+	c.spare.mu.Lock()
+	c.spare.entries[7] = &pb.Entry{Address: 7, State: uint32(wire.Durable), Attempt: 1} // as if it had been a member before
+	c.spare.trimmed = 9
+	c.spare.mu.Unlock()
 	c.put(l, 0, wire.Durable, 100, 1, 2)
 	c.put(l, 4, wire.Durable, 101, 1, 2)
 	c.units[1].die()
