@@ -189,7 +189,7 @@ func TestReadersNeedNoIDAndNoLeader(t *testing.T) {
 			t.Errorf("the tail is %d, %v", tail, err)
 		}
 	}
-	before := commits(ctx, t, c)
+	before, began := commits(ctx, t, c), time.Now()
 	for range 10 {
 		read()
 	}
@@ -198,8 +198,10 @@ func TestReadersNeedNoIDAndNoLeader(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after := commits(ctx, t, c); after != before {
-		t.Errorf("10 readers and 10 appenders cost the layout servers %d commands", after-before)
+	// What the members have is noted once a second while entries come (rule R23), whatever clients there are.
+	notes := 2 + uint64(time.Since(began)/time.Second)
+	if after := commits(ctx, t, c); after > before+notes {
+		t.Errorf("10 readers and 10 appenders cost the layout servers %d commands; want %d at most, none of them for a client", after-before, notes)
 	}
 	if p, err = open().Append(ctx, []byte("entry")); err != nil {
 		t.Fatal(err)
