@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -230,7 +231,7 @@ func (p *Plan) members(all []Known, givenUp []UnitID) {
 		}
 		p.Stores = append(p.Stores, found)
 	}
-	slices.SortFunc(p.Stores, func(a, b MemberStore) int { return int(int64(a.Unit) - int64(b.Unit)) })
+	slices.SortFunc(p.Stores, func(a, b MemberStore) int { return cmp.Compare(a.Unit, b.Unit) })
 	if p.ID == 0 {
 		p.Stores = nil
 	}
@@ -262,7 +263,7 @@ func (k Known) Names() (list []Unit) {
 func cmpRef(a, b RecordRef) int {
 	switch {
 	case a.Epoch != b.Epoch:
-		return cmpEpoch(a.Epoch, b.Epoch)
+		return cmp.Compare(a.Epoch, b.Epoch)
 	case a.ID < b.ID:
 		return -1
 	case a.ID > b.ID:

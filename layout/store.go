@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ func (l LeftMember) Whole(s StoreState) bool {
 // Left returns what is known of a unit that left. ok is false for one that never was a member, or
 // is one.
 func (s *State) Left(u UnitID) (l LeftMember, ok bool) {
-	i, ok := slices.BinarySearchFunc(s.left, u, func(l LeftMember, u UnitID) int { return int(int64(l.Unit) - int64(u)) })
+	i, ok := slices.BinarySearchFunc(s.left, u, func(l LeftMember, u UnitID) int { return cmp.Compare(l.Unit, u) })
 	if !ok {
 		return l, false
 	}
@@ -279,16 +280,6 @@ func (s *State) written(r RecordRef) (i int, ok bool) {
 	return slices.BinarySearchFunc(s.writtenRecords, r, func(w WrittenRecord, r RecordRef) int { return cmpRef(w.Ref, r) })
 }
 
-func cmpEpoch(a, b Epoch) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
 // noteWritten keeps that a record was written, and whether it is ACTIVE.
 func (s *State) noteWritten(e Epoch, id RecordID, active bool) {
 	if id == 0 {
@@ -317,7 +308,7 @@ func (s *State) noteActive(r Record) {
 		l.Base = Record{Epoch: base.Epoch, ID: base.ID, Verdict: Active, AcceptedLoss: base.AcceptedLoss}
 		l.Base.Stores = slices.DeleteFunc(slices.Clone(base.Stores), func(m MemberStore) bool { return m.Unit != x.Unit })
 		s.left = slices.DeleteFunc(s.left, func(l LeftMember) bool { return l.Unit == x.Unit })
-		i, _ := slices.BinarySearchFunc(s.left, x.Unit, func(l LeftMember, u UnitID) int { return int(int64(l.Unit) - int64(u)) })
+		i, _ := slices.BinarySearchFunc(s.left, x.Unit, func(l LeftMember, u UnitID) int { return cmp.Compare(l.Unit, u) })
 		s.left = slices.Insert(s.left, i, l)
 	}
 	s.noteWritten(r.Epoch, r.ID, true)
@@ -348,7 +339,7 @@ func (c Note) apply(s *State) (Result, error) {
 		}
 	}
 	for _, n := range c.Members {
-		i, known := slices.BinarySearchFunc(s.notes, n.Unit, func(m MemberNote, u UnitID) int { return int(int64(m.Unit) - int64(u)) })
+		i, known := slices.BinarySearchFunc(s.notes, n.Unit, func(m MemberNote, u UnitID) int { return cmp.Compare(m.Unit, u) })
 		switch {
 		case !known:
 			s.notes = slices.Insert(s.notes, i, n)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"slices"
 
 	"corfu/internal/wire/pb"
@@ -120,6 +121,6 @@ func (r *reconfiguration) settled() (list []layout.Settled) {
 			list = append(list, layout.SettledAt(r.base, u.ID, r.seals))
 		}
 	}
-	slices.SortFunc(list, func(a, b layout.Settled) int { return int(int64(a.Unit) - int64(b.Unit)) })
+	slices.SortFunc(list, func(a, b layout.Settled) int { return cmp.Compare(a.Unit, b.Unit) })
 	return list
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -240,7 +241,7 @@ func (r *reconfiguration) identify(p layout.Propose) layout.Propose {
 		p.Stores = append(p.Stores, layout.MemberStore{Unit: u.ID, Store: r.seals[u.ID].Store.Store})
 	}
 	p.Left = r.settled()
-	slices.SortFunc(p.Stores, func(a, b layout.MemberStore) int { return int(int64(a.Unit) - int64(b.Unit)) })
+	slices.SortFunc(p.Stores, func(a, b layout.MemberStore) int { return cmp.Compare(a.Unit, b.Unit) })
 	return p
 }
 
