@@ -266,6 +266,9 @@ func checkStores(c Propose) error {
 			return fmt.Errorf("the store of unit %d, which is no member, or not in order", m.Unit)
 		}
 	}
+	if c.Base == 0 && len(c.Left) > 0 {
+		return errors.New("units have left a base that has no members")
+	}
 	for i, m := range c.Left {
 		if c.Layout.IsMember(m.Unit) || (i > 0 && c.Left[i-1].Unit >= m.Unit) {
 			return fmt.Errorf("unit %d has left and is a member, or not in order", m.Unit)

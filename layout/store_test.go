@@ -396,3 +396,15 @@ func TestR27MayWipe(t *testing.T) {
 		}
 	}
 }
+
+// TestUnitsLeaveAMemberlessBaseNowhere: epoch 0 has no members, so that a record on it which names
+// some that have left is refused.
+func TestUnitsLeaveAMemberlessBaseNowhere(t *testing.T) {
+	s := NewState()
+	must(t, s, Found{sample().Next(0, 0)})
+	p := Propose{Owner: 9, Layout: sample().Next(1, 0), ID: 5, Left: []Settled{{Unit: 9, Below: 3}}}
+	for _, u := range p.Layout.Units {
+		p.Stores = append(p.Stores, MemberStore{u.ID, StoreID{1}})
+	}
+	refused(t, s, p, ErrInvalid)
+}
