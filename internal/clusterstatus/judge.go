@@ -75,7 +75,7 @@ func (j judge) stuck() {
 		if u.Role == roleServes && u.State == stateUnreachable {
 			units++
 			names = append(names, fmt.Sprintf("unit %d", u.Id))
-			if !otherLog(u) { // it is up, and starting it again changes nothing
+			if u.Past != PastAnotherLog { // it is up, and starting it again changes nothing
 				start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
 			}
 		}
@@ -90,7 +90,7 @@ func (j judge) stuck() {
 	case len(names) == 0:
 		j.say(Down, j.mendRefusing(), "appends wait: %s", j.m.Waiting)
 		return
-	case slices.ContainsFunc(j.m.Units, func(u *pb.UnitStatus) bool { return u.Role == roleServes && otherLog(u) }):
+	case slices.ContainsFunc(j.m.Units, func(u *pb.UnitStatus) bool { return u.Role == roleServes && u.Past == PastAnotherLog }):
 		j.say(Down, strings.Join(start, ", and "), "appends wait: %s", j.m.Waiting)
 		return
 	case j.m.Epoch == 0: // there is no layout that a spare could be added to
@@ -104,10 +104,13 @@ func (j judge) stuck() {
 		verb = "do not answer, and nothing can take their place"
 	}
 	why := ""
-	if n := j.shortest(); units > 0 && n < int(j.m.MinReplicas) {
+	if n := j.shortest(); units > 0 && n >= 0 && n < int(j.m.MinReplicas) {
 		why = fmt.Sprintf(": a chain would have %d of at least %d units (min_replicas)", n, j.m.MinReplicas)
 	}
 	j.say(Down, strings.Join(start, ", or "), "appends wait: %s %s%s", strings.Join(names, " and "), verb, why)
+	if stores := j.mendStores(); stores != "" { // beside those that do not answer
+		j.say(Down, stores, "appends wait: %s", j.m.Waiting)
+	}
 }
 
 // mendRefusing says what to do about members that answer and serve, and do not do what the leader asks of them; "": there are none.
@@ -117,7 +120,7 @@ func (j judge) mendRefusing() string {
 		list = append(list, stores)
 	}
 	for _, u := range j.m.Units {
-		if u.Role == roleServes && refuses(u.State, u.Error) && u.Error != LostPast {
+		if u.Role == roleServes && refuses(u.State, u.Error) && u.Past != PastLost {
 			list = append(list, mendMember(u))
 		}
 	}

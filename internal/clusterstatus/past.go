@@ -3,27 +3,34 @@ package clusterstatus
 import (
 	"fmt"
 	"strings"
-
-	"corfu/internal/wire/pb"
 )
 
-// LostPast is the error of a unit that answers, and whose store does not count in rule R16, or is a
-// stranger's (rules R21 to R23).
-const LostPast = "its store has lost its past"
+// What UnitStatus.Past says of a unit's store. The empty string means that nothing is wrong.
+const (
+	PastLost       = "lost"        // it counts for nothing in R16 (rules R21 to R23)
+	PastGivenUp    = "given up"    // the unit stands by, and is not wiped without an operator's word (R27)
+	PastAnotherLog = "another log" // than that of the layout store
+)
 
-// GivenUp is the error of a unit that stands by, and is not wiped without an operator's word (rule
-// R27).
-const GivenUp = "it may hold what was given up with --accept-loss, and is not wiped"
-
-// otherLog reports whether the unit answers and holds another log than the layout store.
-func otherLog(u *pb.UnitStatus) bool { return strings.Contains(u.Error, "it holds another log") }
+// PastText returns the error of a unit whose status has no other text for what past says.
+func PastText(past string) string {
+	switch past {
+	case PastLost:
+		return "its store has lost its past"
+	case PastGivenUp:
+		return "it may hold what was given up with --accept-loss, and is not wiped"
+	case PastAnotherLog:
+		return "it holds another log"
+	}
+	return ""
+}
 
 // mendStores says what to do about units whose stores lost their past while the log waits for them;
 // "": there are none.
 func (j judge) mendStores() string {
 	var at, ids []string
 	for _, u := range j.m.Units {
-		if u.Role == roleServes && u.Error == LostPast {
+		if u.Role == roleServes && u.Past == PastLost {
 			at = append(at, fmt.Sprintf("unit %d at %s", u.Id, u.Control))
 			ids = append(ids, fmt.Sprint(u.Id))
 		}

@@ -40,7 +40,7 @@ func mendMember(u *pb.UnitStatus) string {
 	if u.FabricError != "" {
 		return mendFabric(fmt.Sprintf("unit %d", u.Id), u.Fabric) + ", or " + addSpare
 	}
-	if u.Error == GivenUp {
+	if u.Past == PastGivenUp {
 		return fmt.Sprintf("keep its store (docs/restoring.md); corfu unit add %d=%s --accept-loss wipes it, and it joins", u.Id, u.Control)
 	}
 	return mendUnit(u)

@@ -128,8 +128,8 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 		UsedBytes: last.UsedBytes, CapacityBytes: last.CapacityBytes, FreeBytes: last.FreeBytes, Full: last.Full, WaitingPages: last.Waiting,
 		PagesPerSecond: pages, BytesPerSecond: (pages + cold) * float64(pageSize), ColdReadsPerSecond: cold,
 		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached)}
-	if m.Error == "" && r.state != stateUnreachable {
-		m.Error = s.storeTrouble(x)
+	if m.Past = s.storePast(x); m.Error == "" {
+		m.Error = clusterstatus.PastText(m.Past)
 	}
 	if p := r.scrub; p != nil && p.Pass > 0 {
 		m.Scrubbing, m.ScrubWaiting, m.Scrubbed = p.Running, p.Waiting, 1
@@ -140,14 +140,21 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 	return m
 }
 
-// storeTrouble returns why the store of a unit that answers does not count, or is not wiped; "": there is no reason.
-func (s *Server) storeTrouble(x shownMember) string {
+// storePast returns what is wrong with the store of a unit that answers: it does not count, it is
+// not wiped, or it holds another log. The empty string means nothing.
+func (s *Server) storePast(x shownMember) string {
+	if x.report.foreign {
+		return clusterstatus.PastAnotherLog
+	}
+	if x.report.state == stateUnreachable {
+		return ""
+	}
 	p := s.store.past(nil)
 	if trust, _ := p.judge(x.unit, x.report.past); trust != layout.Trusted {
-		return clusterstatus.LostPast
+		return clusterstatus.PastLost
 	}
 	if x.role != "" && p.mayWipe(x.unit, x.report.past, p.base.Epoch+1, false) != nil {
-		return clusterstatus.GivenUp
+		return clusterstatus.PastGivenUp
 	}
 	return ""
 }

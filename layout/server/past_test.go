@@ -9,7 +9,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"corfu/internal/clusterstatus"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/layout"
@@ -32,6 +34,19 @@ func (c *cluster) stands(parts ...string) {
 			if err == nil && !strings.Contains(m.Phase, p) {
 				err = fmt.Errorf("%q lacks %q", m.Phase, p)
 			}
+		}
+		return err
+	})
+}
+
+// advises waits until the first problem of the cluster's status is Down and its advice contains
+// todo.
+func (c *cluster) advises(todo string) {
+	c.t.Helper()
+	await(c.t, "status says: "+todo, func() error {
+		m, err := service{s: c.server}.Cluster(context.Background(), &pb.ClusterStatusRequest{})
+		if err == nil && (len(m.Problems) == 0 || m.Problems[0].Severity != clusterstatus.Down || !strings.Contains(m.Problems[0].Todo, todo)) {
+			err = fmt.Errorf("%v", m.Problems)
 		}
 		return err
 	})
@@ -140,6 +155,13 @@ func TestR22StrangerCountsForNothing(t *testing.T) {
 	c.units[2].crashed(newStore())
 	c.units[1].restart()
 	c.stands("unit 2", "it is empty", "R16")
+	c.advises("corfu unit remove 2 --accept-loss")
+	for _, text := range []string{"", "the leader's words for it"} { // the advice depends on the store, not on a text
+		x := shownMember{unit: 2, report: report{state: stateClosed, err: text}}
+		if got := c.server.unitStatus(time.Now(), x, 4096).Past; got != clusterstatus.PastLost {
+			t.Errorf("status of a unit with error %q: past %q; want %q", text, got, clusterstatus.PastLost)
+		}
+	}
 	if e := c.highest(); e != 1 {
 		t.Errorf("epoch %d was tried; want none", e)
 	}

@@ -514,6 +514,7 @@ type UnitStatus struct {
 	ScrubWaiting       string                 `protobuf:"bytes,25,opt,name=scrub_waiting,json=scrubWaiting,proto3" json:"scrub_waiting,omitempty"` // why the pass stands still
 	Fabric             string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                 // address that clients are told to dial
 	FabricError        string                 `protobuf:"bytes,41,opt,name=fabric_error,json=fabricError,proto3" json:"fabric_error,omitempty"`    // why it cannot be reached there, and by whom; "": it can, or nobody tried
+	Past               string                 `protobuf:"bytes,42,opt,name=past,proto3" json:"past,omitempty"`                                     // of its store: "lost", "given up" (not wiped: R27), "another log"; "": as it should be
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -733,6 +734,13 @@ func (x *UnitStatus) GetFabric() string {
 func (x *UnitStatus) GetFabricError() string {
 	if x != nil {
 		return x.FabricError
+	}
+	return ""
+}
+
+func (x *UnitStatus) GetPast() string {
+	if x != nil {
+		return x.Past
 	}
 	return ""
 }
@@ -1333,7 +1341,7 @@ const file_status_proto_rawDesc = "" +
 	"\x06chains\x18\x03 \x03(\v2\x15.corfu.v1.ChainStatusR\x06chains\"9\n" +
 	"\vChainStatus\x12\x14\n" +
 	"\x05units\x18\x01 \x03(\rR\x05units\x12\x14\n" +
-	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\x94\x06\n" +
+	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\xa8\x06\n" +
 	"\n" +
 	"UnitStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
@@ -1365,7 +1373,8 @@ const file_status_proto_rawDesc = "" +
 	"\bscrubbed\x18\x18 \x01(\x01R\bscrubbed\x12#\n" +
 	"\rscrub_waiting\x18\x19 \x01(\tR\fscrubWaiting\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12!\n" +
-	"\ffabric_error\x18) \x01(\tR\vfabricError\"\x99\x02\n" +
+	"\ffabric_error\x18) \x01(\tR\vfabricError\x12\x12\n" +
+	"\x04past\x18* \x01(\tR\x04past\"\x99\x02\n" +
 	"\x0fSequencerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x12\n" +
