@@ -12,21 +12,22 @@ import (
 //
 // No change moves a position: its stripe and its address stay what they were, for ever. Only the units behind it change.
 type Change struct {
-	Sequencer SequencerID // of the standbys: takes over, and the old one stands by; 0: no change
-	Adopt     []Range     // were filled beforehand: the unit joins the chain of older positions
-	Lost      []UnitID    // leave all chains, and are spares from then on: dead, or drained
-	Add       []Unit      // new spares
-	Forget    []UnitID    // spares that are listed no more
-	Stay      []UnitID    // are not to leave any more
-	Leave     []Leaving   // are to leave, once others hold what they hold; spares among them are out of service
-	Join      []UnitID    // spares that join the chains of the positions from the new start on, the shortest chain first
-	Chain     []UnitID    // spares that are one more chain, head first, over which the positions from the new start on are striped, too
-	Replicas  int         // units that a chain is to have: nobody joins a chain that has as many
+	Sequencer   SequencerID // of the standbys: takes over, and the old one stands by; 0: no change
+	Adopt       []Range     // were filled beforehand: the unit joins the chain of older positions
+	Lost        []UnitID    // leave all chains, and are spares from then on: dead, or drained
+	Add         []Unit      // new spares
+	Forget      []UnitID    // spares that are listed no more
+	Stay        []UnitID    // are not to leave any more
+	Leave       []Leaving   // are to leave, once others hold what they hold; spares among them are out of service
+	Join        []UnitID    // spares that join the chains of the positions from the new start on, the shortest chain first
+	Chain       []UnitID    // spares that are one more chain, head first, over which the positions from the new start on are striped, too
+	MaxSessions int         // of the geometry; 0: no change. Units lay out their staging anew as they are reconciled for the epoch
+	Replicas    int         // units that a chain is to have: nobody joins a chain that has as many
 }
 
 // IsZero tells whether nothing changes.
 func (c Change) IsZero() bool {
-	return c.Sequencer == 0 && len(c.Lost)+len(c.Adopt)+len(c.Add)+len(c.Forget)+len(c.Stay)+len(c.Leave)+len(c.Join)+len(c.Chain) == 0
+	return c.Sequencer == 0 && c.MaxSessions == 0 && len(c.Lost)+len(c.Adopt)+len(c.Add)+len(c.Forget)+len(c.Stay)+len(c.Leave)+len(c.Join)+len(c.Chain) == 0
 }
 
 // Range are the addresses From … To-1 of an older segment's chain that a unit is to join, since it is in the chain that
@@ -91,6 +92,12 @@ func (l *Layout) With(c Change, e Epoch, start Position) (*Layout, error) {
 	}
 	if err := n.addChain(c.Chain); err != nil {
 		return nil, err
+	}
+	if c.MaxSessions != 0 {
+		var err error
+		if n.Geometry, err = n.Geometry.WithSessions(c.MaxSessions); err != nil {
+			return nil, err
+		}
 	}
 	return n, n.Validate()
 }

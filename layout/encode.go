@@ -32,9 +32,11 @@ import (
 //	               version 2 with the standbys
 //
 // Version 4 knows record and store ids: Propose ends with an identity. What names none is written as version 3, so that a layout
-// server of the release before reads it (docs/upgrade.md).
+// server of the release before reads it (docs/upgrade.md). Version 5 is version 4 with a layout of which max sessions is not the founding
+// layout's: a release before would refuse the record, and so have another state than the others.
 const (
-	formatVersion = 4
+	formatVersion = 5
+	formatStores  = 4
 	formatPlain   = 3
 )
 
@@ -52,8 +54,13 @@ const (
 	codeSnapshot = 16
 )
 
-// Format is the highest version that this release reads. A leader writes version 4 only once all layout servers read it.
-const Format = formatVersion
+// Format is the highest version that this release reads. A leader writes FormatStores, for what names stores, and FormatResized, for a
+// Propose that is Resized, only once all layout servers read it.
+const (
+	Format        = formatVersion
+	FormatStores  = formatStores
+	FormatResized = formatVersion
+)
 
 // ErrFormat: the bytes are no command or snapshot that this build can read.
 var ErrFormat = errors.New("not a valid command or snapshot of the layout store")
@@ -67,11 +74,14 @@ func EncodeCommand(c Command) []byte { return c.appendTo([]byte{versionOf(c)}) }
 func versionOf(c Command) byte {
 	switch c := c.(type) {
 	case Propose:
-		if c.ID != 0 {
-			return formatVersion
+		switch {
+		case c.Resized:
+			return FormatResized
+		case c.ID != 0:
+			return formatStores
 		}
 	case Note, Begin, Recover:
-		return formatVersion
+		return formatStores
 	}
 	return formatPlain
 }
@@ -181,9 +191,10 @@ func DecodeCommand(b []byte) (Command, error) {
 		c = Found{Layout: d.layout()}
 	case codePropose:
 		p := Propose{Owner: Owner(d.u64()), Base: Epoch(d.u64()), Layout: d.layout()}
-		if d.version >= formatVersion {
+		if d.version >= formatStores {
 			p.ID, p.AcceptedLoss, p.Stores, p.Left = d.identity()
 			d.bad = d.bad || p.ID == 0 // that is written as the version before
+			p.Resized = d.version >= FormatResized
 		}
 		c = p
 	case codeDecide:
@@ -194,10 +205,10 @@ func DecodeCommand(b []byte) (Command, error) {
 		c = NewClient{}
 	case codeNote:
 		c = Note{Epoch: Epoch(d.u64()), Members: d.notes()}
-		d.bad = d.bad || d.version < formatVersion
+		d.bad = d.bad || d.version < formatStores
 	case codeBegin:
 		c = Begin{Epoch: Epoch(d.u64())}
-		d.bad = d.bad || d.version < formatVersion
+		d.bad = d.bad || d.version < formatStores
 	case codeLeaseClients:
 		c = LeaseClients{Count: d.u32(), Above: ClientID(d.u32())}
 	case codeRecover:
@@ -205,7 +216,7 @@ func DecodeCommand(b []byte) (Command, error) {
 		var left []Settled
 		r.ID, r.AcceptedLoss, r.Stores, left = d.identity()
 		r.Written, r.Attempted, r.Clients = d.written(), Epoch(d.u64()), ClientID(d.u32())
-		d.bad, c = d.bad || d.version < formatVersion || len(left) > 0, r
+		d.bad, c = d.bad || d.version < formatStores || len(left) > 0, r
 	default:
 		d.bad = true
 	}
@@ -218,8 +229,11 @@ func DecodeCommand(b []byte) (Command, error) {
 // Snapshot gives the bytes that Restore reads. Equal states give equal bytes.
 func (s *State) Snapshot() []byte {
 	version := byte(formatPlain)
-	if s.KnowsStores() {
-		version = formatVersion
+	switch {
+	case s.resized():
+		version = FormatResized
+	case s.KnowsStores():
+		version = formatStores
 	}
 	b := le.AppendUint32([]byte{version, codeSnapshot}, uint32(s.clients))
 	b = le.AppendUint64(b, uint64(s.latest))
@@ -231,11 +245,11 @@ func (s *State) Snapshot() []byte {
 		b = le.AppendUint64(b, uint64(r.Owner))
 		b = le.AppendUint64(b, uint64(r.Base))
 		b = appendOptional(append(b, byte(r.Verdict)), r.Layout)
-		if version >= formatVersion {
+		if version >= formatStores {
 			b = appendIdentity(b, r.ID, r.AcceptedLoss, r.Stores, r.Left)
 		}
 	}
-	if version < formatVersion {
+	if version < formatStores {
 		return b
 	}
 	b = appendWritten(b, s.writtenRecords)
@@ -247,6 +261,16 @@ func (s *State) Snapshot() []byte {
 		b = appendNotes(b, l.Noted)
 	}
 	return b
+}
+
+// resized reports whether a record has another geometry than the founding layout.
+func (s *State) resized() bool {
+	for _, r := range s.records {
+		if r.Layout != nil && s.founding != nil && r.Layout.Geometry != s.founding.Geometry {
+			return true
+		}
+	}
+	return false
 }
 
 // Restore gives the state that Snapshot wrote. It fails with ErrFormat.
@@ -261,12 +285,12 @@ func Restore(b []byte) (*State, error) {
 	for range d.count() {
 		r := Record{Epoch: Epoch(d.u64()), Owner: Owner(d.u64()), Base: Epoch(d.u64()), Verdict: Verdict(d.u8())}
 		r.Layout = d.optional()
-		if d.version >= formatVersion {
+		if d.version >= formatStores {
 			r.ID, r.AcceptedLoss, r.Stores, r.Left = d.identity()
 		}
 		s.records[r.Epoch] = r
 	}
-	if d.version >= formatVersion {
+	if d.version >= formatStores {
 		s.writtenRecords = d.written()
 		s.attempted, s.loss, s.notes = Epoch(d.u64()), Epoch(d.u64()), d.notes()
 		for range d.count() {

@@ -129,6 +129,9 @@ type Propose struct {
 	Stores       []MemberStore
 	AcceptedLoss bool // rule R27
 
+	// Resized: the layout's geometry is not the founding layout's (Geometry.Follows). A release that does not know that cannot read the command.
+	Resized bool
+
 	// Left says of each unit of the base that the layout names no more up to where its store is settled, so that it need not be wiped
 	// when it comes back; by ascending units. Empty where no unit leaves, or where nobody knows.
 	Left []Settled
@@ -241,8 +244,11 @@ func (s *State) checkProposed(c Propose) error {
 	if err := checkStores(c); err != nil {
 		return err
 	}
-	if c.Layout.Log != s.founding.Log || c.Layout.Geometry != s.founding.Geometry {
+	if c.Layout.Log != s.founding.Log || !c.Layout.Geometry.Follows(s.founding.Geometry) {
 		return errors.New("another log or another geometry than the founding layout's")
+	}
+	if resized := c.Layout.Geometry != s.founding.Geometry; resized != c.Resized || (resized && c.ID == 0) {
+		return errors.New("another number of sessions than the founding layout's, and the record does not say so")
 	}
 	if a := s.Active(); a != nil && c.Layout.Start < a.Start {
 		return fmt.Errorf("the sequencer would start at %d, before %d (rule R20)", c.Layout.Start, a.Start)

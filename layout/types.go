@@ -86,7 +86,8 @@ func ParseDurability(s string) (Durability, error) {
 	return 0, fmt.Errorf("durability %q: must be flash or memory", s)
 }
 
-// Geometry are the sizes that all units and clients of a log share. They are fixed when the log is made.
+// Geometry are the sizes that all units and clients of a log share. They are fixed when the log is made, but for MaxSessions, which an epoch
+// may change (Change.MaxSessions).
 type Geometry struct {
 	PageSize     int // bytes, header included; a power of two, 4096 to 65536
 	Window       int // pages whose words and bytes are in registered memory; a power of two, 64 to 1<<24
@@ -118,6 +119,32 @@ func (g Geometry) Generation(a Address) Generation { return Generation(uint64(a)
 // MaxAddress is the last address a unit can hold: a generation has 24 bits.
 func (g Geometry) MaxAddress() Address {
 	return Address(uint64(MaxGeneration+1)*uint64(g.Window) - 1)
+}
+
+// maxStagingSlots is how many staging slots a unit may have: the tag of an index word names one by 24 bits, of which the last value means
+// that the slot is not known.
+const maxStagingSlots = 1<<24 - 1
+
+// Follows reports whether an epoch may have the geometry where the one before has old: it differs in MaxSessions at most. All other sizes
+// say where an address stands in a unit's memory and on its flash. Staging holds nothing when an epoch begins: what was published is taken
+// in before the seal is answered (rule R15).
+func (g Geometry) Follows(old Geometry) bool {
+	old.MaxSessions = g.MaxSessions
+	return g == old
+}
+
+// WithSessions returns the geometry with another MaxSessions. It fails if that is out of range, or if no index word could name the last
+// of the staging slots.
+func (g Geometry) WithSessions(n int) (Geometry, error) {
+	g.MaxSessions = n
+	if err := g.Validate(); err != nil {
+		return g, err
+	}
+	if slots := g.SessionSlots * n; slots > maxStagingSlots {
+		return g, fmt.Errorf("max sessions is %d: with %d slots for each session that makes %d staging slots, and an index word can name %d: must be at most %d",
+			n, g.SessionSlots, slots, maxStagingSlots, maxStagingSlots/g.SessionSlots)
+	}
+	return g, nil
 }
 
 // Generation is a / Window.

@@ -304,8 +304,13 @@ func (m *manager) names(ctx context.Context) bool {
 	case time.Since(m.asked) < noteEvery:
 		return false
 	}
-	m.reads, m.asked = m.others.allRead(ctx, m.store, layout.Format), time.Now()
+	m.reads, m.asked = m.others.allRead(ctx, m.store, layout.FormatStores), time.Now()
 	return m.reads
+}
+
+// resizes reports whether every layout server reads a record with another max_sessions than the founding layout's.
+func (m *manager) resizes(ctx context.Context) bool {
+	return m.cfg.alone() || m.cfg.Consensus != nil || m.others.allRead(ctx, m.store, layout.FormatResized)
 }
 
 // unnamed reports whether the active record names no stores though it could: the epoch that does is
