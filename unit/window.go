@@ -23,7 +23,7 @@ const NoLimit = layout.Address(1<<64 - 1)
 var ErrWindow = errors.New("entries beyond the window")
 
 // SetMemory gives the unit its layout and its memory, which is as large as the layout's geometry says and not
-// registered for peers. Load must follow.
+// registered for peers. Load must follow, or Keep where index and ring are those that the unit had.
 func (u *Unit) SetMemory(l *layout.Layout, mem Memory) {
 	u.lay, u.geo, u.mem = l, l.Geometry, mem
 	if len(u.cells) != u.geo.Window {
@@ -31,7 +31,9 @@ func (u *Unit) SetMemory(l *layout.Layout, mem Memory) {
 		u.ready = make([]layout.Address, 0, u.geo.Window)
 	}
 	if n := u.geo.SessionSlots * u.geo.MaxSessions; len(u.owners) != n {
+		// No session lives: what ended before has slots of the memory before.
 		u.owners = make([]Session, n)
+		u.ending, u.out.Freed = nil, u.out.Freed[:0]
 	}
 }
 
@@ -79,9 +81,9 @@ func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error
 }
 
 // Kept tells whether a reconciliation can be taken over with Keep, in place of Load: the window shows what flash held before it, and l maps
-// the window's addresses as the layout before does. It is asked before Outdate.
+// the window's addresses as the layout before does. It is asked before Outdate. Where the layouts differ in their sessions, SetMemory comes before Keep.
 func (u *Unit) Kept(l *layout.Layout) bool {
-	if u.mem == nil || u.lay == nil || u.outdated || u.geo != l.Geometry || u.lay.First(u.id) != l.First(u.id) || u.Busy() {
+	if u.mem == nil || u.lay == nil || u.outdated || !l.Geometry.Follows(u.geo) || u.lay.First(u.id) != l.First(u.id) || u.Busy() {
 		return false
 	}
 	for a := u.base; a < u.base+u.window(); a++ {

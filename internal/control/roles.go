@@ -60,6 +60,7 @@ var rules = map[string]rule{
 	pb.UnitService_Backfill_FullMethodName:    {units, leaders},
 	pb.UnitService_Reconcile_FullMethodName:   {units, leaders},
 	pb.UnitService_Activate_FullMethodName:    {units, leaders},
+	pb.UnitService_Reserve_FullMethodName:     {units, leaders},
 	pb.UnitService_State_FullMethodName:       {units, watch},
 	pb.UnitService_Known_FullMethodName:       {units, watch},
 	pb.UnitService_Corrupt_FullMethodName:     {units, watch},

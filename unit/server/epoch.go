@@ -115,6 +115,9 @@ func (s *Server) activate(n layout.Epoch, id layout.RecordID, start layout.Start
 		return err
 	}
 	s.tell(n)
+	if err := s.release(); err != nil { // of an epoch that came to nothing
+		s.cfg.Logger.Warn("memory is not given back", "error", err)
+	}
 	s.m.activations.Inc()
 	s.cfg.Logger.Info("open", "epoch", n)
 	return nil

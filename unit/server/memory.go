@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"corfu/internal/wire"
 	"corfu/layout"
@@ -22,9 +23,9 @@ type memory struct {
 	geo     layout.Geometry
 	index   *rdma.Memory
 	ring    *rdma.Memory
-	staging *rdma.Memory
-	send    *rdma.Memory // sendBytes for each connection of each session
+	staging *staging
 	cold    *rdma.Memory // one page for each cold reader
+	stuck   atomic.Bool  // a session's key could not be revoked: staging may still be written to
 
 	indexRegion, ringRegion, stagingRegion rdma.Region
 }
@@ -42,9 +43,10 @@ func newMemory(dev rdma.Device, g layout.Geometry, coldReaders int) (*memory, er
 	}
 	m.index = alloc(wire.IndexSize(g))
 	m.ring = alloc(g.Window * g.PageSize)
-	m.staging = alloc(g.SessionSlots * g.MaxSessions * g.PageSize)
-	m.send = alloc(capacity(g) * int(links) * sendBytes)
 	m.cold = alloc(coldReaders * g.PageSize)
+	if err == nil {
+		m.staging, err = newStaging(dev, g)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("unit: memory: %w", err), m.close())
 	}
@@ -53,7 +55,7 @@ func newMemory(dev rdma.Device, g layout.Geometry, coldReaders int) (*memory, er
 
 // notHuge returns why some of the memory has ordinary pages though huge ones were asked for, and nil if none has.
 func (m *memory) notHuge() error {
-	for _, x := range []*rdma.Memory{m.index, m.ring, m.staging, m.send, m.cold} {
+	for _, x := range []*rdma.Memory{m.index, m.ring, m.staging.pages, m.staging.send, m.cold} {
 		if err := x.NotHuge(); err != nil {
 			return err
 		}
@@ -66,7 +68,7 @@ func (m *memory) bytes() int {
 	if m == nil {
 		return 0
 	}
-	return m.index.Len() + m.ring.Len() + m.staging.Len() + m.send.Len() + m.cold.Len()
+	return m.index.Len() + m.ring.Len() + m.staging.bytes() + m.cold.Len()
 }
 
 // open lets clients reach the index, and read the ring and staging.
@@ -78,7 +80,7 @@ func (m *memory) open(dev rdma.Device) (err error) {
 		return r
 	}
 	m.ringRegion = register(m.ring, m.geo.Window*m.geo.PageSize, rdma.RemoteRead)
-	m.stagingRegion = register(m.staging, m.stagingBytes(), rdma.RemoteRead)
+	m.stagingRegion = register(m.staging.pages, stagingBytes(m.geo), rdma.RemoteRead)
 	// Last: with the index, the unit is open.
 	m.indexRegion = register(m.index, wire.IndexSize(m.geo), rdma.RemoteRead|rdma.RemoteAtomic)
 	if err != nil {
@@ -113,15 +115,14 @@ func (m *memory) close() error {
 		return nil
 	}
 	var errs []error
-	for _, x := range []*rdma.Memory{m.index, m.ring, m.staging, m.send, m.cold} {
+	for _, x := range []*rdma.Memory{m.index, m.ring, m.cold} {
 		if x != nil {
 			errs = append(errs, x.Close())
 		}
 	}
+	errs = append(errs, m.staging.close())
 	return errors.Join(errs...)
 }
-
-func (m *memory) stagingBytes() int { return m.geo.SessionSlots * m.geo.MaxSessions * m.geo.PageSize }
 
 func (m *memory) LoadWord(slot int) wire.Word {
 	return wire.Word(m.index.Load(wire.EpochWordSize + slot*wire.WordSize))
@@ -139,5 +140,5 @@ func (m *memory) Ring() []byte { return m.ring.Bytes() }
 
 func (m *memory) Staging(s wire.StagingSlot) []byte {
 	n := m.geo.PageSize
-	return m.staging.Bytes()[int(s)*n : (int(s)+1)*n]
+	return m.staging.pages.Bytes()[int(s)*n : (int(s)+1)*n]
 }

@@ -67,7 +67,7 @@ func memlock(provider string) float64 {
 // observeUse carries over what is known at a tick. The loop calls it.
 func (s *Server) observeUse(v unit.View, f flash.Stats) {
 	m := s.m
-	m.sessionsMax.Set(float64(capacity(v.Geometry)))
+	m.sessionsMax.Set(float64(s.capacity.Load()))
 	m.slotsMax.Set(float64(v.Geometry.MaxSessions * v.Geometry.SessionSlots))
 	m.windowPages.Set(float64(v.Geometry.Window))
 	m.flashSegments.Set(float64(f.Segments))

@@ -56,8 +56,14 @@ func (s *Server) beginReconcile(l *layout.Layout, h *pb.ReconcileHeader) (*recon
 		return nil, err
 	}
 	meta := s.store.Meta()
-	if !wipe && meta.Layout != nil && meta.Layout.Geometry != l.Geometry {
+	if !wipe && meta.Layout != nil && !l.Geometry.Follows(meta.Layout.Geometry) {
 		return nil, fmt.Errorf("unit: the geometry changes and the unit keeps its entries: %w", unit.ErrBadEntry)
+	}
+	if s.mem != nil && s.mem.geo != l.Geometry && l.Geometry.Follows(s.mem.geo) {
+		// Before anything is changed: without the memory nothing came of it.
+		if _, err := s.reserve(l.Geometry); err != nil {
+			return nil, err
+		}
 	}
 	kept := false
 	if err := s.do(func(u *unit.Unit) {
@@ -312,13 +318,15 @@ func (r *reconciling) end() error {
 
 // show makes the window show what flash has now. Mostly little has changed, and clients wait. ctl is held.
 func (r *reconciling) show() error {
-	if r.kept {
-		var done bool
-		var err error
-		e := r.s.do(func(u *unit.Unit) { done, err = u.Keep(r.layout, r.placed, r.s.store.ReadPage) })
-		if e != nil || err != nil || done {
-			return firstError(e, err)
+	var done bool
+	var err error
+	e := r.s.do(func(u *unit.Unit) {
+		if err = r.s.adopt(r.layout); err == nil && r.kept {
+			done, err = u.Keep(r.layout, r.placed, r.s.store.ReadPage)
 		}
+	})
+	if e != nil || err != nil || done {
+		return firstError(e, err)
 	}
 	if err := r.look(); err != nil {
 		return err
@@ -381,9 +389,15 @@ func (s *Server) reload() error {
 	if meta.Layout == nil {
 		return nil
 	}
+	l := meta.Layout
+	if s.mem != nil && l.Geometry.Follows(s.mem.geo) {
+		// Of an epoch that came to nothing, maybe: only the end of a reconciliation lays out staging anew, which may fail.
+		l = l.Next(l.Epoch, l.Start)
+		l.Geometry = s.mem.geo
+	}
 	var err error
 	e := s.do(func(u *unit.Unit) {
-		if err = s.adopt(meta.Layout); err == nil {
+		if err = s.adopt(l); err == nil {
 			err = s.load(u, meta)
 			s.loopState.asked, s.loopState.noted = 0, 0
 		}

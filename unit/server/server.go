@@ -71,6 +71,9 @@ type Server struct {
 	client  atomic.Uint32 // Meta.Client is at least this
 	trims0  uint64        // Meta.Trims as the unit started
 
+	held     held         // memory for an epoch to come
+	capacity atomic.Int64 // sessions that there is room for
+
 	mem *memory // nil until a geometry is known; changes only while no session lives, under ctl
 
 	mu       sync.Mutex
@@ -204,7 +207,8 @@ func (s *Server) abandon() error {
 // adopt gives the core a layout, and memory of the layout's geometry. No session
 // lives and nothing is registered; ctl is held, or the server starts.
 func (s *Server) adopt(l *layout.Layout) error {
-	if s.mem == nil || s.mem.geo != l.Geometry {
+	switch {
+	case s.mem == nil || !l.Geometry.Follows(s.mem.geo):
 		old := s.mem
 		mem, err := newMemory(s.cfg.Device, l.Geometry, s.cfg.ColdReaders)
 		if err != nil {
@@ -214,17 +218,29 @@ func (s *Server) adopt(l *layout.Layout) error {
 			s.cfg.Logger.Warn("not all registered memory gets huge pages: ordinary pages are used there", "error", err)
 		}
 		s.mem = mem
-		s.bytes.Store(int64(mem.bytes()))
-		s.mu.Lock()
-		s.slots, s.seats = newAllotment(l.Geometry), s.seats[:0]
-		for i := range capacity(l.Geometry) {
-			s.seats = append(s.seats, i)
-		}
-		s.mu.Unlock()
+		s.seat()
 		defer func() { _ = old.close() }()
+	case s.mem.geo != l.Geometry:
+		if err := s.restage(l.Geometry); err != nil {
+			return err
+		}
+		s.seat()
 	}
 	s.core.SetMemory(l, s.mem)
 	return nil
+}
+
+// seat makes the places of sessions that the memory has.
+func (s *Server) seat() {
+	n := capacity(s.mem.geo)
+	s.bytes.Store(int64(s.mem.bytes()))
+	s.capacity.Store(int64(n))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slots, s.seats = newAllotment(s.mem.geo), make([]int, n)
+	for i := range s.seats {
+		s.seats[i] = i
+	}
 }
 
 // FabricAddr is the host:port that clients are told to dial.
@@ -284,6 +300,7 @@ func (s *Server) close() error {
 	close(s.coldJobs)
 	s.coldDone.Wait()
 	s.m.Unregister()
+	errs = append(errs, s.release())
 	if errors.Join(errs[:2]...) == nil && s.idle() {
 		errs = append(errs, s.mem.close())
 	}

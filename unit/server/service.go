@@ -43,7 +43,7 @@ func toStatus(err error) error {
 		code = codes.InvalidArgument
 	case errors.Is(err, unit.ErrConflict), errors.Is(err, unit.ErrWindow):
 		code = codes.DataLoss
-	case errors.Is(err, errNoSession), errors.Is(err, errTooMany), errors.Is(err, flash.ErrFull), rdma.Exhausted(err):
+	case errors.Is(err, errNoSession), errors.Is(err, errTooMany), errors.Is(err, errNoMemory), errors.Is(err, flash.ErrFull), rdma.Exhausted(err):
 		code = codes.ResourceExhausted
 	case errors.Is(err, errForgotten):
 		code = codes.OutOfRange
@@ -233,6 +233,41 @@ func (v *service) Activate(ctx context.Context, q *pb.ActivateRequest) (*pb.Acti
 	return &pb.ActivateReply{}, nil
 }
 
+// Reserve takes the memory that another max_sessions needs before anything else is done for it.
+func (v *service) Reserve(_ context.Context, q *pb.ReserveRequest) (*pb.ReserveReply, error) {
+	log, err := toLogID(q.Log)
+	if err != nil {
+		return nil, err
+	}
+	if q.MaxSessions == 0 {
+		return &pb.ReserveReply{}, toStatus(v.s.release())
+	}
+	g, err := v.s.sessionsOf(log, int(q.MaxSessions))
+	if err != nil {
+		return nil, err
+	}
+	n, err := v.s.reserve(g)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &pb.ReserveReply{Bytes: uint64(n)}, nil
+}
+
+// sessionsOf is the geometry of the log that the unit holds with another max_sessions.
+func (s *Server) sessionsOf(log layout.LogID, sessions int) (g layout.Geometry, err error) {
+	var v unit.View
+	if err := s.do(func(u *unit.Unit) { v = u.View() }); err != nil {
+		return g, toStatus(err)
+	}
+	if v.Log != log || v.Geometry == g {
+		return g, status.Errorf(codes.FailedPrecondition, "unit %d serves log %v, and knows its geometry: not %v", s.cfg.ID, v.Log, log)
+	}
+	if g, err = v.Geometry.WithSessions(sessions); err != nil {
+		return g, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return g, nil
+}
+
 // Durable implements rule R11 for a client that reaches the unit over the control plane alone.
 func (v *service) Durable(_ context.Context, q *pb.DurableRequest) (*pb.DurableReply, error) {
 	log, err := toLogID(q.Log)
@@ -265,7 +300,8 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 		Store: v.s.store.Dir(), End: uint64(x.End), Watermark: uint64(x.Watermark), TrimmedBelow: uint64(x.TrimmedBelow), IntactEpoch: uint64(x.Intact),
 		Sessions: uint32(v.s.sessionCount()), Corrupt: uint32(x.Corrupt), Scrub: v.s.scrubStatus(),
 		TrimsSince: uint64(trims), Copied: v.s.copiedRanges(),
-		Fabric: v.s.messages.Addr(), Provider: v.s.cfg.Device.Info().Provider, FabricClients: v.s.carried(time.Now())}
+		Fabric: v.s.messages.Addr(), Provider: v.s.cfg.Device.Info().Provider, FabricClients: v.s.carried(time.Now()),
+		SessionsMax: uint32(v.s.capacity.Load()), Resizes: true}
 	store, err := v.s.storeState()
 	if err != nil {
 		return nil, toStatus(err)

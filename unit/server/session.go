@@ -61,7 +61,7 @@ type link struct {
 }
 
 var (
-	errNoSession = errors.New("unit: no free session: as many clients as max_sessions of the log's geometry has")
+	errNoSession = errors.New("unit: no free session: as many clients as max_sessions of the log's geometry has room for")
 	errTooMany   = errors.New("unit: this identity has as many sessions as max_sessions_per_identity of the unit lets it have")
 	errTokenLife = errors.New("the client did not connect in time")
 	errEnd       = errors.New("the unit ends all sessions")
@@ -78,10 +78,10 @@ func (s *Server) newSession(client layout.ClientID, whose string, standing *cert
 	slice, seat, ok := s.takeSlice()
 	if !ok {
 		s.uncount(whose)
-		return nil, fmt.Errorf("%w: %d", errNoSession, capacity(s.mem.geo))
+		return nil, fmt.Errorf("%w: %d with max_sessions %d. More: corfu layout set --max-sessions", errNoSession, s.capacity.Load(), s.mem.geo.MaxSessions)
 	}
 	page := s.mem.geo.PageSize
-	region, err := s.cfg.Device.Register(s.mem.staging, slice.First*page, slice.Slots*page, rdma.RemoteWrite)
+	region, err := s.cfg.Device.Register(s.mem.staging.pages, slice.First*page, slice.Slots*page, rdma.RemoteWrite)
 	if err != nil {
 		s.freeSlice(slice)
 		s.freeSeat(seat)
@@ -145,7 +145,7 @@ func (s *Server) count(whose string) error {
 	}
 	limit := s.cfg.MaxOfIdentity
 	if limit == 0 {
-		limit = max(1, capacity(s.mem.geo)/2)
+		limit = max(1, int(s.capacity.Load())/2)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,7 +195,7 @@ func (x *session) attach(r role, conn rdma.Conn) {
 	x.mu.Unlock()
 	go func() {
 		defer x.runs.Done()
-		l.out.run(conn, x.s.mem.send, (x.seat*int(links)+int(r))*sendBytes, x.stop)
+		l.out.run(conn, x.s.mem.staging.send, (x.seat*int(links)+int(r))*sendBytes, x.stop)
 	}()
 	go func() {
 		defer x.runs.Done()
@@ -251,6 +251,7 @@ func (x *session) takeDown() {
 	})
 	x.jobs.Wait()
 	if revoked != nil {
+		s.mem.stuck.Store(true)
 		// The slice may still be written to: it is never handed out again.
 		log.Error("a session's key cannot be revoked: its slots are lost until the unit restarts", "error", revoked)
 	}

@@ -645,6 +645,7 @@ type ReconfigureRequest struct {
 	Drain         []*Leaving             `protobuf:"bytes,8,rep,name=drain,proto3" json:"drain,omitempty"`                                    // units that leave once others hold what they hold
 	Shorter       bool                   `protobuf:"varint,9,opt,name=shorter,proto3" json:"shorter,omitempty"`                               // with drain: at once, the chains go on shorter
 	Chain         []uint32               `protobuf:"varint,10,rep,packed,name=chain,proto3" json:"chain,omitempty"`                           // spares, or units of add, that are one more chain, head first
+	MaxSessions   uint32                 `protobuf:"varint,12,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"`   // of the geometry from the next epoch on; 0: no change
 	AcceptLoss    bool                   `protobuf:"varint,11,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`      // with remove: entries whose other copies are all CORRUPT may be lost; with add: the store counts as it is, or may be wiped (R27)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -750,6 +751,13 @@ func (x *ReconfigureRequest) GetChain() []uint32 {
 	return nil
 }
 
+func (x *ReconfigureRequest) GetMaxSessions() uint32 {
+	if x != nil {
+		return x.MaxSessions
+	}
+	return 0
+}
+
 func (x *ReconfigureRequest) GetAcceptLoss() bool {
 	if x != nil {
 		return x.AcceptLoss
@@ -797,7 +805,7 @@ type StatusReply struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Layout          *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`
 	EpochInProgress uint64                 `protobuf:"varint,2,opt,name=epoch_in_progress,json=epochInProgress,proto3" json:"epoch_in_progress,omitempty"` // of a reconfiguration; 0: none
-	Phase           string                 `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`                                               // of it: "seal", "propose", "reconcile", "decide", "activate"; without one: what the leader waits for, "": nothing
+	Phase           string                 `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`                                               // of it: "reserve" (for another max_sessions), "seal", "propose", "reconcile", "decide", "activate"; without one: what the leader waits for, "": nothing
 	Members         []*MemberStatus        `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	Deficit         uint32                 `protobuf:"varint,5,opt,name=deficit,proto3" json:"deficit,omitempty"` // replicas that chains lack, those of older positions included
 	Rebuilds        []*RebuildStatus       `protobuf:"bytes,6,rep,name=rebuilds,proto3" json:"rebuilds,omitempty"`
@@ -2682,6 +2690,102 @@ func (*ActivateReply) Descriptor() ([]byte, []int) {
 	return file_corfu_proto_rawDescGZIP(), []int{37}
 }
 
+type ReserveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	MaxSessions   uint32                 `protobuf:"varint,2,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"` // 0: give back what is held
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveRequest) Reset() {
+	*x = ReserveRequest{}
+	mi := &file_corfu_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveRequest) ProtoMessage() {}
+
+func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
+func (*ReserveRequest) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ReserveRequest) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *ReserveRequest) GetMaxSessions() uint32 {
+	if x != nil {
+		return x.MaxSessions
+	}
+	return 0
+}
+
+type ReserveReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // that are held
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveReply) Reset() {
+	*x = ReserveReply{}
+	mi := &file_corfu_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveReply) ProtoMessage() {}
+
+func (x *ReserveReply) ProtoReflect() protoreflect.Message {
+	mi := &file_corfu_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveReply.ProtoReflect.Descriptor instead.
+func (*ReserveReply) Descriptor() ([]byte, []int) {
+	return file_corfu_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ReserveReply) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type UnitStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vitals        uint32                 `protobuf:"varint,1,opt,name=vitals,proto3" json:"vitals,omitempty"` // not 0: with vitals, which tell of so many clients at most
@@ -2692,7 +2796,7 @@ type UnitStateRequest struct {
 
 func (x *UnitStateRequest) Reset() {
 	*x = UnitStateRequest{}
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2808,7 @@ func (x *UnitStateRequest) String() string {
 func (*UnitStateRequest) ProtoMessage() {}
 
 func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[38]
+	mi := &file_corfu_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2821,7 @@ func (x *UnitStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateRequest.ProtoReflect.Descriptor instead.
 func (*UnitStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{38}
+	return file_corfu_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UnitStateRequest) GetVitals() uint32 {
@@ -2743,7 +2847,7 @@ type KnownRequest struct {
 
 func (x *KnownRequest) Reset() {
 	*x = KnownRequest{}
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2859,7 @@ func (x *KnownRequest) String() string {
 func (*KnownRequest) ProtoMessage() {}
 
 func (x *KnownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[39]
+	mi := &file_corfu_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2872,7 @@ func (x *KnownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownRequest.ProtoReflect.Descriptor instead.
 func (*KnownRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{39}
+	return file_corfu_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *KnownRequest) GetAsker() uint64 {
@@ -2793,7 +2897,7 @@ type KnownReply struct {
 
 func (x *KnownReply) Reset() {
 	*x = KnownReply{}
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2909,7 @@ func (x *KnownReply) String() string {
 func (*KnownReply) ProtoMessage() {}
 
 func (x *KnownReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[40]
+	mi := &file_corfu_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2922,7 @@ func (x *KnownReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownReply.ProtoReflect.Descriptor instead.
 func (*KnownReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{40}
+	return file_corfu_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *KnownReply) GetId() uint32 {
@@ -2881,7 +2985,7 @@ type OtherAsker struct {
 
 func (x *OtherAsker) Reset() {
 	*x = OtherAsker{}
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +2997,7 @@ func (x *OtherAsker) String() string {
 func (*OtherAsker) ProtoMessage() {}
 
 func (x *OtherAsker) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[41]
+	mi := &file_corfu_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3010,7 @@ func (x *OtherAsker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OtherAsker.ProtoReflect.Descriptor instead.
 func (*OtherAsker) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{41}
+	return file_corfu_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OtherAsker) GetAgoMs() uint64 {
@@ -2950,13 +3054,15 @@ type UnitStateReply struct {
 	FabricClients   []uint32               `protobuf:"varint,42,rep,packed,name=fabric_clients,json=fabricClients,proto3" json:"fabric_clients,omitempty"`  // ids of clients from which a message came over the fabric in the last second, 64 at most
 	FabricRefused   string                 `protobuf:"bytes,43,opt,name=fabric_refused,json=fabricRefused,proto3" json:"fabric_refused,omitempty"`          // why it has to turn fabric connections away; "": it need not
 	FabricRefusedMs uint64                 `protobuf:"varint,44,opt,name=fabric_refused_ms,json=fabricRefusedMs,proto3" json:"fabric_refused_ms,omitempty"` // since when
+	SessionsMax     uint32                 `protobuf:"varint,45,opt,name=sessions_max,json=sessionsMax,proto3" json:"sessions_max,omitempty"`               // that there is room for; 0: the unit knows no layout yet
+	Resizes         bool                   `protobuf:"varint,46,opt,name=resizes,proto3" json:"resizes,omitempty"`                                          // an epoch may bring another max_sessions (Reserve)
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UnitStateReply) Reset() {
 	*x = UnitStateReply{}
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3074,7 @@ func (x *UnitStateReply) String() string {
 func (*UnitStateReply) ProtoMessage() {}
 
 func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[42]
+	mi := &file_corfu_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3087,7 @@ func (x *UnitStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnitStateReply.ProtoReflect.Descriptor instead.
 func (*UnitStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{42}
+	return file_corfu_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UnitStateReply) GetLog() []byte {
@@ -3159,6 +3265,20 @@ func (x *UnitStateReply) GetFabricRefusedMs() uint64 {
 	return 0
 }
 
+func (x *UnitStateReply) GetSessionsMax() uint32 {
+	if x != nil {
+		return x.SessionsMax
+	}
+	return 0
+}
+
+func (x *UnitStateReply) GetResizes() bool {
+	if x != nil {
+		return x.Resizes
+	}
+	return false
+}
+
 type DurableRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
@@ -3169,7 +3289,7 @@ type DurableRequest struct {
 
 func (x *DurableRequest) Reset() {
 	*x = DurableRequest{}
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3301,7 @@ func (x *DurableRequest) String() string {
 func (*DurableRequest) ProtoMessage() {}
 
 func (x *DurableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[43]
+	mi := &file_corfu_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3314,7 @@ func (x *DurableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DurableRequest.ProtoReflect.Descriptor instead.
 func (*DurableRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{43}
+	return file_corfu_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DurableRequest) GetLog() []byte {
@@ -3220,7 +3340,7 @@ type DurableReply struct {
 
 func (x *DurableReply) Reset() {
 	*x = DurableReply{}
-	mi := &file_corfu_proto_msgTypes[44]
+	mi := &file_corfu_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +3352,7 @@ func (x *DurableReply) String() string {
 func (*DurableReply) ProtoMessage() {}
 
 func (x *DurableReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[44]
+	mi := &file_corfu_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +3365,7 @@ func (x *DurableReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DurableReply.ProtoReflect.Descriptor instead.
 func (*DurableReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{44}
+	return file_corfu_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DurableReply) GetWatermark() uint64 {
@@ -3265,7 +3385,7 @@ type CorruptRequest struct {
 
 func (x *CorruptRequest) Reset() {
 	*x = CorruptRequest{}
-	mi := &file_corfu_proto_msgTypes[45]
+	mi := &file_corfu_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3277,7 +3397,7 @@ func (x *CorruptRequest) String() string {
 func (*CorruptRequest) ProtoMessage() {}
 
 func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[45]
+	mi := &file_corfu_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3290,7 +3410,7 @@ func (x *CorruptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptRequest.ProtoReflect.Descriptor instead.
 func (*CorruptRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{45}
+	return file_corfu_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CorruptRequest) GetFrom() uint64 {
@@ -3316,7 +3436,7 @@ type CorruptReply struct {
 
 func (x *CorruptReply) Reset() {
 	*x = CorruptReply{}
-	mi := &file_corfu_proto_msgTypes[46]
+	mi := &file_corfu_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +3448,7 @@ func (x *CorruptReply) String() string {
 func (*CorruptReply) ProtoMessage() {}
 
 func (x *CorruptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[46]
+	mi := &file_corfu_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +3461,7 @@ func (x *CorruptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorruptReply.ProtoReflect.Descriptor instead.
 func (*CorruptReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{46}
+	return file_corfu_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CorruptReply) GetAddresses() []uint64 {
@@ -3362,7 +3482,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_corfu_proto_msgTypes[47]
+	mi := &file_corfu_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3494,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[47]
+	mi := &file_corfu_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3507,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{47}
+	return file_corfu_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FetchRequest) GetLog() []byte {
@@ -3422,7 +3542,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_corfu_proto_msgTypes[48]
+	mi := &file_corfu_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3554,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[48]
+	mi := &file_corfu_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3567,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{48}
+	return file_corfu_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RepairRequest) GetLog() []byte {
@@ -3479,7 +3599,7 @@ type RepairReply struct {
 
 func (x *RepairReply) Reset() {
 	*x = RepairReply{}
-	mi := &file_corfu_proto_msgTypes[49]
+	mi := &file_corfu_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3491,7 +3611,7 @@ func (x *RepairReply) String() string {
 func (*RepairReply) ProtoMessage() {}
 
 func (x *RepairReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[49]
+	mi := &file_corfu_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3504,7 +3624,7 @@ func (x *RepairReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairReply.ProtoReflect.Descriptor instead.
 func (*RepairReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{49}
+	return file_corfu_proto_rawDescGZIP(), []int{51}
 }
 
 type ScrubRequest struct {
@@ -3516,7 +3636,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_corfu_proto_msgTypes[50]
+	mi := &file_corfu_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3528,7 +3648,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[50]
+	mi := &file_corfu_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3541,7 +3661,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{50}
+	return file_corfu_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ScrubRequest) GetRate() uint64 {
@@ -3571,7 +3691,7 @@ type ScrubStatus struct {
 
 func (x *ScrubStatus) Reset() {
 	*x = ScrubStatus{}
-	mi := &file_corfu_proto_msgTypes[51]
+	mi := &file_corfu_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3583,7 +3703,7 @@ func (x *ScrubStatus) String() string {
 func (*ScrubStatus) ProtoMessage() {}
 
 func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[51]
+	mi := &file_corfu_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3596,7 +3716,7 @@ func (x *ScrubStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubStatus.ProtoReflect.Descriptor instead.
 func (*ScrubStatus) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{51}
+	return file_corfu_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ScrubStatus) GetPass() uint64 {
@@ -3688,7 +3808,7 @@ type SequencerSession struct {
 
 func (x *SequencerSession) Reset() {
 	*x = SequencerSession{}
-	mi := &file_corfu_proto_msgTypes[52]
+	mi := &file_corfu_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3820,7 @@ func (x *SequencerSession) String() string {
 func (*SequencerSession) ProtoMessage() {}
 
 func (x *SequencerSession) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[52]
+	mi := &file_corfu_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3833,7 @@ func (x *SequencerSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSession.ProtoReflect.Descriptor instead.
 func (*SequencerSession) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{52}
+	return file_corfu_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SequencerSession) GetFabric() string {
@@ -3752,7 +3872,7 @@ type SequencerSealReply struct {
 
 func (x *SequencerSealReply) Reset() {
 	*x = SequencerSealReply{}
-	mi := &file_corfu_proto_msgTypes[53]
+	mi := &file_corfu_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +3884,7 @@ func (x *SequencerSealReply) String() string {
 func (*SequencerSealReply) ProtoMessage() {}
 
 func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[53]
+	mi := &file_corfu_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +3897,7 @@ func (x *SequencerSealReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerSealReply.ProtoReflect.Descriptor instead.
 func (*SequencerSealReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{53}
+	return file_corfu_proto_rawDescGZIP(), []int{55}
 }
 
 type SequencerActivateRequest struct {
@@ -3791,7 +3911,7 @@ type SequencerActivateRequest struct {
 
 func (x *SequencerActivateRequest) Reset() {
 	*x = SequencerActivateRequest{}
-	mi := &file_corfu_proto_msgTypes[54]
+	mi := &file_corfu_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3803,7 +3923,7 @@ func (x *SequencerActivateRequest) String() string {
 func (*SequencerActivateRequest) ProtoMessage() {}
 
 func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[54]
+	mi := &file_corfu_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3816,7 +3936,7 @@ func (x *SequencerActivateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerActivateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerActivateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{54}
+	return file_corfu_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SequencerActivateRequest) GetLog() []byte {
@@ -3848,7 +3968,7 @@ type SequencerStateRequest struct {
 
 func (x *SequencerStateRequest) Reset() {
 	*x = SequencerStateRequest{}
-	mi := &file_corfu_proto_msgTypes[55]
+	mi := &file_corfu_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3860,7 +3980,7 @@ func (x *SequencerStateRequest) String() string {
 func (*SequencerStateRequest) ProtoMessage() {}
 
 func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[55]
+	mi := &file_corfu_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3873,7 +3993,7 @@ func (x *SequencerStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateRequest.ProtoReflect.Descriptor instead.
 func (*SequencerStateRequest) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{55}
+	return file_corfu_proto_rawDescGZIP(), []int{57}
 }
 
 type SequencerStateReply struct {
@@ -3893,7 +4013,7 @@ type SequencerStateReply struct {
 
 func (x *SequencerStateReply) Reset() {
 	*x = SequencerStateReply{}
-	mi := &file_corfu_proto_msgTypes[56]
+	mi := &file_corfu_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3905,7 +4025,7 @@ func (x *SequencerStateReply) String() string {
 func (*SequencerStateReply) ProtoMessage() {}
 
 func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_corfu_proto_msgTypes[56]
+	mi := &file_corfu_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3918,7 +4038,7 @@ func (x *SequencerStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SequencerStateReply.ProtoReflect.Descriptor instead.
 func (*SequencerStateReply) Descriptor() ([]byte, []int) {
-	return file_corfu_proto_rawDescGZIP(), []int{56}
+	return file_corfu_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SequencerStateReply) GetId() uint32 {
@@ -4031,7 +4151,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\fWatchRequest\"\x14\n" +
 	"\x12NewClientIDRequest\"*\n" +
 	"\x10NewClientIDReply\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\rR\x06client\"\xdb\x02\n" +
+	"\x06client\x18\x01 \x01(\rR\x06client\"\xfe\x02\n" +
 	"\x12ReconfigureRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1a\n" +
 	"\bfailover\x18\x02 \x01(\bR\bfailover\x12\x16\n" +
@@ -4044,7 +4164,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05drain\x18\b \x03(\v2\x11.corfu.v1.LeavingR\x05drain\x12\x18\n" +
 	"\ashorter\x18\t \x01(\bR\ashorter\x12\x14\n" +
 	"\x05chain\x18\n" +
-	" \x03(\rR\x05chain\x12\x1f\n" +
+	" \x03(\rR\x05chain\x12!\n" +
+	"\fmax_sessions\x18\f \x01(\rR\vmaxSessions\x12\x1f\n" +
 	"\vaccept_loss\x18\v \x01(\bR\n" +
 	"acceptLoss\"\x0f\n" +
 	"\rStatusRequest\"\xfa\x01\n" +
@@ -4205,7 +4326,12 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06record\x18\x02 \x01(\x04R\x06record\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"\x0f\n" +
-	"\rActivateReply\"@\n" +
+	"\rActivateReply\"E\n" +
+	"\x0eReserveRequest\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\fR\x03log\x12!\n" +
+	"\fmax_sessions\x18\x02 \x01(\rR\vmaxSessions\"$\n" +
+	"\fReserveReply\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"@\n" +
 	"\x10UnitStateRequest\x12\x16\n" +
 	"\x06vitals\x18\x01 \x01(\rR\x06vitals\x12\x14\n" +
 	"\x05asker\x18\x02 \x01(\x04R\x05asker\"$\n" +
@@ -4223,7 +4349,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\n" +
 	"OtherAsker\x12\x15\n" +
 	"\x06ago_ms\x18\x01 \x01(\x04R\x05agoMs\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\tR\x04from\"\xb3\x06\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"\xf0\x06\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -4254,7 +4380,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
 	"\x0efabric_clients\x18* \x03(\rR\rfabricClients\x12%\n" +
 	"\x0efabric_refused\x18+ \x01(\tR\rfabricRefused\x12*\n" +
-	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs\"8\n" +
+	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs\x12!\n" +
+	"\fsessions_max\x18- \x01(\rR\vsessionsMax\x12\x18\n" +
+	"\aresizes\x18. \x01(\bR\aresizes\"8\n" +
 	"\x0eDurableRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\",\n" +
@@ -4318,14 +4446,15 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06Status\x12\x17.corfu.v1.StatusRequest\x1a\x15.corfu.v1.StatusReply\x12B\n" +
 	"\aCluster\x12\x1e.corfu.v1.ClusterStatusRequest\x1a\x17.corfu.v1.ClusterStatus\x12L\n" +
 	"\x11ReportUnreachable\x12\x1b.corfu.v1.UnreachableReport\x1a\x1a.corfu.v1.UnreachableReply\x12;\n" +
-	"\aRecover\x12\x18.corfu.v1.RecoverRequest\x1a\x16.corfu.v1.RecoverReply2\xa5\x06\n" +
+	"\aRecover\x12\x18.corfu.v1.RecoverRequest\x1a\x16.corfu.v1.RecoverReply2\xe2\x06\n" +
 	"\vUnitService\x12B\n" +
 	"\vOpenSession\x12\x1c.corfu.v1.OpenSessionRequest\x1a\x15.corfu.v1.UnitSession\x126\n" +
 	"\x04Seal\x12\x15.corfu.v1.SealRequest\x1a\x17.corfu.v1.UnitSealReply\x12=\n" +
 	"\aEntries\x12\x18.corfu.v1.EntriesRequest\x1a\x16.corfu.v1.EntriesReply0\x01\x12B\n" +
 	"\bBackfill\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12C\n" +
 	"\tReconcile\x12\x1a.corfu.v1.ReconcileRequest\x1a\x18.corfu.v1.ReconcileReply(\x01\x12>\n" +
-	"\bActivate\x12\x19.corfu.v1.ActivateRequest\x1a\x17.corfu.v1.ActivateReply\x12=\n" +
+	"\bActivate\x12\x19.corfu.v1.ActivateRequest\x1a\x17.corfu.v1.ActivateReply\x12;\n" +
+	"\aReserve\x12\x18.corfu.v1.ReserveRequest\x1a\x16.corfu.v1.ReserveReply\x12=\n" +
 	"\x05State\x12\x1a.corfu.v1.UnitStateRequest\x1a\x18.corfu.v1.UnitStateReply\x125\n" +
 	"\x05Known\x12\x16.corfu.v1.KnownRequest\x1a\x14.corfu.v1.KnownReply\x12;\n" +
 	"\aDurable\x12\x18.corfu.v1.DurableRequest\x1a\x16.corfu.v1.DurableReply\x12;\n" +
@@ -4351,7 +4480,7 @@ func file_corfu_proto_rawDescGZIP() []byte {
 	return file_corfu_proto_rawDescData
 }
 
-var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_corfu_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_corfu_proto_goTypes = []any{
 	(*RecoverRequest)(nil),           // 0: corfu.v1.RecoverRequest
 	(*RecoverReply)(nil),             // 1: corfu.v1.RecoverReply
@@ -4391,29 +4520,31 @@ var file_corfu_proto_goTypes = []any{
 	(*ReconcileReply)(nil),           // 35: corfu.v1.ReconcileReply
 	(*ActivateRequest)(nil),          // 36: corfu.v1.ActivateRequest
 	(*ActivateReply)(nil),            // 37: corfu.v1.ActivateReply
-	(*UnitStateRequest)(nil),         // 38: corfu.v1.UnitStateRequest
-	(*KnownRequest)(nil),             // 39: corfu.v1.KnownRequest
-	(*KnownReply)(nil),               // 40: corfu.v1.KnownReply
-	(*OtherAsker)(nil),               // 41: corfu.v1.OtherAsker
-	(*UnitStateReply)(nil),           // 42: corfu.v1.UnitStateReply
-	(*DurableRequest)(nil),           // 43: corfu.v1.DurableRequest
-	(*DurableReply)(nil),             // 44: corfu.v1.DurableReply
-	(*CorruptRequest)(nil),           // 45: corfu.v1.CorruptRequest
-	(*CorruptReply)(nil),             // 46: corfu.v1.CorruptReply
-	(*FetchRequest)(nil),             // 47: corfu.v1.FetchRequest
-	(*RepairRequest)(nil),            // 48: corfu.v1.RepairRequest
-	(*RepairReply)(nil),              // 49: corfu.v1.RepairReply
-	(*ScrubRequest)(nil),             // 50: corfu.v1.ScrubRequest
-	(*ScrubStatus)(nil),              // 51: corfu.v1.ScrubStatus
-	(*SequencerSession)(nil),         // 52: corfu.v1.SequencerSession
-	(*SequencerSealReply)(nil),       // 53: corfu.v1.SequencerSealReply
-	(*SequencerActivateRequest)(nil), // 54: corfu.v1.SequencerActivateRequest
-	(*SequencerStateRequest)(nil),    // 55: corfu.v1.SequencerStateRequest
-	(*SequencerStateReply)(nil),      // 56: corfu.v1.SequencerStateReply
-	(*UnitVitals)(nil),               // 57: corfu.v1.UnitVitals
-	(*SequencerVitals)(nil),          // 58: corfu.v1.SequencerVitals
-	(*ClusterStatusRequest)(nil),     // 59: corfu.v1.ClusterStatusRequest
-	(*ClusterStatus)(nil),            // 60: corfu.v1.ClusterStatus
+	(*ReserveRequest)(nil),           // 38: corfu.v1.ReserveRequest
+	(*ReserveReply)(nil),             // 39: corfu.v1.ReserveReply
+	(*UnitStateRequest)(nil),         // 40: corfu.v1.UnitStateRequest
+	(*KnownRequest)(nil),             // 41: corfu.v1.KnownRequest
+	(*KnownReply)(nil),               // 42: corfu.v1.KnownReply
+	(*OtherAsker)(nil),               // 43: corfu.v1.OtherAsker
+	(*UnitStateReply)(nil),           // 44: corfu.v1.UnitStateReply
+	(*DurableRequest)(nil),           // 45: corfu.v1.DurableRequest
+	(*DurableReply)(nil),             // 46: corfu.v1.DurableReply
+	(*CorruptRequest)(nil),           // 47: corfu.v1.CorruptRequest
+	(*CorruptReply)(nil),             // 48: corfu.v1.CorruptReply
+	(*FetchRequest)(nil),             // 49: corfu.v1.FetchRequest
+	(*RepairRequest)(nil),            // 50: corfu.v1.RepairRequest
+	(*RepairReply)(nil),              // 51: corfu.v1.RepairReply
+	(*ScrubRequest)(nil),             // 52: corfu.v1.ScrubRequest
+	(*ScrubStatus)(nil),              // 53: corfu.v1.ScrubStatus
+	(*SequencerSession)(nil),         // 54: corfu.v1.SequencerSession
+	(*SequencerSealReply)(nil),       // 55: corfu.v1.SequencerSealReply
+	(*SequencerActivateRequest)(nil), // 56: corfu.v1.SequencerActivateRequest
+	(*SequencerStateRequest)(nil),    // 57: corfu.v1.SequencerStateRequest
+	(*SequencerStateReply)(nil),      // 58: corfu.v1.SequencerStateReply
+	(*UnitVitals)(nil),               // 59: corfu.v1.UnitVitals
+	(*SequencerVitals)(nil),          // 60: corfu.v1.SequencerVitals
+	(*ClusterStatusRequest)(nil),     // 61: corfu.v1.ClusterStatusRequest
+	(*ClusterStatus)(nil),            // 62: corfu.v1.ClusterStatus
 }
 var file_corfu_proto_depIdxs = []int32{
 	18, // 0: corfu.v1.RecoverRequest.ask:type_name -> corfu.v1.Unit
@@ -4450,21 +4581,21 @@ var file_corfu_proto_depIdxs = []int32{
 	23, // 31: corfu.v1.KnownReply.state:type_name -> corfu.v1.StoreState
 	15, // 32: corfu.v1.KnownReply.layout:type_name -> corfu.v1.Layout
 	15, // 33: corfu.v1.KnownReply.active_layout:type_name -> corfu.v1.Layout
-	41, // 34: corfu.v1.KnownReply.other:type_name -> corfu.v1.OtherAsker
-	51, // 35: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
+	43, // 34: corfu.v1.KnownReply.other:type_name -> corfu.v1.OtherAsker
+	53, // 35: corfu.v1.UnitStateReply.scrub:type_name -> corfu.v1.ScrubStatus
 	34, // 36: corfu.v1.UnitStateReply.copied:type_name -> corfu.v1.CopiedRange
 	23, // 37: corfu.v1.UnitStateReply.store_state:type_name -> corfu.v1.StoreState
-	41, // 38: corfu.v1.UnitStateReply.other:type_name -> corfu.v1.OtherAsker
-	57, // 39: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
+	43, // 38: corfu.v1.UnitStateReply.other:type_name -> corfu.v1.OtherAsker
+	59, // 39: corfu.v1.UnitStateReply.vitals:type_name -> corfu.v1.UnitVitals
 	31, // 40: corfu.v1.RepairRequest.entry:type_name -> corfu.v1.Entry
 	25, // 41: corfu.v1.SequencerSession.word:type_name -> corfu.v1.Remote
-	58, // 42: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
+	60, // 42: corfu.v1.SequencerStateReply.vitals:type_name -> corfu.v1.SequencerVitals
 	6,  // 43: corfu.v1.LayoutService.Get:input_type -> corfu.v1.GetRequest
 	7,  // 44: corfu.v1.LayoutService.Watch:input_type -> corfu.v1.WatchRequest
 	8,  // 45: corfu.v1.LayoutService.NewClientID:input_type -> corfu.v1.NewClientIDRequest
 	10, // 46: corfu.v1.LayoutService.Reconfigure:input_type -> corfu.v1.ReconfigureRequest
 	11, // 47: corfu.v1.LayoutService.Status:input_type -> corfu.v1.StatusRequest
-	59, // 48: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
+	61, // 48: corfu.v1.LayoutService.Cluster:input_type -> corfu.v1.ClusterStatusRequest
 	3,  // 49: corfu.v1.LayoutService.ReportUnreachable:input_type -> corfu.v1.UnreachableReport
 	0,  // 50: corfu.v1.LayoutService.Recover:input_type -> corfu.v1.RecoverRequest
 	24, // 51: corfu.v1.UnitService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
@@ -4473,44 +4604,46 @@ var file_corfu_proto_depIdxs = []int32{
 	32, // 54: corfu.v1.UnitService.Backfill:input_type -> corfu.v1.ReconcileRequest
 	32, // 55: corfu.v1.UnitService.Reconcile:input_type -> corfu.v1.ReconcileRequest
 	36, // 56: corfu.v1.UnitService.Activate:input_type -> corfu.v1.ActivateRequest
-	38, // 57: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
-	39, // 58: corfu.v1.UnitService.Known:input_type -> corfu.v1.KnownRequest
-	43, // 59: corfu.v1.UnitService.Durable:input_type -> corfu.v1.DurableRequest
-	45, // 60: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
-	47, // 61: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
-	48, // 62: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
-	50, // 63: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
-	24, // 64: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
-	27, // 65: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
-	54, // 66: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
-	55, // 67: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
-	15, // 68: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
-	15, // 69: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
-	9,  // 70: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
-	15, // 71: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
-	12, // 72: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
-	60, // 73: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
-	5,  // 74: corfu.v1.LayoutService.ReportUnreachable:output_type -> corfu.v1.UnreachableReply
-	1,  // 75: corfu.v1.LayoutService.Recover:output_type -> corfu.v1.RecoverReply
-	26, // 76: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
-	28, // 77: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
-	30, // 78: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
-	35, // 79: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
-	35, // 80: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
-	37, // 81: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
-	42, // 82: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
-	40, // 83: corfu.v1.UnitService.Known:output_type -> corfu.v1.KnownReply
-	44, // 84: corfu.v1.UnitService.Durable:output_type -> corfu.v1.DurableReply
-	46, // 85: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
-	31, // 86: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
-	49, // 87: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
-	51, // 88: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
-	52, // 89: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
-	53, // 90: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
-	37, // 91: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
-	56, // 92: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
-	68, // [68:93] is the sub-list for method output_type
-	43, // [43:68] is the sub-list for method input_type
+	38, // 57: corfu.v1.UnitService.Reserve:input_type -> corfu.v1.ReserveRequest
+	40, // 58: corfu.v1.UnitService.State:input_type -> corfu.v1.UnitStateRequest
+	41, // 59: corfu.v1.UnitService.Known:input_type -> corfu.v1.KnownRequest
+	45, // 60: corfu.v1.UnitService.Durable:input_type -> corfu.v1.DurableRequest
+	47, // 61: corfu.v1.UnitService.Corrupt:input_type -> corfu.v1.CorruptRequest
+	49, // 62: corfu.v1.UnitService.Fetch:input_type -> corfu.v1.FetchRequest
+	50, // 63: corfu.v1.UnitService.Repair:input_type -> corfu.v1.RepairRequest
+	52, // 64: corfu.v1.UnitService.Scrub:input_type -> corfu.v1.ScrubRequest
+	24, // 65: corfu.v1.SequencerService.OpenSession:input_type -> corfu.v1.OpenSessionRequest
+	27, // 66: corfu.v1.SequencerService.Seal:input_type -> corfu.v1.SealRequest
+	56, // 67: corfu.v1.SequencerService.Activate:input_type -> corfu.v1.SequencerActivateRequest
+	57, // 68: corfu.v1.SequencerService.State:input_type -> corfu.v1.SequencerStateRequest
+	15, // 69: corfu.v1.LayoutService.Get:output_type -> corfu.v1.Layout
+	15, // 70: corfu.v1.LayoutService.Watch:output_type -> corfu.v1.Layout
+	9,  // 71: corfu.v1.LayoutService.NewClientID:output_type -> corfu.v1.NewClientIDReply
+	15, // 72: corfu.v1.LayoutService.Reconfigure:output_type -> corfu.v1.Layout
+	12, // 73: corfu.v1.LayoutService.Status:output_type -> corfu.v1.StatusReply
+	62, // 74: corfu.v1.LayoutService.Cluster:output_type -> corfu.v1.ClusterStatus
+	5,  // 75: corfu.v1.LayoutService.ReportUnreachable:output_type -> corfu.v1.UnreachableReply
+	1,  // 76: corfu.v1.LayoutService.Recover:output_type -> corfu.v1.RecoverReply
+	26, // 77: corfu.v1.UnitService.OpenSession:output_type -> corfu.v1.UnitSession
+	28, // 78: corfu.v1.UnitService.Seal:output_type -> corfu.v1.UnitSealReply
+	30, // 79: corfu.v1.UnitService.Entries:output_type -> corfu.v1.EntriesReply
+	35, // 80: corfu.v1.UnitService.Backfill:output_type -> corfu.v1.ReconcileReply
+	35, // 81: corfu.v1.UnitService.Reconcile:output_type -> corfu.v1.ReconcileReply
+	37, // 82: corfu.v1.UnitService.Activate:output_type -> corfu.v1.ActivateReply
+	39, // 83: corfu.v1.UnitService.Reserve:output_type -> corfu.v1.ReserveReply
+	44, // 84: corfu.v1.UnitService.State:output_type -> corfu.v1.UnitStateReply
+	42, // 85: corfu.v1.UnitService.Known:output_type -> corfu.v1.KnownReply
+	46, // 86: corfu.v1.UnitService.Durable:output_type -> corfu.v1.DurableReply
+	48, // 87: corfu.v1.UnitService.Corrupt:output_type -> corfu.v1.CorruptReply
+	31, // 88: corfu.v1.UnitService.Fetch:output_type -> corfu.v1.Entry
+	51, // 89: corfu.v1.UnitService.Repair:output_type -> corfu.v1.RepairReply
+	53, // 90: corfu.v1.UnitService.Scrub:output_type -> corfu.v1.ScrubStatus
+	54, // 91: corfu.v1.SequencerService.OpenSession:output_type -> corfu.v1.SequencerSession
+	55, // 92: corfu.v1.SequencerService.Seal:output_type -> corfu.v1.SequencerSealReply
+	37, // 93: corfu.v1.SequencerService.Activate:output_type -> corfu.v1.ActivateReply
+	58, // 94: corfu.v1.SequencerService.State:output_type -> corfu.v1.SequencerStateReply
+	69, // [69:95] is the sub-list for method output_type
+	43, // [43:69] is the sub-list for method input_type
 	43, // [43:43] is the sub-list for extension type_name
 	43, // [43:43] is the sub-list for extension extendee
 	0,  // [0:43] is the sub-list for field type_name
@@ -4529,7 +4662,7 @@ func file_corfu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_corfu_proto_rawDesc), len(file_corfu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -426,6 +426,7 @@ const (
 	UnitService_Backfill_FullMethodName    = "/corfu.v1.UnitService/Backfill"
 	UnitService_Reconcile_FullMethodName   = "/corfu.v1.UnitService/Reconcile"
 	UnitService_Activate_FullMethodName    = "/corfu.v1.UnitService/Activate"
+	UnitService_Reserve_FullMethodName     = "/corfu.v1.UnitService/Reserve"
 	UnitService_State_FullMethodName       = "/corfu.v1.UnitService/State"
 	UnitService_Known_FullMethodName       = "/corfu.v1.UnitService/Known"
 	UnitService_Durable_FullMethodName     = "/corfu.v1.UnitService/Durable"
@@ -458,6 +459,9 @@ type UnitServiceClient interface {
 	// Activate opens the epoch if the unit was reconciled for it, is still sealed at it and did not restart since (rule R18).
 	// Idempotent while the unit serves that epoch.
 	Activate(ctx context.Context, in *ActivateRequest, opts ...grpc.CallOption) (*ActivateReply, error)
+	// Reserve takes, and holds for a minute, the memory that another number of sessions needs, so that the epoch which brings it does not
+	// fail for want of it. RESOURCE_EXHAUSTED: there is not as much; nothing is held then.
+	Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveReply, error)
 	State(ctx context.Context, in *UnitStateRequest, opts ...grpc.CallOption) (*UnitStateReply, error)
 	// Known returns what a layout store can be built from after all of them were lost.
 	Known(ctx context.Context, in *KnownRequest, opts ...grpc.CallOption) (*KnownReply, error)
@@ -560,6 +564,16 @@ func (c *unitServiceClient) Activate(ctx context.Context, in *ActivateRequest, o
 	return out, nil
 }
 
+func (c *unitServiceClient) Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReserveReply)
+	err := c.cc.Invoke(ctx, UnitService_Reserve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *unitServiceClient) State(ctx context.Context, in *UnitStateRequest, opts ...grpc.CallOption) (*UnitStateReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UnitStateReply)
@@ -653,6 +667,9 @@ type UnitServiceServer interface {
 	// Activate opens the epoch if the unit was reconciled for it, is still sealed at it and did not restart since (rule R18).
 	// Idempotent while the unit serves that epoch.
 	Activate(context.Context, *ActivateRequest) (*ActivateReply, error)
+	// Reserve takes, and holds for a minute, the memory that another number of sessions needs, so that the epoch which brings it does not
+	// fail for want of it. RESOURCE_EXHAUSTED: there is not as much; nothing is held then.
+	Reserve(context.Context, *ReserveRequest) (*ReserveReply, error)
 	State(context.Context, *UnitStateRequest) (*UnitStateReply, error)
 	// Known returns what a layout store can be built from after all of them were lost.
 	Known(context.Context, *KnownRequest) (*KnownReply, error)
@@ -697,6 +714,9 @@ func (UnimplementedUnitServiceServer) Reconcile(grpc.ClientStreamingServer[Recon
 }
 func (UnimplementedUnitServiceServer) Activate(context.Context, *ActivateRequest) (*ActivateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Activate not implemented")
+}
+func (UnimplementedUnitServiceServer) Reserve(context.Context, *ReserveRequest) (*ReserveReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reserve not implemented")
 }
 func (UnimplementedUnitServiceServer) State(context.Context, *UnitStateRequest) (*UnitStateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method State not implemented")
@@ -815,6 +835,24 @@ func _UnitService_Activate_Handler(srv interface{}, ctx context.Context, dec fun
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(UnitServiceServer).Activate(ctx, req.(*ActivateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _UnitService_Reserve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReserveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UnitServiceServer).Reserve(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UnitService_Reserve_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UnitServiceServer).Reserve(ctx, req.(*ReserveRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -963,6 +1001,10 @@ var UnitService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Activate",
 			Handler:    _UnitService_Activate_Handler,
+		},
+		{
+			MethodName: "Reserve",
+			Handler:    _UnitService_Reserve_Handler,
 		},
 		{
 			MethodName: "State",

@@ -69,6 +69,7 @@ type ClusterStatus struct {
 	Log              string                   `protobuf:"bytes,4,opt,name=log,proto3" json:"log,omitempty"`
 	Durability       string                   `protobuf:"bytes,5,opt,name=durability,proto3" json:"durability,omitempty"` // "flash", "memory"
 	PageSize         uint32                   `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	MaxSessions      uint32                   `protobuf:"varint,26,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"`                   // of the geometry: clients that would have all their staging at a unit
 	Epoch            uint64                   `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`                                                   // ACTIVE; 0: none yet
 	EpochInProgress  uint64                   `protobuf:"varint,8,opt,name=epoch_in_progress,json=epochInProgress,proto3" json:"epoch_in_progress,omitempty"`      // of a reconfiguration; 0: none
 	Phase            string                   `protobuf:"bytes,9,opt,name=phase,proto3" json:"phase,omitempty"`                                                    // of it
@@ -162,6 +163,13 @@ func (x *ClusterStatus) GetDurability() string {
 func (x *ClusterStatus) GetPageSize() uint32 {
 	if x != nil {
 		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetMaxSessions() uint32 {
+	if x != nil {
+		return x.MaxSessions
 	}
 	return 0
 }
@@ -512,6 +520,7 @@ type UnitStatus struct {
 	Scrubbing          bool                   `protobuf:"varint,23,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
 	Scrubbed           float64                `protobuf:"fixed64,24,opt,name=scrubbed,proto3" json:"scrubbed,omitempty"`                           // part of the pass in progress, or of the last one: 0 to 1
 	ScrubWaiting       string                 `protobuf:"bytes,25,opt,name=scrub_waiting,json=scrubWaiting,proto3" json:"scrub_waiting,omitempty"` // why the pass stands still
+	SessionsMax        uint32                 `protobuf:"varint,26,opt,name=sessions_max,json=sessionsMax,proto3" json:"sessions_max,omitempty"`   // that there is room for; 0: not known
 	Fabric             string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                 // address that clients are told to dial
 	FabricError        string                 `protobuf:"bytes,41,opt,name=fabric_error,json=fabricError,proto3" json:"fabric_error,omitempty"`    // why it cannot be reached there, and by whom; "": it can, or nobody tried
 	Past               string                 `protobuf:"bytes,42,opt,name=past,proto3" json:"past,omitempty"`                                     // of its store: "lost", "given up" (not wiped: R27), "another log"; "": as it should be
@@ -722,6 +731,13 @@ func (x *UnitStatus) GetScrubWaiting() string {
 		return x.ScrubWaiting
 	}
 	return ""
+}
+
+func (x *UnitStatus) GetSessionsMax() uint32 {
+	if x != nil {
+		return x.SessionsMax
+	}
+	return 0
 }
 
 func (x *UnitStatus) GetFabric() string {
@@ -1296,7 +1312,7 @@ var File_status_proto protoreflect.FileDescriptor
 const file_status_proto_rawDesc = "" +
 	"\n" +
 	"\fstatus.proto\x12\bcorfu.v1\"\x16\n" +
-	"\x14ClusterStatusRequest\"\x98\b\n" +
+	"\x14ClusterStatusRequest\"\xbb\b\n" +
 	"\rClusterStatus\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x04R\x04atMs\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12-\n" +
@@ -1305,7 +1321,8 @@ const file_status_proto_rawDesc = "" +
 	"\n" +
 	"durability\x18\x05 \x01(\tR\n" +
 	"durability\x12\x1b\n" +
-	"\tpage_size\x18\x06 \x01(\rR\bpageSize\x12\x14\n" +
+	"\tpage_size\x18\x06 \x01(\rR\bpageSize\x12!\n" +
+	"\fmax_sessions\x18\x1a \x01(\rR\vmaxSessions\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12*\n" +
 	"\x11epoch_in_progress\x18\b \x01(\x04R\x0fepochInProgress\x12\x14\n" +
 	"\x05phase\x18\t \x01(\tR\x05phase\x12\x18\n" +
@@ -1341,7 +1358,7 @@ const file_status_proto_rawDesc = "" +
 	"\x06chains\x18\x03 \x03(\v2\x15.corfu.v1.ChainStatusR\x06chains\"9\n" +
 	"\vChainStatus\x12\x14\n" +
 	"\x05units\x18\x01 \x03(\rR\x05units\x12\x14\n" +
-	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\xa8\x06\n" +
+	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\xcb\x06\n" +
 	"\n" +
 	"UnitStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
@@ -1371,7 +1388,8 @@ const file_status_proto_rawDesc = "" +
 	"\x15cold_reads_per_second\x18\x16 \x01(\x01R\x12coldReadsPerSecond\x12\x1c\n" +
 	"\tscrubbing\x18\x17 \x01(\bR\tscrubbing\x12\x1a\n" +
 	"\bscrubbed\x18\x18 \x01(\x01R\bscrubbed\x12#\n" +
-	"\rscrub_waiting\x18\x19 \x01(\tR\fscrubWaiting\x12\x16\n" +
+	"\rscrub_waiting\x18\x19 \x01(\tR\fscrubWaiting\x12!\n" +
+	"\fsessions_max\x18\x1a \x01(\rR\vsessionsMax\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12!\n" +
 	"\ffabric_error\x18) \x01(\tR\vfabricError\x12\x12\n" +
 	"\x04past\x18* \x01(\tR\x04past\"\x99\x02\n" +
