@@ -22,7 +22,7 @@ func TestAClientTooManyIsRefusedAtOnce(t *testing.T) {
 	second := c.open(client.Options{})
 	began := time.Now()
 	_, err := second.Read(within(t), 0)
-	if !errors.Is(err, client.ErrCrowded) || !strings.Contains(err.Error(), "max_sessions") {
+	if !errors.Is(err, client.ErrCrowded) || !strings.Contains(err.Error(), "corfu layout set --max-sessions") {
 		t.Errorf("%v; want ErrCrowded, and the setting's name", err)
 	}
 	if took := time.Since(began); took > 30*time.Second {

@@ -131,7 +131,7 @@ func (l *Log) install(lay *layout.Layout) error {
 		l.mu.Unlock()
 		return nil
 	}
-	if old != nil && lay.Geometry != old.layout.Geometry {
+	if old != nil && !lay.Geometry.Follows(old.layout.Geometry) {
 		l.mu.Unlock()
 		return errors.New("client: the geometry of the log changed: open it anew")
 	}

@@ -99,7 +99,7 @@ func (s *Server) clusterStatus(ctx context.Context) *pb.ClusterStatus {
 
 // describeLayout fills in what the layout says.
 func describeLayout(m *pb.ClusterStatus, l *layout.Layout, replicas int) {
-	m.Log, m.Durability, m.PageSize, m.Epoch = l.Log.String(), l.Durability.String(), uint32(l.Geometry.PageSize), uint64(l.Epoch)
+	m.Log, m.Durability, m.PageSize, m.MaxSessions, m.Epoch = l.Log.String(), l.Durability.String(), uint32(l.Geometry.PageSize), uint32(l.Geometry.MaxSessions), uint64(l.Epoch)
 	open, older := l.Deficit(replicas)
 	m.DeficitOpen, m.DeficitOlder = uint32(open), uint32(older)
 	for i, s := range l.Segments {
@@ -124,7 +124,7 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 	pages, cold := v.rate(now, counterID{what: counterPages, unit: x.unit}), v.rate(now, counterID{what: counterCold, unit: x.unit})
 	m := &pb.UnitStatus{Id: uint32(x.unit), Control: x.control, Role: cmp.Or(x.role, roleServes), State: r.state, Epoch: uint64(r.promise),
 		Error: clusterstatus.Brief(r.err), SilentMs: uint64(x.silent.Milliseconds()), Store: r.store, End: uint64(r.end), Watermark: uint64(r.watermark),
-		Sessions: uint32(r.sessions), Corrupt: uint32(r.corrupt), Lost: uint32(s.manager.lost(x)), Tampered: last.Tampered,
+		Sessions: uint32(r.sessions), SessionsMax: uint32(r.sessionsMax), Corrupt: uint32(r.corrupt), Lost: uint32(s.manager.lost(x)), Tampered: last.Tampered,
 		UsedBytes: last.UsedBytes, CapacityBytes: last.CapacityBytes, FreeBytes: last.FreeBytes, Full: last.Full, WaitingPages: last.Waiting,
 		PagesPerSecond: pages, BytesPerSecond: (pages + cold) * float64(pageSize), ColdReadsPerSecond: cold,
 		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached)}

@@ -98,6 +98,9 @@ type fakeUnit struct {
 	wipes      int
 	stuck      time.Duration  // that its flash takes no page
 	vitals     *pb.UnitVitals // that each State raises; nil: none
+	older      bool           // of a release that does not know another max_sessions
+	holds      []uint32       // what Reserve was asked for, one after the other
+	sessions   uint32         // max_sessions of the layout that it was reconciled to last
 
 	store fakeStore      // entries stand above
 	begun layout.StartID // rule R24
@@ -165,7 +168,16 @@ func (u *fakeUnit) State(_ context.Context, q *pb.UnitStateRequest) (*pb.UnitSta
 		vitals = proto.Clone(u.vitals).(*pb.UnitVitals)
 	}
 	return &pb.UnitStateReply{StuckMs: uint64(u.stuck.Milliseconds()), Stuck: "input/output error", Vitals: vitals, Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
-		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark, StoreState: u.past()}, nil
+		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark, StoreState: u.past(), Resizes: !u.older}, nil
+}
+
+func (u *fakeUnit) Reserve(_ context.Context, q *pb.ReserveRequest) (*pb.ReserveReply, error) {
+	if err := u.enter("reserve", uint64(q.MaxSessions)); err != nil {
+		return nil, err
+	}
+	defer u.mu.Unlock()
+	u.holds = append(u.holds, q.MaxSessions)
+	return &pb.ReserveReply{}, nil
 }
 
 func (u *fakeUnit) end() (end uint64) {
@@ -254,6 +266,7 @@ func (u *fakeUnit) Reconcile(stream grpc.ClientStreamingServer[pb.ReconcileReque
 				u.entries, u.watermark, u.wipes = map[uint64]*pb.Entry{}, 0, u.wipes+1
 				u.store.reconciled = layout.RecordRef{}
 			}
+			u.sessions = m.Header.Layout.Geometry.MaxSessions
 			u.log, u.trimmed = m.Header.Layout.Log, max(u.trimmed, m.Header.TrimmedBelow)
 		} else {
 			u.mu.Lock()

@@ -126,6 +126,9 @@ func changes(base, next *layout.Layout) (list []string) {
 	if a, b := len(base.Segments[len(base.Segments)-1].Chains), len(next.Segments[len(next.Segments)-1].Chains); a != b {
 		say("%d chains became %d", a, b)
 	}
+	if a, b := base.Geometry.MaxSessions, next.Geometry.MaxSessions; a != b {
+		say("max_sessions %d became %d", a, b)
+	}
 	if len(list) == 0 {
 		say("the same members")
 	}

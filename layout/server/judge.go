@@ -44,6 +44,7 @@ type scene struct {
 	alone    bool            // this layout server is the only one
 	unnamed  bool            // the active record names no stores, and the next one would
 	recovers string          // why an empty layout store waits that units can be asked to fill; "": there is nothing to fill it from
+	resizes  bool            // all layout servers read a layout with another max_sessions than the founding one's
 	force    bool            // an operator's word takes an epoch, even if no member changes
 }
 

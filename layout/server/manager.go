@@ -162,7 +162,7 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	active, _ := m.store.fsm.active.get()
 	m.rebuilder.follow(ctx, active, &m.members)
 	m.noteMembers(active, time.Now())
-	sc := m.scene(active, shape)
+	sc := m.scene(active, shape, m.asksSessions() && m.resizes(ctx))
 	if active == nil {
 		sc.recovers = m.mayRecover(ctx, time.Now())
 		if built, _ := m.store.fsm.active.get(); built != nil {
@@ -244,7 +244,7 @@ func (m *manager) layouts() (founding, active *layout.Layout) {
 // agrees tells whether Bootstrap speaks of the log that there is.
 func (m *manager) agrees(founding *layout.Layout) bool {
 	b := m.cfg.Bootstrap
-	return b != nil && b.Geometry == founding.Geometry && b.Durability == founding.Durability && (b.Log.IsZero() || b.Log == founding.Log)
+	return b != nil && b.Geometry.Follows(founding.Geometry) && b.Durability == founding.Durability && (b.Log.IsZero() || b.Log == founding.Log)
 }
 
 // activate opens the epoch at members that missed it: its verdict is ACTIVE, since active is the store's.
@@ -314,9 +314,13 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 			m.metrics.alarms.Inc()
 			log.Error("ALARM: a safety rule was broken; the log stays sealed", "err", err)
 		}
-		m.backoff = min(max(2*m.backoff, backoffMin), backoffMax)
-		m.notBefore = time.Now().Add(m.backoff)
-		m.answer(outcome{err: err})
+		if !errors.Is(err, errImpossible) {
+			m.backoff = min(max(2*m.backoff, backoffMin), backoffMax)
+			m.notBefore = time.Now().Add(m.backoff)
+			m.answer(outcome{err: err})
+		} else {
+			m.deny(err) // the next epoch is made without what was asked for
+		}
 		m.set(func(s *shown) {
 			if s.epoch = 0; s.wait == "" {
 				s.phase = "failed: " + err.Error()

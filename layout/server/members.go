@@ -50,10 +50,12 @@ type report struct {
 	carried    []uint32 // clients from which something came over the fabric a moment ago
 
 	// For those who look on.
-	sessions int
-	scrub    *pb.ScrubStatus
-	next     layout.Position // sequencers, while they are open
-	vitals   *pb.UnitVitals  // nil: not asked for
+	sessions, sessionsMax int
+
+	resizes bool // units: an epoch may bring another max_sessions
+	scrub   *pb.ScrubStatus
+	next    layout.Position // sequencers, while they are open
+	vitals  *pb.UnitVitals  // nil: not asked for
 }
 
 // member is a unit or a sequencer. Its report belongs to the manager.
@@ -238,7 +240,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 	return report{past: pbconv.ToStoreState(a.StoreState), trims: layout.Epoch(a.TrimsSince), copied: a.Copied, bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
 		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck, fabric: a.Fabric, provider: a.Provider, carried: a.FabricClients, refused: a.FabricRefused, refusedFor: time.Duration(a.FabricRefusedMs) * time.Millisecond,
-		sessions: int(a.Sessions), scrub: a.Scrub, vitals: a.Vitals}, nil
+		sessions: int(a.Sessions), sessionsMax: int(a.SessionsMax), resizes: a.Resizes, scrub: a.Scrub, vitals: a.Vitals}, nil
 }
 
 func addresses(in []uint64) []layout.Address {

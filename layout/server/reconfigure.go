@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"corfu/internal/mutant"
 	"corfu/internal/sleep"
 	"corfu/internal/wire/pb"
@@ -19,6 +21,7 @@ import (
 type phase string
 
 const (
+	phaseReserve   phase = "reserve" // memory for another max_sessions, while the log goes on
 	phaseSeal      phase = "seal"
 	phasePropose   phase = "propose"
 	phaseReconcile phase = "reconcile"
@@ -127,7 +130,10 @@ func (r *reconfiguration) steps(ctx context.Context) error {
 	for _, s := range []struct {
 		phase phase
 		do    func(context.Context) error
-	}{{phaseSeal, r.seal}, {phasePropose, r.propose}, {phaseReconcile, r.reconcile}, {phaseDecide, r.decide}} {
+	}{{phaseReserve, r.reserve}, {phaseSeal, r.seal}, {phasePropose, r.propose}, {phaseReconcile, r.reconcile}, {phaseDecide, r.decide}} {
+		if s.phase == phaseReserve && r.change.MaxSessions == 0 {
+			continue
+		}
 		if err := r.timed(s.phase, func() error { return s.do(ctx) }); err != nil {
 			return fmt.Errorf("%s: %w", s.phase, err)
 		}
@@ -214,10 +220,16 @@ func (r *reconfiguration) propose(context.Context) error {
 	if r.layout, err = r.shape.With(r.change, r.epoch, start); err != nil {
 		return err
 	}
-	p := r.identify(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout})
+	p := r.identify(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout, Resized: r.resized()})
 	r.record = layout.RecordRef{Epoch: r.epoch, ID: p.ID}
 	_, err = r.store.apply(p)
 	return err
+}
+
+// resized reports whether the layout's geometry is not the founding layout's.
+func (r *reconfiguration) resized() (yes bool) {
+	r.store.fsm.view(func(s *layout.State) { yes = r.layout.Geometry != s.Founding().Geometry })
+	return yes
 }
 
 // errNotCopied: what was copied to a unit cannot be handed over before clients have filled a hole. Nothing is lost by trying again.
@@ -242,6 +254,39 @@ func (r *reconfiguration) baseEpoch() layout.Epoch {
 		return 0
 	}
 	return r.base.Epoch
+}
+
+// reserve has every unit of the new epoch take the memory for another max_sessions, before anything is stopped for its sake. If one
+// does not get it, the others give theirs back.
+func (r *reconfiguration) reserve(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	defer cancel()
+	ask := func(ctx context.Context, sessions int) error {
+		var mu sync.Mutex
+		var errs []error
+		each(r.parts, func(m *member) {
+			if m.unit == 0 || m.standby {
+				return
+			}
+			_, err := m.units().Reserve(ctx, &pb.ReserveRequest{Log: r.shape.Log[:], MaxSessions: uint32(sessions)})
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("%s: %s", m.name, status.Convert(err).Message()))
+			}
+		})
+		return errors.Join(errs...)
+	}
+	err := ask(ctx, r.change.MaxSessions)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errImpossible, err)
+		undo, done := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.stateTimeout())
+		defer done()
+		if err := ask(undo, 0); err != nil {
+			r.log.Warn("memory that is not needed is not given back yet", "err", err)
+		}
+	}
+	return err
 }
 
 // decide makes the epoch ACTIVE. From here on it stands, whatever becomes of this server.

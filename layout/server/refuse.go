@@ -137,6 +137,10 @@ type blame struct {
 
 // accuse notes that a member refused, unless the attempt was over before: then the error is its end. It gives the error back.
 func (r *reconfiguration) accuse(ctx context.Context, m *member, t task, began time.Time, err error) error {
+	if r.change.MaxSessions != 0 && t == taskReconcile && status.Code(err) == codes.ResourceExhausted {
+		// What was asked for does not fit there: the epoch is made without it, and the member is as good as before.
+		return fmt.Errorf("%w: %w", errImpossible, err)
+	}
 	stalled := errors.Is(context.Cause(ctx), errStalled)
 	if stalled {
 		err = errors.Join(err, context.Cause(ctx))

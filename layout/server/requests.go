@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"corfu/internal/sleep"
 	"corfu/layout"
@@ -63,6 +64,17 @@ func (m *manager) answer(o outcome) {
 		q.done <- o
 	}
 	m.pending = again
+}
+
+// deny ends the pending requests that are not possible, as it turned out. The others are tried again.
+func (m *manager) deny(err error) {
+	m.pending = slices.DeleteFunc(m.pending, func(q *request) bool {
+		impossible := q.asked.sessions != 0
+		if impossible {
+			q.done <- outcome{err: err}
+		}
+		return impossible
+	})
 }
 
 // ask waits for what the request asks for, begun after the call. It fails with errNotLeader where another server leads.

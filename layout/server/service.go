@@ -119,7 +119,7 @@ func (v service) Reconfigure(ctx context.Context, q *pb.ReconfigureRequest) (*pb
 
 func toAsked(q *pb.ReconfigureRequest) asked {
 	a := asked{shorter: q.Shorter, failover: q.Failover, from: layout.SequencerID(q.FailoverFrom), to: layout.SequencerID(q.FailoverTo),
-		acceptLoss: q.AcceptLoss}
+		sessions: int(q.MaxSessions), acceptLoss: q.AcceptLoss}
 	for _, u := range q.Remove {
 		a.remove = append(a.remove, layout.UnitID(u))
 	}

@@ -24,6 +24,8 @@ type asked struct {
 	from     layout.SequencerID // from this one; 0: from whoever it is
 	to       layout.SequencerID // and it is this one; 0: the first that answers
 
+	sessions int // max_sessions of the geometry; 0: as it is
+
 	acceptLoss bool // of what only the units that are to go may have, or of what the stores of those that are added do not have
 }
 
@@ -51,13 +53,13 @@ func (a *asked) givenUp() (list []layout.UnitID) {
 }
 
 func (a *asked) isZero() bool {
-	return !a.failover && len(a.remove)+len(a.add)+len(a.drain)+len(a.chain) == 0
+	return !a.failover && a.sessions == 0 && len(a.remove)+len(a.add)+len(a.drain)+len(a.chain) == 0
 }
 
 // scene is what this round judges, with the first of the pending requests that asks for a change. Requests for what is so already, and
 // for what cannot be, are answered.
-func (m *manager) scene(active, shape *layout.Layout) *scene {
-	s := &scene{cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members, alone: m.cfg.alone() && m.cfg.Consensus == nil, past: m.store.past(nil)}
+func (m *manager) scene(active, shape *layout.Layout, resizes bool) *scene {
+	s := &scene{resizes: resizes, cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members, alone: m.cfg.alone() && m.cfg.Consensus == nil, past: m.store.past(nil)}
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
 	if m.agrees(founding) {
@@ -118,7 +120,7 @@ func (m *manager) later(i int) {
 
 // wanted says what is still to change before the layout is as asked for: nothing, if it is already, or is on its way there.
 func (s *scene) wanted(a *asked) (c layout.Change, err error) {
-	for _, step := range []func(*asked, *layout.Change) error{s.wantAdded, s.wantRemoved, s.wantDrained, s.wantChain, s.wantSequencer} {
+	for _, step := range []func(*asked, *layout.Change) error{s.wantAdded, s.wantRemoved, s.wantDrained, s.wantChain, s.wantSequencer, s.wantSessions} {
 		if err := step(a, &c); err != nil {
 			return c, err
 		}
@@ -290,6 +292,38 @@ func (s *scene) wantSequencer(a *asked, c *layout.Change) error {
 		return errors.New("no standby answers that could become the sequencer")
 	}
 	return nil
+}
+
+// wantSessions asks for another max_sessions, which takes that every layout server and every unit knows of such a change.
+func (s *scene) wantSessions(a *asked, c *layout.Change) error {
+	g := s.shape.Geometry
+	if a.sessions == 0 || a.sessions == g.MaxSessions {
+		return nil
+	}
+	if _, err := g.WithSessions(a.sessions); err != nil {
+		return err
+	}
+	if !s.resizes {
+		return errors.New("a layout server is of a release that does not know another max_sessions, or does not answer: upgrade it, or start it")
+	}
+	for _, m := range s.members.list {
+		if m.unit == 0 || (m.standby && m.report.state == stateUnreachable) || contains(c.Lost, m.unit) || contains(c.Forget, m.unit) {
+			continue
+		}
+		switch {
+		case m.report.state == stateUnreachable:
+			return fmt.Errorf("%s does not answer, so that nobody knows whether it has the memory: %s", m.name, m.report.err)
+		case !m.report.resizes:
+			return fmt.Errorf("%s is of a release that does not know another max_sessions: upgrade it", m.name)
+		}
+	}
+	c.MaxSessions = a.sessions
+	return nil
+}
+
+// asksSessions reports whether a request that waits for an answer wants another max_sessions.
+func (m *manager) asksSessions() bool {
+	return slices.ContainsFunc(m.pending, func(q *request) bool { return q.asked.sessions != 0 })
 }
 
 // candidates is the shape with the units that pending requests add among the spares: they are asked for their state before they are

@@ -211,6 +211,11 @@ func (a *app) change(ctx context.Context, q *pb.ReconfigureRequest) error {
 	if q.Failover && q.FailoverTo == 0 {
 		q.FailoverFrom = uint32(before.Sequencer.ID) // asked a second time it must not fail back
 	}
+	if q.MaxSessions != 0 {
+		if err := a.understood(ctx, q); err != nil {
+			return err
+		}
+	}
 	after, err := a.reconfigure(ctx, q)
 	if err != nil {
 		return err

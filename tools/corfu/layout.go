@@ -92,7 +92,7 @@ type geometryConfig struct {
 	PageSize     int `yaml:"page_size" flag:"page-size"`
 	Window       int `yaml:"window" flag:"window"`
 	SessionSlots int `yaml:"session_slots" doc:"staging pages that one client has on a unit, which are its appends in flight there. A unit that serves many gives later ones fewer"`
-	MaxSessions  int `yaml:"max_sessions" doc:"clients that would have all their staging pages at a unit, which takes page_size × session_slots × max_sessions bytes. Half as many do; many more share the other half"`
+	MaxSessions  int `yaml:"max_sessions" doc:"clients that would have all their staging pages at a unit, which takes page_size × session_slots × max_sessions bytes. Half as many do; many more share the other half. Of a running log corfu layout set changes it"`
 }
 
 func defaultGeometryConfig() geometryConfig {
@@ -175,7 +175,7 @@ of which all but the larger half may fail. Each is started with the same list, i
 			return s, nil
 		})
 	})
-	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutReconfigureCommand(), a.layoutRecoverCommand())
+	cmd.AddCommand(a.layoutShowCommand(), a.layoutStatusCommand(), a.layoutSetCommand(), a.layoutReconfigureCommand(), a.layoutRecoverCommand())
 	return cmd
 }
 

@@ -154,19 +154,21 @@ func (c *layoutConns) close() {
 
 // layoutJSON is a layout as scripts read it.
 type layoutJSON struct {
-	Log        string        `json:"log"`
-	Epoch      layout.Epoch  `json:"epoch"`
-	Durability string        `json:"durability"`
-	PageSize   int           `json:"page_size"`
-	MaxPayload int           `json:"max_payload"`
-	Window     int           `json:"window"`
-	Start      uint64        `json:"start"`
-	Sequencer  memberJSON    `json:"sequencer"`
-	Units      []memberJSON  `json:"units"`
-	Spares     []memberJSON  `json:"spares,omitempty"`
-	Standbys   []memberJSON  `json:"standbys,omitempty"`
-	Leaving    []leavingJSON `json:"leaving,omitempty"`
-	Segments   []segmentJSON `json:"segments"`
+	Log          string        `json:"log"`
+	Epoch        layout.Epoch  `json:"epoch"`
+	Durability   string        `json:"durability"`
+	PageSize     int           `json:"page_size"`
+	SessionSlots int           `json:"session_slots"`
+	MaxSessions  int           `json:"max_sessions"`
+	MaxPayload   int           `json:"max_payload"`
+	Window       int           `json:"window"`
+	Start        uint64        `json:"start"`
+	Sequencer    memberJSON    `json:"sequencer"`
+	Units        []memberJSON  `json:"units"`
+	Spares       []memberJSON  `json:"spares,omitempty"`
+	Standbys     []memberJSON  `json:"standbys,omitempty"`
+	Leaving      []leavingJSON `json:"leaving,omitempty"`
+	Segments     []segmentJSON `json:"segments"`
 }
 
 type memberJSON struct {
@@ -195,6 +197,7 @@ func describeLayout(l *layout.Layout) layoutJSON {
 	out := layoutJSON{
 		Log: l.Log.String(), Epoch: l.Epoch, Durability: l.Durability.String(),
 		PageSize: l.Geometry.PageSize, MaxPayload: l.Geometry.MaxPayload(), Window: l.Geometry.Window,
+		SessionSlots: l.Geometry.SessionSlots, MaxSessions: l.Geometry.MaxSessions,
 		Start:     uint64(l.Start),
 		Sequencer: memberJSON{uint32(l.Sequencer.ID), l.Sequencer.Control},
 	}
@@ -236,6 +239,7 @@ func layoutLines(l *layout.Layout) []string {
 		fmt.Sprintf("epoch       %d, from position %d on", l.Epoch, l.Start),
 		fmt.Sprintf("durability  %s", l.Durability),
 		fmt.Sprintf("pages       %d bytes, up to %d of them payload; a window of %d pages", g.PageSize, g.MaxPayload(), g.Window),
+		fmt.Sprintf("sessions    max_sessions %d, each of up to %d staging pages", g.MaxSessions, g.SessionSlots),
 		fmt.Sprintf("sequencer   %d at %s", l.Sequencer.ID, l.Sequencer.Control),
 	}
 	for _, s := range l.Standbys {

@@ -79,10 +79,21 @@ func verdictLines(m *pb.ClusterStatus) (lines []line) {
 func summary(m *pb.ClusterStatus) string {
 	s := fmt.Sprintf("epoch %d, tail %s, %s appends/s, %s to and from flash, durability %s", m.Epoch, clusterstatus.Grouped(m.Tail), rate(m.AppendsPerSecond),
 		bytesRate(m.BytesPerSecond), m.Durability)
+	if m.MaxSessions != 0 {
+		s += fmt.Sprintf(", max_sessions %d", m.MaxSessions)
+	}
 	if m.EpochInProgress != 0 {
 		s += fmt.Sprintf("; going to epoch %d (%s)", m.EpochInProgress, m.Phase)
 	}
 	return s
+}
+
+// sessionsOf is how many sessions a unit has, of how many.
+func sessionsOf(u *pb.UnitStatus) string {
+	if u.SessionsMax == 0 {
+		return fmt.Sprint(u.Sessions)
+	}
+	return fmt.Sprintf("%s of %s", clusterstatus.Grouped(uint64(u.Sessions)), clusterstatus.Grouped(uint64(u.SessionsMax)))
 }
 
 // unitLines are the chains that take new entries with their units, then units of older chains only, then spares.
@@ -95,7 +106,7 @@ func unitLines(m *pb.ClusterStatus) []line {
 	row := func(chain string, u *pb.UnitStatus) {
 		seen[u.Id] = true
 		t.add(rowStyle(m, u.Role, u.State, u.Epoch, u.SilentMs), chain, fmt.Sprint(u.Id), memberState(u.State, u.Error, u.SilentMs), rate(u.PagesPerSecond), rate(u.ColdReadsPerSecond),
-			used(u), corruptCount(u), fmt.Sprint(u.Sessions), u.Control)
+			used(u), corruptCount(u), sessionsOf(u), u.Control)
 	}
 	if n := len(m.Segments); n > 0 {
 		for _, c := range m.Segments[n-1].Chains {

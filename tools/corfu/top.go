@@ -61,7 +61,7 @@ func topLines(m *pb.ClusterStatus) []line {
 	t := newTable("UNIT", "CHAIN", "WRITES/S", "COLD READS/S", "BYTES/S", "NOT ON FLASH YET", "SESSIONS", "STATE")
 	for _, u := range units {
 		t.add(rowStyle(m, u.Role, u.State, u.Epoch, u.SilentMs), fmt.Sprint(u.Id), cmp.Or(chains[u.Id], u.Role), rate(u.PagesPerSecond), rate(u.ColdReadsPerSecond),
-			bytesRate(u.BytesPerSecond), clusterstatus.Grouped(u.WaitingPages), fmt.Sprint(u.Sessions), memberState(u.State, u.Error, u.SilentMs))
+			bytesRate(u.BytesPerSecond), clusterstatus.Grouped(u.WaitingPages), sessionsOf(u), memberState(u.State, u.Error, u.SilentMs))
 	}
 	if len(units) == 0 {
 		return lines // nobody told of any

@@ -45,7 +45,7 @@ func Names() []string { return slices.Sorted(maps.Keys(States())) }
 
 func healthy() *pb.ClusterStatus {
 	m := &pb.ClusterStatus{
-		AtMs: at, Log: "00112233445566778899aabbccddeeff", Durability: "flash", PageSize: 4096, Epoch: 4, Tail: 1_234_567,
+		AtMs: at, Log: "00112233445566778899aabbccddeeff", Durability: "flash", PageSize: 4096, MaxSessions: 128, Epoch: 4, Tail: 1_234_567,
 		AppendsPerSecond: 45_210.4, BytesPerSecond: 4 * 22_605 * 4096, Replicas: 2, MinReplicas: 1, LeadsSinceMs: at - 90_000,
 		Segments: []*pb.SegmentStatus{{Chains: []*pb.ChainStatus{{Units: []uint32{1, 2}}, {Units: []uint32{3, 4}}}}},
 		Sequencers: []*pb.SequencerStatus{
@@ -70,7 +70,7 @@ func healthy() *pb.ClusterStatus {
 	}
 	for id := uint32(1); id <= 4; id++ {
 		m.Units = append(m.Units, &pb.UnitStatus{Id: id, Control: address(id), Role: "serves", State: "open", Epoch: 4, Store: "/dev/nvme1n1",
-			End: 617_284, Watermark: 617_280, Sessions: 12, UsedBytes: 3 << 30, FreeBytes: 897 << 30, PagesPerSecond: 22_605, BytesPerSecond: 22_605 * 4096,
+			End: 617_284, Watermark: 617_280, Sessions: 12, SessionsMax: 3296, UsedBytes: 3 << 30, FreeBytes: 897 << 30, PagesPerSecond: 22_605, BytesPerSecond: 22_605 * 4096,
 			WaitingPages: 4, Scrubbed: 1})
 	}
 	m.Units = append(m.Units, &pb.UnitStatus{Id: 5, Control: address(5), Role: "spare", State: "closed", Store: "/dev/nvme1n1", FreeBytes: 900 << 30})
