@@ -20,21 +20,16 @@ var sleepsAllowed = map[string]string{
 	"client/patience_test.go TestFarWriterIsNotStarvedByCloseReaders": "the round trip of a far writer",
 
 	// Something late. That it is later still, on a busy machine, changes nothing.
-	"client/flash_test.go Write":                                                         "a slow disk",
-	"client/torn_test.go TestReadersWaitForASlowLargeAppend":                             "a slow writer, who has 5.8 s left each time",
-	"layout/server/newleader_test.go TestColdStartDropsNobody":                           "machines that come up one after the other, in a fifth of the time that they have",
-	"layout/server/failure_test.go TestReconfigurationSurvivesAMemberThatDiesInAnyPhase": "lets the member die before its answer is out, mostly; after it is as good",
-	"rdma/tcp/conn_test.go TestRefusalBehindAnswers":                                     "lets sockets fill up; fuller or emptier ones are as good",
-	"internal/certs/revoked_test.go TestStaleListsStayInForce":                           "a list is valid for whole seconds of the day",
-	"internal/sim/promise_test.go leads":                                                 "called in synctest bubbles",
-	"deploy/watch/live_test.go TestEveryPanelShowsALiveCluster":                          "what rates look over, in a real Prometheus",
+	"client/flash_test.go Write":                                "a slow disk",
+	"client/torn_test.go TestReadersWaitForASlowLargeAppend":    "a slow writer, who has 5.8 s left each time",
+	"rdma/tcp/conn_test.go TestRefusalBehindAnswers":            "lets sockets fill up; fuller or emptier ones are as good",
+	"internal/certs/revoked_test.go TestStaleListsStayInForce":  "a list is valid for whole seconds of the day",
+	"internal/sim/promise_test.go leads":                        "called in synctest bubbles",
+	"deploy/watch/live_test.go TestEveryPanelShowsALiveCluster": "what rates look over, in a real Prometheus",
 
 	// Nothing happens. The test passes on any machine; how long it looks decides what it would
 	// find.
-	"layout/server/refuse_test.go TestSpareThatRefusesCostsTheLogNothing":                   "no further try",
-	"layout/server/refuse_test.go TestUnitWhoseFlashTakesNothingIsLeftOut":                  "no epoch",
-	"layout/server/refuse_test.go TestUnitWhoseFlashTakesNothingAndThatMustStayIsWaitedFor": "no epoch",
-	"unit/server/fault_test.go TestStateTellsThatFlashIsStuck":                              "a hole is not called stuck",
+	"unit/server/fault_test.go TestStateTellsThatFlashIsStuck": "a hole is not called stuck",
 }
 
 // TestTestsDoNotSleep: a test that sleeps in order that something has happened by then fails on a

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -89,92 +90,96 @@ func (c *cluster) status() *pb.ClusterStatus {
 
 // TestClusterTellsWhatHappened: rates from the units' counters, and, once a unit died, who is missing since when, and why.
 func TestClusterTellsWhatHappened(t *testing.T) {
-	c := withSpare(t)
-	c.template.Spares = nil
-	l := c.start().open(1)
-	c.put(l, 0, wire.Durable, 100, 1, 2)
-	for _, u := range c.units {
-		if u != nil {
-			u.busy(7)
-		}
-	}
-	await(t, "rates", func() error {
-		m := c.status()
-		if m.Verdict != clusterstatus.Healthy || m.Tail != 1 || len(m.Clients) != 1 || m.Clients[0].Sessions != 4 || m.Clients[0].PagesPerSecond <= 0 {
-			return fmt.Errorf("%v", m)
-		}
-		for _, u := range m.Units {
-			if u.PagesPerSecond <= 0 || u.BytesPerSecond != u.PagesPerSecond*float64(m.PageSize) {
-				return fmt.Errorf("%v", u)
+	synctest.Test(t, func(t *testing.T) {
+		c := withSpare(t)
+		c.template.Spares = nil
+		l := c.start().open(1)
+		c.put(l, 0, wire.Durable, 100, 1, 2)
+		for _, u := range c.units {
+			if u != nil {
+				u.busy(7)
 			}
 		}
-		return nil
+		await(t, "rates", func() error {
+			m := c.status()
+			if m.Verdict != clusterstatus.Healthy || m.Tail != 1 || len(m.Clients) != 1 || m.Clients[0].Sessions != 4 || m.Clients[0].PagesPerSecond <= 0 {
+				return fmt.Errorf("%v", m)
+			}
+			for _, u := range m.Units {
+				if u.PagesPerSecond <= 0 || u.BytesPerSecond != u.PagesPerSecond*float64(m.PageSize) {
+					return fmt.Errorf("%v", u)
+				}
+			}
+			return nil
+		})
+		c.units[2].die()
+		got := c.active("a shorter chain", func(l *layout.Layout) bool { return l.Epoch > 1 })
+		m := c.status()
+		last := m.Reconfigurations[0]
+		want := &pb.ReconfigurationStatus{Epoch: uint64(got.Epoch), Result: resultActive, AtMs: last.AtMs, TookMs: last.TookMs, Reason: last.Reason,
+			Changes: []string{"unit 2 left its chain"}, Phases: last.Phases}
+		var phases []string
+		for _, p := range last.Phases {
+			phases = append(phases, p.Name)
+		}
+		if !proto.Equal(last, want) || last.AtMs < m.LeadsSinceMs || !reflect.DeepEqual(phases, []string{"seal", "propose", "reconcile", "decide", "activate"}) {
+			t.Errorf("the latest reconfiguration is %v", last)
+		}
+		if first := m.Reconfigurations[1]; first.Epoch != 1 || first.Changes[0] != "the log begins: chains 1-2, 3-4, sequencer 1" {
+			t.Errorf("and before it %v", first)
+		}
+		if m.Verdict != clusterstatus.Degraded || m.DeficitOpen != 1 || m.DeficitOlder != 0 || m.Epoch != uint64(got.Epoch) ||
+			!reflect.DeepEqual(m.Segments[0].Chains[0].Units, []uint32{1}) || m.Segments[0].Chains[0].Lacks != 1 {
+			t.Errorf("status is %v", m)
+		}
 	})
-	c.units[2].die()
-	got := c.active("a shorter chain", func(l *layout.Layout) bool { return l.Epoch > 1 })
-	m := c.status()
-	last := m.Reconfigurations[0]
-	want := &pb.ReconfigurationStatus{Epoch: uint64(got.Epoch), Result: resultActive, AtMs: last.AtMs, TookMs: last.TookMs, Reason: last.Reason,
-		Changes: []string{"unit 2 left its chain"}, Phases: last.Phases}
-	var phases []string
-	for _, p := range last.Phases {
-		phases = append(phases, p.Name)
-	}
-	if !proto.Equal(last, want) || last.AtMs < m.LeadsSinceMs || !reflect.DeepEqual(phases, []string{"seal", "propose", "reconcile", "decide", "activate"}) {
-		t.Errorf("the latest reconfiguration is %v", last)
-	}
-	if first := m.Reconfigurations[1]; first.Epoch != 1 || first.Changes[0] != "the log begins: chains 1-2, 3-4, sequencer 1" {
-		t.Errorf("and before it %v", first)
-	}
-	if m.Verdict != clusterstatus.Degraded || m.DeficitOpen != 1 || m.DeficitOlder != 0 || m.Epoch != uint64(got.Epoch) ||
-		!reflect.DeepEqual(m.Segments[0].Chains[0].Units, []uint32{1}) || m.Segments[0].Chains[0].Lacks != 1 {
-		t.Errorf("status is %v", m)
-	}
 }
 
 // TestEveryServerShowsTheCluster: one that does not lead asks the leader. A new leader knows from the layout records what was changed
 // before it; where nobody leads, each server says how the others are.
 func TestEveryServerShowsTheCluster(t *testing.T) {
-	c := newTrio(t, mortal)
-	leader := c.leader()
-	await(t, "an epoch", func() error {
-		if m, err := leader.Status(context.Background()); err != nil || m.Epoch == 0 {
-			return fmt.Errorf("%v %v", m, err)
-		}
-		return nil
-	})
-	for id, s := range c.servers {
-		await(t, fmt.Sprintf("status at server %d", id), func() error {
-			m, err := s.Status(context.Background())
-			if err != nil || m.Epoch == 0 || len(m.LayoutServers) != 3 || len(m.Reconfigurations) == 0 || m.Reconfigurations[len(m.Reconfigurations)-1].AtMs == 0 {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrio(t, mortal)
+		leader := c.leader()
+		await(t, "an epoch", func() error {
+			if m, err := leader.Status(context.Background()); err != nil || m.Epoch == 0 {
 				return fmt.Errorf("%v %v", m, err)
 			}
 			return nil
 		})
-	}
-	old := leader.cfg.ID
-	c.stopServer(old)
-	leader = c.leader()
-	await(t, "status at the new leader", func() error {
-		m, err := leader.Status(context.Background())
-		if err != nil || m.Epoch == 0 {
-			return fmt.Errorf("%v %v", m, err)
+		for id, s := range c.servers {
+			await(t, fmt.Sprintf("status at server %d", id), func() error {
+				m, err := s.Status(context.Background())
+				if err != nil || m.Epoch == 0 || len(m.LayoutServers) != 3 || len(m.Reconfigurations) == 0 || m.Reconfigurations[len(m.Reconfigurations)-1].AtMs == 0 {
+					return fmt.Errorf("%v %v", m, err)
+				}
+				return nil
+			})
 		}
-		first := m.Reconfigurations[len(m.Reconfigurations)-1]
-		if first.Epoch != 1 || first.AtMs != 0 || len(first.Changes) != 1 || m.Verdict != clusterstatus.Degraded ||
-			m.LayoutServers[old-1].Role != stateUnreachable {
-			return fmt.Errorf("%v", m)
-		}
-		return nil
-	})
-	c.stopServer(leader.cfg.ID)
-	for _, s := range c.servers {
-		await(t, "nobody leads", func() error {
-			m, err := s.Status(context.Background())
-			if err == nil || m.Verdict != clusterstatus.Down || len(m.LayoutServers) != 3 {
+		old := leader.cfg.ID
+		c.stopServer(old)
+		leader = c.leader()
+		await(t, "status at the new leader", func() error {
+			m, err := leader.Status(context.Background())
+			if err != nil || m.Epoch == 0 {
 				return fmt.Errorf("%v %v", m, err)
+			}
+			first := m.Reconfigurations[len(m.Reconfigurations)-1]
+			if first.Epoch != 1 || first.AtMs != 0 || len(first.Changes) != 1 || m.Verdict != clusterstatus.Degraded ||
+				m.LayoutServers[old-1].Role != stateUnreachable {
+				return fmt.Errorf("%v", m)
 			}
 			return nil
 		})
-	}
+		c.stopServer(leader.cfg.ID)
+		for _, s := range c.servers {
+			await(t, "nobody leads", func() error {
+				m, err := s.Status(context.Background())
+				if err == nil || m.Verdict != clusterstatus.Down || len(m.LayoutServers) != 3 {
+					return fmt.Errorf("%v %v", m, err)
+				}
+				return nil
+			})
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/raft"
 
@@ -107,26 +108,28 @@ func (c *trio) problems(verdict string, words ...string) {
 // Another one leads, and makes epochs; the status names the server and its directory. When the disk
 // answers again all have the same.
 func TestAnotherLeadsWhereADiskHangs(t *testing.T) {
-	c := newTrioOnDisks(t)
-	old := c.leader()
-	id := old.cfg.ID
-	c.disks[id].set(false, true)
-	if _, err := old.store.apply(layout.NewClient{}); !errors.Is(err, errUnknown) && !errors.Is(err, errNotLeader) {
-		t.Errorf("a command that the disk did not take: %v", err)
-	}
-	c.leader(id)
-	if old.store.elected() {
-		t.Error("the server with the hanging disk leads still")
-	}
-	if err := old.Ready(); err == nil || !strings.Contains(err.Error(), "the disk of "+old.cfg.Dir+" has not answered for") {
-		t.Errorf("it is ready: %v", err)
-	}
-	c.newEpoch()
-	c.problems(clusterstatus.Degraded, fmt.Sprintf("layout server %d: the disk of %s has not answered for", id, old.cfg.Dir), "no other may fail")
-	c.disks[id].set(false, false)
-	await(t, "it is well again", old.Ready)
-	c.newEpoch()
-	c.agree()
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrioOnDisks(t)
+		old := c.leader()
+		id := old.cfg.ID
+		c.disks[id].set(false, true)
+		if _, err := old.store.apply(layout.NewClient{}); !errors.Is(err, errUnknown) && !errors.Is(err, errNotLeader) {
+			t.Errorf("a command that the disk did not take: %v", err)
+		}
+		c.leader(id)
+		if old.store.elected() {
+			t.Error("the server with the hanging disk leads still")
+		}
+		if err := old.Ready(); err == nil || !strings.Contains(err.Error(), "the disk of "+old.cfg.Dir+" has not answered for") {
+			t.Errorf("it is ready: %v", err)
+		}
+		c.newEpoch()
+		c.problems(clusterstatus.Degraded, fmt.Sprintf("layout server %d: the disk of %s has not answered for", id, old.cfg.Dir), "no other may fail")
+		c.disks[id].set(false, false)
+		await(t, "it is well again", old.Ready)
+		c.newEpoch()
+		c.agree()
+	})
 }
 
 // TestFullDiskAtOneServer: at the leader another one takes over, once; at a follower nothing
@@ -134,35 +137,37 @@ func TestAnotherLeadsWhereADiskHangs(t *testing.T) {
 func TestFullDiskAtOneServer(t *testing.T) {
 	for _, who := range []string{"leader", "follower"} {
 		t.Run(who, func(t *testing.T) {
-			c := newTrioOnDisks(t)
-			ill := c.leader()
-			for _, s := range c.servers {
-				if s != ill && who == "follower" {
-					ill = s
-					break
+			synctest.Test(t, func(t *testing.T) {
+				c := newTrioOnDisks(t)
+				ill := c.leader()
+				for _, s := range c.servers {
+					if s != ill && who == "follower" {
+						ill = s
+						break
+					}
 				}
-			}
-			id := ill.cfg.ID
-			c.disks[id].set(true, false)
-			await(t, "the epoch is made by the others", func() error {
-				_, err := c.leader(id).store.apply(layout.NewClient{})
-				return err
-			})
-			c.newEpoch()
-			c.problems(clusterstatus.Degraded, fmt.Sprintf("layout server %d: the disk of %s is full", id, ill.cfg.Dir))
-			if err := ill.Ready(); err == nil || !errors.Is(err, syscall.ENOSPC) {
-				t.Errorf("it is ready: %v", err)
-			}
-			term := c.leader(id).store.raft.Standing().Term
-			for range 3 {
+				id := ill.cfg.ID
+				c.disks[id].set(true, false)
+				await(t, "the epoch is made by the others", func() error {
+					_, err := c.leader(id).store.apply(layout.NewClient{})
+					return err
+				})
 				c.newEpoch()
-			}
-			if now := c.leader(id).store.raft.Standing().Term; now > term+1 { // a busy machine may cost an election
-				t.Errorf("term %d became %d: elections do not end", term, now)
-			}
-			c.disks[id].set(false, false)
-			await(t, "it is well again", ill.Ready)
-			c.agree()
+				c.problems(clusterstatus.Degraded, fmt.Sprintf("layout server %d: the disk of %s is full", id, ill.cfg.Dir))
+				if err := ill.Ready(); err == nil || !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("it is ready: %v", err)
+				}
+				term := c.leader(id).store.raft.Standing().Term
+				for range 3 {
+					c.newEpoch()
+				}
+				if now := c.leader(id).store.raft.Standing().Term; now > term+1 { // a busy machine may cost an election
+					t.Errorf("term %d became %d: elections do not end", term, now)
+				}
+				c.disks[id].set(false, false)
+				await(t, "it is well again", ill.Ready)
+				c.agree()
+			})
 		})
 	}
 }
@@ -170,56 +175,60 @@ func TestFullDiskAtOneServer(t *testing.T) {
 // TestFullDisksOfAMajority: nothing can be recorded; the error comes in time, and the status names
 // both servers.
 func TestFullDisksOfAMajority(t *testing.T) {
-	c := newTrioOnDisks(t)
-	leader := c.leader()
-	for id, d := range c.disks {
-		if id != leader.cfg.ID {
-			d.set(true, false)
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrioOnDisks(t)
+		leader := c.leader()
+		for id, d := range c.disks {
+			if id != leader.cfg.ID {
+				d.set(true, false)
+			}
 		}
-	}
-	if _, err := leader.store.apply(layout.NewClient{}); err == nil {
-		t.Error("a command was committed without a majority")
-	}
-	var words []string
-	for id, s := range c.servers {
-		if s != leader {
-			words = append(words, fmt.Sprintf("layout server %d: the disk of %s is full", id, s.cfg.Dir))
+		if _, err := leader.store.apply(layout.NewClient{}); err == nil {
+			t.Error("a command was committed without a majority")
 		}
-	}
-	c.problems(clusterstatus.Down, append(words, "no epoch can be made and no client can begin")...)
-	for _, d := range c.disks {
-		d.set(false, false)
-	}
-	c.newEpoch()
-	c.agree()
+		var words []string
+		for id, s := range c.servers {
+			if s != leader {
+				words = append(words, fmt.Sprintf("layout server %d: the disk of %s is full", id, s.cfg.Dir))
+			}
+		}
+		c.problems(clusterstatus.Down, append(words, "no epoch can be made and no client can begin")...)
+		for _, d := range c.disks {
+			d.set(false, false)
+		}
+		c.newEpoch()
+		c.agree()
+	})
 }
 
 // TestFullDiskOfASingleServer: it goes on leading and answering, says what it lacks, and goes on by
 // itself when there is room.
 func TestFullDiskOfASingleServer(t *testing.T) {
-	c := newCluster(t)
-	d := &faultyDisk{}
-	c.cfg.openLog = d.open
-	c.start().open(1)
-	defer d.set(false, false)
-	term := c.server.store.raft.Standing().Term
-	d.set(true, false)
-	_, err := c.server.store.apply(layout.NewClient{})
-	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), c.cfg.Dir) {
-		t.Errorf("a command: %v", err)
-	}
-	if l, err := c.client().Get(context.Background(), &pb.GetRequest{}); err != nil || l.Epoch != 1 {
-		t.Errorf("the layout: %v, %v", l, err)
-	}
-	if now := c.server.store.raft.Standing().Term; now != term || !c.server.store.elected() {
-		t.Errorf("term %d, was %d", now, term)
-	}
-	if err := c.server.Ready(); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("it is ready: %v", err)
-	}
-	d.set(false, false)
-	await(t, "it goes on", func() error {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		d := &faultyDisk{}
+		c.cfg.openLog = d.open
+		c.start().open(1)
+		defer d.set(false, false)
+		term := c.server.store.raft.Standing().Term
+		d.set(true, false)
 		_, err := c.server.store.apply(layout.NewClient{})
-		return err
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), c.cfg.Dir) {
+			t.Errorf("a command: %v", err)
+		}
+		if l, err := c.client().Get(context.Background(), &pb.GetRequest{}); err != nil || l.Epoch != 1 {
+			t.Errorf("the layout: %v, %v", l, err)
+		}
+		if now := c.server.store.raft.Standing().Term; now != term || !c.server.store.elected() {
+			t.Errorf("term %d, was %d", now, term)
+		}
+		if err := c.server.Ready(); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("it is ready: %v", err)
+		}
+		d.set(false, false)
+		await(t, "it goes on", func() error {
+			_, err := c.server.store.apply(layout.NewClient{})
+			return err
+		})
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -34,14 +33,7 @@ type daemon struct {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	if d.addr == "" {
-		d.addr = "127.0.0.1:0"
-	}
-	var l net.Listener
-	await(d.t, "listen at "+d.addr, func() (err error) {
-		l, err = net.Listen("tcp", d.addr)
-		return err
-	})
+	l := memoryListen(d.t, d.addr)
 	d.addr = l.Addr().String()
 	s := grpc.NewServer()
 	d.register(s)
@@ -63,7 +55,7 @@ func (d *daemon) die() {
 func await(t *testing.T, what string, try func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err = try(); err == nil {
 			return
 		}
@@ -377,27 +369,33 @@ func startSequencer(t *testing.T, id uint32) *fakeSequencer {
 	return s
 }
 
+// enter runs the hook without the lock, then takes the lock.
 func (s *fakeSequencer) enter(call string, e uint64) error {
 	s.mu.Lock()
-	if s.hook != nil {
-		return s.hook(call, layout.Epoch(e))
+	h := s.hook
+	s.mu.Unlock()
+	if h != nil {
+		if err := h(call, layout.Epoch(e)); err != nil {
+			return err
+		}
 	}
+	s.mu.Lock()
 	return nil
 }
 
 func (s *fakeSequencer) State(context.Context, *pb.SequencerStateRequest) (*pb.SequencerStateReply, error) {
-	defer s.mu.Unlock()
 	if err := s.enter("state", 0); err != nil {
 		return nil, err
 	}
+	defer s.mu.Unlock()
 	return &pb.SequencerStateReply{Id: s.id, Promise: s.promise, State: s.state, Next: s.start}, nil
 }
 
 func (s *fakeSequencer) Seal(_ context.Context, r *pb.SealRequest) (*pb.SequencerSealReply, error) {
-	defer s.mu.Unlock()
 	if err := s.enter("seal", r.Epoch); err != nil {
 		return nil, err
 	}
+	defer s.mu.Unlock()
 	if r.Epoch <= s.promise {
 		return nil, refuse("promised %d", s.promise)
 	}
@@ -406,10 +404,10 @@ func (s *fakeSequencer) Seal(_ context.Context, r *pb.SealRequest) (*pb.Sequence
 }
 
 func (s *fakeSequencer) Activate(_ context.Context, r *pb.SequencerActivateRequest) (*pb.ActivateReply, error) {
-	defer s.mu.Unlock()
 	if err := s.enter("activate", r.Epoch); err != nil {
 		return nil, err
 	}
+	defer s.mu.Unlock()
 	if s.promise != r.Epoch || s.state == stateClosed {
 		return nil, refuse("%s at %d", s.state, s.promise)
 	}

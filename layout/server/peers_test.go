@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"corfu/internal/control"
 )
@@ -70,23 +71,25 @@ func TestServersOfAStoreAreFixed(t *testing.T) {
 
 // TestServersMayMove: addresses are those of the configuration, whatever they were when the store was made.
 func TestServersMayMove(t *testing.T) {
-	c := newTrio(t, mortal)
-	before := c.open(1)
-	for id := range c.servers {
-		c.stopServer(id)
-	}
-	listeners := map[uint16]net.Listener{}
-	for i := range c.peers {
-		l := listen(t, control.FreePort)
-		listeners[c.peers[i].ID], c.peers[i].Raft = l, l.Addr().String()
-	}
-	for _, p := range c.peers {
-		c.startServer(p.ID, listen(t, p.Control), listeners[p.ID])
-	}
-	if after := c.open(1); !reflect.DeepEqual(after, before) {
-		t.Errorf("the layout is %+v, was %+v", after, before)
-	}
-	c.agree()
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrio(t, mortal)
+		before := c.open(1)
+		for id := range c.servers {
+			c.stopServer(id)
+		}
+		listeners := map[uint16]net.Listener{}
+		for i := range c.peers {
+			l := memoryListen(t, "")
+			listeners[c.peers[i].ID], c.peers[i].Raft = l, l.Addr().String()
+		}
+		for _, p := range c.peers {
+			c.startServer(p.ID, memoryListen(t, p.Control), listeners[p.ID])
+		}
+		if after := c.open(1); !reflect.DeepEqual(after, before) {
+			t.Errorf("the layout is %+v, was %+v", after, before)
+		}
+		c.agree()
+	})
 }
 
 // TestRaftInClearStaysOnLoopback: whoever reaches Raft can vote.

@@ -207,11 +207,10 @@ func (s *raftLog) newTransport(cfg Config, logger hclog.Logger) (transport, erro
 	if cfg.TLS != nil {
 		stream = tlsStream{cfg.TLS.Listen(l, certs.Layout), cfg.TLS}
 	}
-	s.stream = newHandshake(stream, cfg, s.id.get, s.release.speaks)
-	stream = s.stream
 	if cfg.network != nil {
 		stream = cfg.network(stream)
 	}
+	s.stream = newHandshake(stream, cfg, s.id.get, s.release.speaks)
 	was := s.id.get()
 	s.id.changed = func(now identity) { // the others are to hear it: they may have taken this server for one of their own
 		if now.Cluster != was.Cluster || now.Log != was.Log {
@@ -220,7 +219,7 @@ func (s *raftLog) newTransport(cfg Config, logger hclog.Logger) (transport, erro
 		was = now
 	}
 	s.gate = newGate(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: newOwnStream(stream), MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
+		Stream: newOwnStream(s.stream), MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
 		Timeout: 10 * cfg.Election, // to connect, and to answer a message
 	}), s.mayTake, s.mayVote)
 	return s.gate, nil

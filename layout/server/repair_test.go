@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -80,115 +81,123 @@ func (c *cluster) wantHeld(want map[layout.UnitID]map[uint64]string) {
 
 // R17 decides what a CORRUPT copy becomes, in the epoch in force: an entry, junk, and a trim over everything; at head and tail.
 func TestR17CorruptCopiesAreRepaired(t *testing.T) {
-	c := newCluster(t)
-	l := c.start().open(1)
-	c.put(l, 0, wire.Durable, 100, 2)
-	c.put(l, 2, wire.DurableJunk, 0, 1)
-	c.put(l, 4, wire.Trimmed, 0, 1)
-	c.put(l, 1, wire.Durable, 104, 3)
-	c.put(l, 2, wire.Corrupt, 0, 2)
-	c.put(l, 4, wire.Corrupt, 0, 2)
-	c.put(l, 0, wire.Corrupt, 0, 1)
-	c.put(l, 1, wire.Corrupt, 0, 4)
-	first := map[uint64]string{0: "entry 100", 1: "junk 0", 2: "trimmed 0"}
-	second := map[uint64]string{0: "entry 104"}
-	c.wantHeld(map[layout.UnitID]map[uint64]string{1: first, 2: first, 3: second, 4: second})
-	if err := c.server.Health(); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		l := c.start().open(1)
+		c.put(l, 0, wire.Durable, 100, 2)
+		c.put(l, 2, wire.DurableJunk, 0, 1)
+		c.put(l, 4, wire.Trimmed, 0, 1)
+		c.put(l, 1, wire.Durable, 104, 3)
+		c.put(l, 2, wire.Corrupt, 0, 2)
+		c.put(l, 4, wire.Corrupt, 0, 2)
+		c.put(l, 0, wire.Corrupt, 0, 1)
+		c.put(l, 1, wire.Corrupt, 0, 4)
+		first := map[uint64]string{0: "entry 100", 1: "junk 0", 2: "trimmed 0"}
+		second := map[uint64]string{0: "entry 104"}
+		c.wantHeld(map[layout.UnitID]map[uint64]string{1: first, 2: first, 3: second, 4: second})
+		if err := c.server.Health(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // R5: what a source sends and does not verify is not spread, and what is not durable there is not taken; it is tried again, ever
 // more rarely, until it works.
 func TestBadSourcesAreNotSpread(t *testing.T) {
-	c := newCluster(t)
-	l := c.start().open(1)
-	var fetches atomic.Int64
-	c.units[1].setHook(func(call string, _ layout.Epoch) error {
-		if call == "fetch" {
-			fetches.Add(1)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		l := c.start().open(1)
+		var fetches atomic.Int64
+		c.units[1].setHook(func(call string, _ layout.Epoch) error {
+			if call == "fetch" {
+				fetches.Add(1)
+			}
+			return nil
+		})
+		c.put(l, 0, wire.Durable, 100, 1)
+		c.put(l, 2, wire.Written, 101, 1)
+		c.units[1].mu.Lock()
+		c.units[1].entries[0].Page[70] ^= 1
+		c.units[1].mu.Unlock()
+		began := time.Now()
+		c.put(l, 0, wire.Corrupt, 0, 2)
+		c.put(l, 2, wire.Corrupt, 0, 2)
+		await(t, "the second try", func() error {
+			if fetches.Load() < 4 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if took := time.Since(began); took < repairFirst {
+			t.Errorf("two tries of two addresses within %v", took)
 		}
-		return nil
-	})
-	c.put(l, 0, wire.Durable, 100, 1)
-	c.put(l, 2, wire.Written, 101, 1)
-	c.units[1].mu.Lock()
-	c.units[1].entries[0].Page[70] ^= 1
-	c.units[1].mu.Unlock()
-	began := time.Now()
-	c.put(l, 0, wire.Corrupt, 0, 2)
-	c.put(l, 2, wire.Corrupt, 0, 2)
-	await(t, "the second try", func() error {
-		if fetches.Load() < 4 {
-			return errors.New("not yet")
+		if got, want := c.held(2), map[uint64]string{0: "corrupt 0", 1: "corrupt 0"}; !reflect.DeepEqual(got, want) {
+			t.Errorf("unit 2 holds %v, want %v", got, want)
 		}
-		return nil
+		c.put(l, 0, wire.Durable, 100, 1)
+		c.put(l, 2, wire.Durable, 101, 1)
+		c.wantHeld(map[layout.UnitID]map[uint64]string{2: {0: "entry 100", 1: "entry 101"}})
 	})
-	if took := time.Since(began); took < repairFirst {
-		t.Errorf("two tries of two addresses within %v", took)
-	}
-	if got, want := c.held(2), map[uint64]string{0: "corrupt 0", 1: "corrupt 0"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("unit 2 holds %v, want %v", got, want)
-	}
-	c.put(l, 0, wire.Durable, 100, 1)
-	c.put(l, 2, wire.Durable, 101, 1)
-	c.wantHeld(map[layout.UnitID]map[uint64]string{2: {0: "entry 100", 1: "entry 101"}})
 }
 
 // What no member can restore is counted and makes the server unhealthy, until it is gone; so is a copy that is another entry.
 func TestLostCopiesAreReported(t *testing.T) {
-	c := newCluster(t)
-	l := c.start().open(1)
-	lost := func(unit string) (n uint32) {
-		m, err := c.client().Status(context.Background(), &pb.StatusRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, x := range m.Members {
-			if x.Name == unit {
-				n = x.Lost
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		l := c.start().open(1)
+		lost := func(unit string) (n uint32) {
+			m, err := c.client().Status(context.Background(), &pb.StatusRequest{})
+			if err != nil {
+				t.Fatal(err)
 			}
+			for _, x := range m.Members {
+				if x.Name == unit {
+					n = x.Lost
+				}
+			}
+			return n
 		}
-		return n
-	}
-	c.units[4].setHook(func(call string, _ layout.Epoch) error {
-		if call == "repair" {
-			return status.Error(codes.DataLoss, "another entry")
-		}
-		return nil
+		c.units[4].setHook(func(call string, _ layout.Epoch) error {
+			if call == "repair" {
+				return status.Error(codes.DataLoss, "another entry")
+			}
+			return nil
+		})
+		c.put(l, 0, wire.Corrupt, 0, 1, 2)
+		c.put(l, 1, wire.Durable, 7, 3)
+		c.put(l, 1, wire.Corrupt, 0, 4)
+		await(t, "lost copies", func() error {
+			if lost("unit 1") != 1 || lost("unit 2") != 1 || lost("unit 3") != 0 || lost("unit 4") != 1 || c.server.Health() == nil {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		c.put(l, 0, wire.Trimmed, 0, 1, 2)
+		c.put(l, 1, wire.Trimmed, 0, 3, 4)
+		await(t, "health", func() error { return c.server.Health() })
 	})
-	c.put(l, 0, wire.Corrupt, 0, 1, 2)
-	c.put(l, 1, wire.Durable, 7, 3)
-	c.put(l, 1, wire.Corrupt, 0, 4)
-	await(t, "lost copies", func() error {
-		if lost("unit 1") != 1 || lost("unit 2") != 1 || lost("unit 3") != 0 || lost("unit 4") != 1 || c.server.Health() == nil {
-			return errors.New("not yet")
-		}
-		return nil
-	})
-	c.put(l, 0, wire.Trimmed, 0, 1, 2)
-	c.put(l, 1, wire.Trimmed, 0, 3, 4)
-	await(t, "health", func() error { return c.server.Health() })
 }
 
 // A unit that is no member any more has no copies that anybody misses.
 func TestLostCopiesOfAUnitThatLeftAreForgotten(t *testing.T) {
-	c := withSpare(t)
-	c.template.Spares, c.cfg.FailAfter = nil, patient
-	l := c.start().open(1)
-	c.put(l, 0, wire.Corrupt, 0, 1, 2)
-	await(t, "both are lost", func() error {
-		if n := c.server.manager.repairer.lost(0); n != 2 {
-			return fmt.Errorf("%d", n)
+	synctest.Test(t, func(t *testing.T) {
+		c := withSpare(t)
+		c.template.Spares, c.cfg.FailAfter = nil, patient
+		l := c.start().open(1)
+		c.put(l, 0, wire.Corrupt, 0, 1, 2)
+		await(t, "both are lost", func() error {
+			if n := c.server.manager.repairer.lost(0); n != 2 {
+				return fmt.Errorf("%d", n)
+			}
+			return nil
+		})
+		if _, err := c.ask(&pb.ReconfigureRequest{Remove: []uint32{1}}); err != nil {
+			t.Fatal(err)
 		}
-		return nil
+		c.put(l, 0, wire.Trimmed, 0, 2) // what the error tells the operator to do
+		await(t, "health", func() error { return c.server.Health() })
+		if n := testutil.ToFloat64(c.server.metrics.lost); n != 0 {
+			t.Errorf("corfu_layout_lost_copies is %v", n)
+		}
 	})
-	if _, err := c.ask(&pb.ReconfigureRequest{Remove: []uint32{1}}); err != nil {
-		t.Fatal(err)
-	}
-	c.put(l, 0, wire.Trimmed, 0, 2) // what the error tells the operator to do
-	await(t, "health", func() error { return c.server.Health() })
-	if n := testutil.ToFloat64(c.server.metrics.lost); n != 0 {
-		t.Errorf("corfu_layout_lost_copies is %v", n)
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,7 +43,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	l.Segments = []layout.Segment{{Chains: []layout.Chain{{Units: []layout.UnitID{1, 2}}, {Units: []layout.UnitID{3, 4}}}}}
 	c.template = l
-	c.cfg = Config{Dir: t.TempDir(), Bootstrap: l, Poll: 10 * time.Millisecond, FailAfter: patient, MinReplicas: 2, CallTimeout: 20 * time.Second,
+	c.cfg = Config{Dir: t.TempDir(), Bootstrap: l, Poll: 20 * time.Millisecond, FailAfter: patient, MinReplicas: 2, CallTimeout: 20 * time.Second, DialOptions: memoryDial(),
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	return c
 }
@@ -50,13 +51,15 @@ func newCluster(t *testing.T) *cluster {
 // start starts the layout server.
 func (c *cluster) start() *cluster {
 	c.t.Helper()
-	s, err := Start(context.Background(), c.cfg)
+	cfg := c.cfg
+	cfg.ControlListener = memoryListen(c.t, "")
+	s, err := Start(context.Background(), cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	c.server = s
 	c.t.Cleanup(c.stop)
-	c.conn, err = control.Dial(s.ControlAddr())
+	c.conn, err = control.Dial(s.ControlAddr(), memoryDial()...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -157,59 +160,63 @@ func (c *cluster) reconfigure() (*layout.Layout, error) {
 }
 
 func TestBootstrapWipesAndOpensEveryMember(t *testing.T) {
-	c := newCluster(t)
-	got := c.start().open(1)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		got := c.start().open(1)
 
-	want := c.template.Next(1, 0)
-	want.Log = got.Log
-	if got.Log.IsZero() || !reflect.DeepEqual(got, want) {
-		t.Errorf("layout is\n%+v, want\n%+v", got, want)
-	}
-	for id, u := range c.units {
-		if u.wipes != 1 || len(u.entries) != 0 {
-			t.Errorf("unit %d was wiped %d times and holds %d entries", id, u.wipes, len(u.entries))
+		want := c.template.Next(1, 0)
+		want.Log = got.Log
+		if got.Log.IsZero() || !reflect.DeepEqual(got, want) {
+			t.Errorf("layout is\n%+v, want\n%+v", got, want)
 		}
-	}
-	if r := c.record(1); r.Verdict != layout.Active || r.Base != 0 || r.Owner == 0 {
-		t.Errorf("record is %+v", r)
-	}
-	if err := c.server.Health(); err != nil {
-		t.Errorf("health: %v", err)
-	}
+		for id, u := range c.units {
+			if u.wipes != 1 || len(u.entries) != 0 {
+				t.Errorf("unit %d was wiped %d times and holds %d entries", id, u.wipes, len(u.entries))
+			}
+		}
+		if r := c.record(1); r.Verdict != layout.Active || r.Base != 0 || r.Owner == 0 {
+			t.Errorf("record is %+v", r)
+		}
+		if err := c.server.Health(); err != nil {
+			t.Errorf("health: %v", err)
+		}
+	})
 }
 
 func TestR17ReconcileGivesEveryMemberTheWinners(t *testing.T) {
-	c := newCluster(t)
-	l := c.start().open(1)
-	c.put(l, 0, wire.Durable, 100, 1, 2) // complete
-	c.put(l, 2, wire.Written, 101, 1)    // stopped at the head
-	c.put(l, 4, wire.Junk, 0, 1)         // a fill that stopped at the head
-	c.put(l, 6, wire.Trimmed, 0, 2)      // a trim that reached the tail alone
-	c.put(l, 6, wire.Durable, 102, 1)
-	c.units[2].unaware = true       // else it would be repaired before
-	c.put(l, 8, wire.Corrupt, 0, 2) // rotten at the tail
-	c.put(l, 8, wire.Durable, 103, 1)
-	c.put(l, 1, wire.Durable, 104, 4) // at the tail alone: the head restarted
-	c.put(l, 9, wire.Written, 105, 3)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		l := c.start().open(1)
+		c.put(l, 0, wire.Durable, 100, 1, 2) // complete
+		c.put(l, 2, wire.Written, 101, 1)    // stopped at the head
+		c.put(l, 4, wire.Junk, 0, 1)         // a fill that stopped at the head
+		c.put(l, 6, wire.Trimmed, 0, 2)      // a trim that reached the tail alone
+		c.put(l, 6, wire.Durable, 102, 1)
+		c.units[2].unaware = true       // else it would be repaired before
+		c.put(l, 8, wire.Corrupt, 0, 2) // rotten at the tail
+		c.put(l, 8, wire.Durable, 103, 1)
+		c.put(l, 1, wire.Durable, 104, 4) // at the tail alone: the head restarted
+		c.put(l, 9, wire.Written, 105, 3)
 
-	next, err := c.reconfigure()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := c.open(2); got.Epoch != 2 || got.Start != 10 || !reflect.DeepEqual(got, next) {
-		t.Errorf("epoch %d starts at %d, want 2 at 10 (rule R20)", got.Epoch, got.Start)
-	}
-	first := map[uint64]string{0: "entry 100", 1: "entry 101", 2: "junk 0", 3: "trimmed 0", 4: "entry 103"}
-	second := map[uint64]string{0: "entry 104", 4: "entry 105"}
-	for id, want := range map[layout.UnitID]map[uint64]string{1: first, 2: first, 3: second, 4: second} {
-		if got := c.held(id); !reflect.DeepEqual(got, want) {
-			t.Errorf("unit %d holds %v, want %v", id, got, want)
+		next, err := c.reconfigure()
+		if err != nil {
+			t.Fatal(err)
 		}
-		if c.units[id].wipes != 1 {
-			t.Errorf("unit %d, a member of the base, was wiped", id)
+		if got := c.open(2); got.Epoch != 2 || got.Start != 10 || !reflect.DeepEqual(got, next) {
+			t.Errorf("epoch %d starts at %d, want 2 at 10 (rule R20)", got.Epoch, got.Start)
 		}
-	}
-	if got, want := c.units[2].received, []uint64{1, 2, 4}; !reflect.DeepEqual(got, want) {
-		t.Errorf("unit 2 was sent %v, want %v", got, want)
-	}
+		first := map[uint64]string{0: "entry 100", 1: "entry 101", 2: "junk 0", 3: "trimmed 0", 4: "entry 103"}
+		second := map[uint64]string{0: "entry 104", 4: "entry 105"}
+		for id, want := range map[layout.UnitID]map[uint64]string{1: first, 2: first, 3: second, 4: second} {
+			if got := c.held(id); !reflect.DeepEqual(got, want) {
+				t.Errorf("unit %d holds %v, want %v", id, got, want)
+			}
+			if c.units[id].wipes != 1 {
+				t.Errorf("unit %d, a member of the base, was wiped", id)
+			}
+		}
+		if got, want := c.units[2].received, []uint64{1, 2, 4}; !reflect.DeepEqual(got, want) {
+			t.Errorf("unit 2 was sent %v, want %v", got, want)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -84,21 +85,23 @@ func TestRaftTakesLayoutServersAlone(t *testing.T) {
 
 // TestRaftInClearSurvivesRubbish: on loopback, or where the operator trusts the network, whoever reaches the port ends its own connection alone.
 func TestRaftInClearSurvivesRubbish(t *testing.T) {
-	c := newTrio(t, calm)
-	c.leader()
-	for _, b := range [][]byte{{0}, {0xff}, bytes.Repeat([]byte{0xff}, 1<<20), append([]byte{0}, bytes.Repeat([]byte{0xdf}, 1<<16)...)} {
-		for _, p := range c.peers {
-			conn, err := net.Dial("tcp", p.Raft)
-			if err != nil {
-				t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrio(t, calm)
+		c.leader()
+		for _, b := range [][]byte{{0}, {0xff}, bytes.Repeat([]byte{0xff}, 1<<20), append([]byte{0}, bytes.Repeat([]byte{0xdf}, 1<<16)...)} {
+			for _, p := range c.peers {
+				conn, err := memory.dial(t.Context(), p.Raft)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = conn.Write(b)
+				_ = conn.Close()
 			}
-			_, _ = conn.Write(b)
-			_ = conn.Close()
 		}
-	}
-	s := c.leader()
-	if _, err := s.store.apply(layout.NewClient{}); err != nil {
-		t.Error(err)
-	}
-	c.agree()
+		s := c.leader()
+		if _, err := s.store.apply(layout.NewClient{}); err != nil {
+			t.Error(err)
+		}
+		c.agree()
+	})
 }

@@ -45,7 +45,7 @@ func trioWith(of *cluster, election time.Duration, disks map[uint16]*faultyDisk)
 	c := &trio{cluster: of, disks: disks, servers: map[uint16]*Server{}, net: &network{cut: map[uint16]bool{}, conns: map[net.Conn][2]uint16{}}}
 	var listeners [][2]net.Listener
 	for id := uint16(1); id <= 3; id++ {
-		l := [2]net.Listener{listen(t, control.FreePort), listen(t, control.FreePort)}
+		l := [2]net.Listener{memoryListen(t, ""), memoryListen(t, "")}
 		listeners = append(listeners, l)
 		c.peers = append(c.peers, Peer{id, l[0].Addr().String(), l[1].Addr().String()})
 	}
@@ -54,7 +54,7 @@ func trioWith(of *cluster, election time.Duration, disks map[uint16]*faultyDisk)
 	conns := map[string]*grpc.ClientConn{}
 	for i, p := range c.peers {
 		addrs = append(addrs, p.Control)
-		conn, err := control.Dial(p.Control)
+		conn, err := control.Dial(p.Control, memoryDial()...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func (c *trio) restart(id uint16) {
 	c.t.Helper()
 	c.net.join(id)
 	p := c.peers[id-1]
-	c.startServer(id, listen(c.t, p.Control), listen(c.t, p.Raft))
+	c.startServer(id, memoryListen(c.t, p.Control), memoryListen(c.t, p.Raft))
 }
 
 func (c *trio) stopServer(id uint16) {
@@ -210,7 +210,9 @@ func (s *faultyStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net
 	if s.n.cut[s.id] || s.n.cut[to] {
 		return nil, errors.New("cut off")
 	}
-	conn, err := s.StreamLayer.Dial(addr, timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := memory.dial(ctx, string(addr))
 	if err == nil {
 		s.n.conns[conn] = [2]uint16{s.id, to}
 	}
