@@ -79,7 +79,12 @@ func TestStartedClusterServes(t *testing.T) {
 // Under memory durability as well: a clean stop loses nothing (R16).
 func TestSecondStartFindsTheFirst(t *testing.T) {
 	for _, d := range []layout.Durability{layout.Flash, layout.Memory} {
-		t.Run(d.String(), func(t *testing.T) { testSecondStart(t, d) })
+		t.Run(d.String(), func(t *testing.T) {
+			if d == layout.Flash {
+				notInLab(t, "what is started anew from flash TestKilledUnitIsMissedAndComesBack shows; memory, what a clean stop does with sessions and index")
+			}
+			testSecondStart(t, d)
+		})
 	}
 }
 

@@ -53,7 +53,7 @@ func TestFabricTakesOneTimeTokensAlone(t *testing.T) {
 
 // TestSessionsOfOneIdentityAreBounded: half of the unit's sessions are left for others.
 func TestSessionsOfOneIdentityAreBounded(t *testing.T) {
-	notInLab(t)
+	notInLab(t, "sessions are counted where they are asked for, over gRPC")
 	h := startHostile(t)
 	c := pb.NewUnitServiceClient(h.conn(h.c.Units[0].ControlAddr()))
 	for n := 0; ; n++ {
@@ -201,7 +201,7 @@ func TestRubbishInEmptyWordsCostsPositionsAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name != "a bad page" {
-				notInLab(t)
+				notInLab(t, "a bad page says as much of verbs")
 			}
 			h := startHostile(t)
 			// An append may be at the position when its word is spoilt. If an epoch ends just then nobody can say what became of it.
@@ -267,7 +267,7 @@ func (h *hostile) spoilTail(w func(gen layout.Generation) wire.Word) layout.Posi
 // TestSpoiltTailIsRepaired: rubbish stands at the tail before an append comes there. That append may fail, and its outcome is unknown; the entry is
 // there in the end.
 func TestSpoiltTailIsRepaired(t *testing.T) {
-	notInLab(t)
+	notInLab(t, "a copy that does not verify is found by the CPU; TestTamperedWordsAreFoundAndRestored spoils words over verbs")
 	h := startHostile(t)
 	p := h.spoilTail(func(gen layout.Generation) wire.Word { return wire.MakeWord(wire.Durable, gen, 7) })
 	if at, err := h.log.Append(h.ctx, []byte("entry")); err == nil && at != p || err != nil && !errors.Is(err, client.ErrCorrupt) {
@@ -293,7 +293,7 @@ func TestSpoiltTailIsRepaired(t *testing.T) {
 // TestR2TwoEntriesAtOnePositionStopTheAppend: a client that has junk at the tail and lets another's entry stand at the head. The append that finds that
 // stops, and readers get what the tail has, in the next epoch as well.
 func TestR2TwoEntriesAtOnePositionStopTheAppend(t *testing.T) {
-	notInLab(t)
+	notInLab(t, "a copy that does not verify is found by the CPU; TestTamperedWordsAreFoundAndRestored spoils words over verbs")
 	h := startHostile(t)
 	p := h.spoilTail(func(gen layout.Generation) wire.Word { return wire.MakeWord(wire.Junk, gen, 7) })
 	if at, err := h.log.Append(h.ctx, []byte("entry")); !errors.Is(err, client.ErrInvariant) {

@@ -66,6 +66,7 @@ func (l *appender) more(t *testing.T, n int64) {
 // TestRollingRestartOfLayoutServersIsInvisibleToAppends stops each of three layout servers under load, and starts it again: no append
 // fails or is held up, and the epoch stays. Afterwards the client, whose stream has moved twice at least, hears of a new epoch.
 func TestRollingRestartOfLayoutServersIsInvisibleToAppends(t *testing.T) {
+	notInLab(t, "layout servers follow each other by Raft, over TCP; no session hears of it")
 	ctx, dev, dir := testContext(t), openDevice(t), t.TempDir()
 	o := devcluster.Options{Device: dev, Dir: dir, LayoutServers: 3, Chains: 1, Election: time.Second}
 	c, err := devcluster.Start(ctx, o)
@@ -116,6 +117,7 @@ func TestRollingRestartOfLayoutServersIsInvisibleToAppends(t *testing.T) {
 
 // TestLayoutServersOfADirectoryAreFound: a second start finds all three, with what they hold, at their addresses.
 func TestLayoutServersOfADirectoryAreFound(t *testing.T) {
+	notInLab(t, "files and addresses of TCP")
 	ctx, dev, dir := testContext(t), openDevice(t), t.TempDir()
 	var addrs []string
 	var first layout.LogID
@@ -160,6 +162,7 @@ func commits(ctx context.Context, t *testing.T, c *devcluster.Cluster) (index ui
 // TestReadersNeedNoIDAndNoLeader: to open a log and read from it costs the layout servers no command, and works while none of them leads.
 // An append that is the first of its client says what it waits for, and goes on with the next leader.
 func TestReadersNeedNoIDAndNoLeader(t *testing.T) {
+	notInLab(t, "it counts commands of Raft")
 	ctx, dev := testContext(t), openDevice(t)
 	c, err := devcluster.Start(ctx, devcluster.Options{Device: dev, Dir: t.TempDir(), LayoutServers: 3, Chains: 1})
 	if err != nil {
@@ -199,8 +202,9 @@ func TestReadersNeedNoIDAndNoLeader(t *testing.T) {
 		}
 	}
 	// What the members have is noted once a second while entries come (rule R23), whatever clients there are.
+	after := commits(ctx, t, c)
 	notes := 2 + uint64(time.Since(began)/time.Second)
-	if after := commits(ctx, t, c); after > before+notes {
+	if after > before+notes {
 		t.Errorf("10 readers and 10 appenders cost the layout servers %d commands; want %d at most, none of them for a client", after-before, notes)
 	}
 	if p, err = open().Append(ctx, []byte("entry")); err != nil {

@@ -166,6 +166,9 @@ func problem(t *testing.T, ctx context.Context, c *devcluster.Cluster, parts ...
 func TestUnitThatTheFabricDoesNotReachIsLeftOut(t *testing.T) {
 	for _, how := range []string{silent, refused} {
 		t.Run(how, func(t *testing.T) {
+			if how == refused {
+				notInLab(t, "a way that swallows everything says as much of verbs")
+			}
 			ctx, dev, reg := testContext(t), newCuttable(openDevice(t)), prometheus.NewRegistry()
 			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Registerer: reg})
 			load := startLoad(t, ctx, log)
@@ -252,6 +255,7 @@ func TestLeaderThatTheFabricReachesNoMemberFrom(t *testing.T) {
 // TestLeaderWithoutFabricHandsOver: of three layout servers the leader reaches no member over the
 // fabric. Another one leads, and nobody is left out.
 func TestLeaderWithoutFabricHandsOver(t *testing.T) {
+	notInLab(t, "who leads is settled over TCP; TestLeaderThatTheFabricReachesNoMemberFrom loses its links over verbs")
 	ctx, dev := testContext(t), openDevice(t)
 	var mu sync.Mutex
 	links := map[uint16]*cuttable{}
@@ -298,6 +302,9 @@ func TestLeaderWithoutFabricHandsOver(t *testing.T) {
 func TestMemberThatMustStayIsNamed(t *testing.T) {
 	for _, how := range []string{silent, refused} {
 		t.Run(how, func(t *testing.T) {
+			if how == refused {
+				notInLab(t, "a way that swallows everything says as much of verbs")
+			}
 			ctx, dev, reg := testContext(t), newCuttable(openDevice(t)), prometheus.NewRegistry()
 			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, MinReplicas: 2, Registerer: reg})
 			awaitSealers(t, c, 3)
@@ -353,6 +360,9 @@ func TestMemberThatMustStayIsNamed(t *testing.T) {
 func TestClientsReportWhatTheyCannotReach(t *testing.T) {
 	for _, how := range []string{silent, refused} {
 		t.Run(how, func(t *testing.T) {
+			if how == silent {
+				notInLab(t, "a way that refuses says as much of verbs")
+			}
 			ctx, dev, reg := testContext(t), newCuttable(openDevice(t)), prometheus.NewRegistry()
 			c, log := startHealing(t, ctx, dev, devcluster.Options{Chains: 1, Registerer: reg, Layouts: func(o *layoutserver.Config) { o.Device = nil }})
 			load := startLoad(t, ctx, log)
@@ -375,6 +385,7 @@ func TestClientsReportWhatTheyCannotReach(t *testing.T) {
 // TestOneClientEvictsNobody: a client whose own fabric is cut reports a unit that the leader, or
 // another client, reaches. It is named, and nobody is left out.
 func TestOneClientEvictsNobody(t *testing.T) {
+	notInLab(t, "reports are made and weighed over gRPC; TestClientsReportWhatTheyCannotReach makes one over verbs")
 	for _, fabric := range []bool{true, false} {
 		t.Run(fmt.Sprintf("leader has a fabric: %v", fabric), func(t *testing.T) {
 			ctx, dev := testContext(t), openDevice(t)

@@ -20,6 +20,7 @@ import (
 // TestClusterUnderMutualTLS: three layout servers, units, spare and standby, each with a certificate of its own. Under load it is
 // reconfigured, a unit is killed and rebuilt, the sequencer and the leading layout server are lost, and all certificates are made anew.
 func TestClusterUnderMutualTLS(t *testing.T) {
+	notInLab(t, "certificates are the control plane's: TestRevokedClientIsLockedOut has them over verbs, and what they do to sessions")
 	ctx, dev, set := testContext(t), openDevice(t), certstest.New(t, "corfu")
 	c, err := devcluster.Start(ctx, devcluster.Options{
 		Device: dev, Dir: t.TempDir(), Geometry: small, FailAfter: failAfter, LayoutServers: 3, Election: time.Second,
@@ -179,7 +180,7 @@ func awaitSessions(ctx context.Context, t *testing.T, c *devcluster.Cluster, n u
 
 // TestClusterUnderMutualTLSRefuses clients that have no certificate of a client.
 func TestClusterUnderMutualTLSRefuses(t *testing.T) {
-	notInLab(t)
+	notInLab(t, "the control plane refuses, before any fabric is dialled")
 	ctx, dev, set, stranger := testContext(t), openDevice(t), certstest.New(t, "corfu"), certstest.New(t, "corfu")
 	c, err := devcluster.Start(ctx, devcluster.Options{Device: dev, Dir: t.TempDir(), Geometry: small, Chains: 1,
 		TLS: func(role certs.Role, name string) (*certs.Source, error) { return set.Source(role, name), nil }})
