@@ -120,6 +120,18 @@ func (l *Layout) First(u UnitID) Address {
 	return first
 }
 
+// MappedBelow counts the addresses of unit u below a at which positions live.
+func (l *Layout) MappedBelow(u UnitID, a Address) (n uint64) {
+	for i, s := range l.Segments {
+		for j, c := range s.Chains {
+			if to := min(a, l.limit(i, j)); to > c.Base && contains(c.Units, u) {
+				n += uint64(to - c.Base)
+			}
+		}
+	}
+	return n
+}
+
 // Unit gives the endpoint of a unit.
 func (l *Layout) Unit(id UnitID) (Unit, bool) {
 	for _, u := range l.Units {

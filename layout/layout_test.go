@@ -114,8 +114,15 @@ func TestPositionAtIsTheInverseOfLocate(t *testing.T) {
 			}
 		}
 		for _, u := range l.Units {
+			mapped := uint64(0)
 			for a := range Address(300) {
+				if n := l.MappedBelow(u.ID, a); n != mapped {
+					t.Fatalf("seed %d: MappedBelow(%d, %d) = %d; want %d", seed, u.ID, a, n, mapped)
+				}
 				p, ok := l.PositionAt(u.ID, a)
+				if ok {
+					mapped++
+				}
 				if !ok {
 					continue
 				}

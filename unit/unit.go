@@ -172,19 +172,20 @@ func (u *Unit) View() View {
 	return v
 }
 
-// Durable counts the addresses below the watermark, and those above it that hold something durably (rule R23). It does not go down while the
-// unit keeps what its store has, and a restart finds it again. It looks at the whole window. Before Load it is what was there before flash
-// changed below the window: an attempt that came to nothing must not make an honest store look like an old copy.
+// Durable counts the addresses of the unit below the watermark, and those above it that hold something durably (rule R23). It does not go
+// down while the unit keeps what its store has, and a restart finds it again. Before Load it is what was there before flash changed below
+// the window. Addresses that are not the unit's do not count: an attempt that came to nothing may have left the unit with a layout by which
+// they are, and with holes among them, so that an honest store would look like an old copy.
 func (u *Unit) Durable() uint64 {
-	if u.outdated {
+	switch {
+	case u.outdated:
 		return u.counted
+	case u.mem == nil:
+		return uint64(u.watermark)
 	}
-	n := uint64(u.watermark)
-	if u.mem == nil {
-		return n
-	}
+	n := u.lay.MappedBelow(u.id, u.watermark)
 	for a := max(u.watermark, u.base); a < u.base+u.window(); a++ {
-		if u.cell(a).stage == settled {
+		if u.cell(a).stage == settled && u.mapped(a) {
 			n++
 		}
 	}

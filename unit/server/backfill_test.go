@@ -147,3 +147,60 @@ func TestR17CopiesAreRememberedAndLeftoversForgotten(t *testing.T) {
 		t.Errorf("it holds %v, want 0, 1 and %d", held, at)
 	}
 }
+
+// R23: an attempt that takes over a range with a hole and comes to nothing leaves a unit that shows as many durable changes as it was noted
+// with, under the note of before. It would be refused as an old copy.
+func TestR23CountStandsWhereAHandOverWithAHoleCameToNothing(t *testing.T) {
+	const at = 1000
+	r := newRig(t, tcp.Options{})
+	o := orders{n: 2, record: 22, start: r.sealOver(2, layout.RecordRef{}).Start}
+	order := func(o orders, h *pb.ReconcileHeader, entries ...*pb.Entry) error {
+		h.Record, h.Start = uint64(o.record), uint64(o.start)
+		s, err := r.ctl.Reconcile(t.Context())
+		return r.stream(s, err, h, entries...)
+	}
+	must(t, order(o, &pb.ReconcileHeader{Layout: pbconv.Layout(joinedLayout(2, at)), Wipe: true}))
+	must(t, r.activateFor(o))
+	base := layout.RecordRef{Epoch: 2, ID: 22}
+	m := r.session(2)
+	m.put(at)
+	m.put(at + 1)
+	noted := r.past() // by the layout store, while the epoch is ACTIVE
+	if noted.Changes < 2 || noted.Reconciled != base {
+		t.Fatalf("it shows %+v", noted)
+	}
+	check := func(what string, s layout.StoreState) {
+		t.Helper()
+		if s.Reconciled == base && s.Changes < noted.Changes {
+			t.Errorf("%s: %d changes under the same note, and %d were noted: an honest unit would be called stale", what, s.Changes, noted.Changes)
+		}
+	}
+	adopt := func(n layout.Epoch) *pb.ReconcileHeader {
+		return &pb.ReconcileHeader{Layout: pbconv.Layout(testLayout(n)), Adopts: true, SettledBelow: 990, Copied: []*pb.CopiedRange{{From: 0, To: at, Below: 990, Since: 2}}}
+	}
+	x := r.sealOver(3, base)
+	check("sealed", x)
+	// What the unit refuses stands for whatever ends an attempt.
+	if err := order(orders{n: 3, record: 33, start: x.Start}, adopt(3), m.entry(992), m.entry(5)); err == nil {
+		t.Fatal("entries out of order were taken")
+	}
+	check("half reconciled", r.past())
+	for i, again := range []func(){func() {}, r.crash, r.restart} {
+		again()
+		x := r.sealOver(layout.Epoch(4+2*i), base)
+		check("sealed again", x)
+		// And one that does not take the range over.
+		if err := order(orders{n: layout.Epoch(4 + 2*i), record: 44, start: x.Start}, &pb.ReconcileHeader{Layout: pbconv.Layout(joinedLayout(layout.Epoch(4+2*i), at))}, m.entry(at+1), m.entry(at)); err == nil {
+			t.Fatal("entries out of order were taken")
+		}
+		check("half reconciled, without the range", r.past())
+		x = r.sealOver(layout.Epoch(5+2*i), base)
+		check("sealed after that", x)
+		if err := order(orders{n: layout.Epoch(5 + 2*i), record: 55, start: x.Start}, adopt(layout.Epoch(5+2*i)), m.entry(992), m.entry(5)); err == nil {
+			t.Fatal("entries out of order were taken")
+		}
+		check("half reconciled again", r.past())
+	}
+	r.crash()
+	check("after a crash", r.past())
+}
