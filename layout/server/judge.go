@@ -45,6 +45,8 @@ type scene struct {
 	unnamed  bool            // the active record names no stores, and the next one would
 	recovers string          // why an empty layout store waits that units can be asked to fill; "": there is nothing to fill it from
 	resizes  bool            // all layout servers read a layout with another max_sessions than the founding one's
+	left     []leftUnit      // units that left their chains and may have what members lost
+	vouch    *voucher        // of what they hold
 	force    bool            // an operator's word takes an epoch, even if no member changes
 }
 
@@ -311,7 +313,7 @@ func (s *scene) joiners(next *layout.Layout, c layout.Change, n int) (list []lay
 			called := slices.ContainsFunc(next.Leaving, func(x layout.Leaving) bool { return x.By == m.unit })
 			_, out := next.IsLeaving(m.unit)
 			free := m.standby && m.unit != 0 && s.past.mayWipe(m.unit, m.report.past, s.active.Epoch+1, len(s.givenUp)+len(s.past.accepted) > 0) == nil && !out && !contains(c.Forget, m.unit) && !contains(c.Chain, m.unit) && listedSpare(next, m.unit)
-			if len(list) < n && free && called == named && m.fit(s.cfg.FailAfter) {
+			if len(list) < n && free && called == named && m.fit(s.cfg.FailAfter) && s.mayRefill(c, list, m) {
 				list = append(list, m.unit)
 			}
 		}

@@ -26,7 +26,7 @@ func (r *reconfiguration) keeps(m *member) (k kept, ok bool) {
 	var left layout.LeftMember
 	r.store.fsm.view(func(s *layout.State) { left, ok = s.Left(m.unit) })
 	seal := r.seals[m.unit]
-	if !ok || !left.Whole(seal.Store) || !r.sameChain(left) || !r.trimsFit(m, seal, left.Base.Epoch) {
+	if !ok || !left.Whole(seal.Store) || !sameChain(r.layout, left) || !r.trimsFit(m, seal, left.Base.Epoch) {
 		return kept{}, false
 	}
 	// Once it has begun to keep its watermark speaks of later addresses. An attempt that came to
@@ -39,14 +39,33 @@ func (r *reconfiguration) keeps(m *member) (k kept, ok bool) {
 	return k, k.below > k.from
 }
 
+// mayWipe fails if a unit would be wiped that may have the only sound copy of something.
+func (r *reconfiguration) mayWipe() error {
+	if r.base == nil {
+		return nil
+	}
+	for _, m := range r.parts {
+		var left layout.LeftMember
+		ok := false
+		r.store.fsm.view(func(s *layout.State) { left, ok = s.Left(m.unit) })
+		if _, keeps := r.keeps(m); !ok || keeps || contains(r.accepted, m.unit) {
+			continue
+		}
+		if err := r.vouch.mayWipe(m.unit, r.seals[m.unit].Store, left, r.base); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // sameChain reports whether the unit joins the chain that it left. In another one other positions
 // live at its addresses.
-func (r *reconfiguration) sameChain(left layout.LeftMember) bool {
-	return slices.ContainsFunc(r.layout.Behind(), func(x layout.Range) bool {
+func sameChain(l *layout.Layout, left layout.LeftMember) bool {
+	return slices.ContainsFunc(l.Behind(), func(x layout.Range) bool {
 		if x.Unit != left.Unit || left.From < x.From || left.From >= x.To {
 			return false
 		}
-		p, ok := r.layout.PositionAt(r.layout.Segments[x.Segment].Chains[x.Stripe].Head(), left.From)
+		p, ok := l.PositionAt(l.Segments[x.Segment].Chains[x.Stripe].Head(), left.From)
 		return ok && p == left.At
 	})
 }

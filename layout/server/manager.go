@@ -31,6 +31,7 @@ type manager struct {
 	pending   []*request
 	waiting   []*request // ask for another change than the one in hand
 	rebuilder *rebuilder
+	vouch     *voucher
 	vitals    *vitals
 	history   history
 	reach     reach
@@ -80,7 +81,7 @@ type shownMember struct {
 func newManager(cfg Config, st *store, m *metrics, o *others) *manager {
 	asker := newAsker()
 	return &manager{others: o, cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
-		asker: asker, members: members{asker: asker, options: cfg.DialOptions, device: cfg.Device, limit: cfg.FailAfter}, reach: reach{log: cfg.Logger, reports: newReports()}, repairer: newRepairer(cfg, m), vitals: newVitals()}
+		asker: asker, members: members{asker: asker, options: cfg.DialOptions, device: cfg.Device, limit: cfg.FailAfter}, reach: reach{log: cfg.Logger, reports: newReports()}, repairer: newRepairer(cfg, m), vouch: newVoucher(cfg, asker), vitals: newVitals()}
 }
 
 // run leads whenever Raft says so, until ctx ends.
@@ -121,6 +122,7 @@ func (m *manager) lead(ctx context.Context, term uint64) {
 	defer tick.Stop()
 	defer m.repairer.lead(ctx)()
 	defer m.rebuilder.end()
+	defer m.vouch.forget()
 	for m.store.leads(term) {
 		if err := m.round(ctx, owner); err != nil && ctx.Err() == nil {
 			m.log.Warn("layout manager", "err", err)
@@ -180,7 +182,8 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	}
 	m.progress(j)
 	m.set(func(s *shown) { s.wanted, s.least = sc.replicas, sc.min() })
-	m.repairer.offer(active, m.members.list)
+	m.repairer.offer(active, m.members.list, sc.left)
+	m.vouch.follow(ctx, active, sc.left, &m.members, m.store)
 	m.deficit(active, sc.replicas)
 	if m.answerDry(shape, j) {
 		return nil
@@ -299,7 +302,7 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	ctx = control.Resume(ctx, op)
 	log := m.log.With(control.LogKey, control.Operation(ctx))
 	r := &reconfiguration{cfg: m.cfg, log: log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
-		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp, accepted: sc.past.accepted, names: m.names(ctx),
+		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp, accepted: sc.past.accepted, names: m.names(ctx), vouch: m.vouch,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
 	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "chain", j.change.Chain, "sequencer", j.change.Sequencer)
 	m.metrics.inProgress.Set(1)

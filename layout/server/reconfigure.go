@@ -48,6 +48,7 @@ type reconfiguration struct {
 	givenUp  []layout.UnitID // with what they may hold
 	accepted []layout.UnitID // whose stores are taken as they are, or may be wiped, since an operator says so (rule R27)
 	names    bool            // the record has an id and names stores (rule R21)
+	vouch    *voucher        // of what units hold that are to be wiped
 
 	base       *layout.Layout   // latest ACTIVE; nil at bootstrap (epoch 0, which has no members)
 	baseRecord layout.RecordRef // its record
@@ -218,6 +219,9 @@ func (r *reconfiguration) propose(context.Context) error {
 		return err
 	}
 	if r.layout, err = r.shape.With(r.change, r.epoch, start); err != nil {
+		return err
+	}
+	if err := r.mayWipe(); err != nil {
 		return err
 	}
 	p := r.identify(layout.Propose{Owner: r.owner, Base: r.baseEpoch(), Layout: r.layout, Resized: r.resized()})

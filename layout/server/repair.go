@@ -33,6 +33,8 @@ type repairs struct {
 	active *layout.Layout
 	units  map[layout.UnitID]*member
 	sick   []*member // that have CORRUPT copies; their reports are the manager's
+	left   []leftUnit
+	looks  int // of repairer
 }
 
 // repairer sees to repairs while this server leads.
@@ -41,6 +43,9 @@ type repairer struct {
 	log     *slog.Logger
 	metrics *metrics
 	work    chan repairs // the latest; room for one
+
+	left  []leftUnit // of the manager
+	looks int        // counts how often others stood by that may have what was lost
 
 	mu    sync.Mutex
 	cares map[layout.UnitID]*care
@@ -61,6 +66,7 @@ type retry struct {
 	next  time.Time
 	delay time.Duration
 	turn  int // in which the unit named it last
+	looks int // of repairer, as it was tried
 	lost  bool
 	stuck int // tries in a row that ended with errStuck
 }
@@ -76,8 +82,11 @@ func newRepairer(cfg Config, m *metrics) *repairer {
 }
 
 // offer hands over what the last poll found, in place of what was not begun yet. The manager calls it.
-func (r *repairer) offer(active *layout.Layout, list []*member) {
-	w := repairs{active: active, units: map[layout.UnitID]*member{}}
+func (r *repairer) offer(active *layout.Layout, list []*member, left []leftUnit) {
+	if !sameLeft(r.left, left) {
+		r.left, r.looks = left, r.looks+1
+	}
+	w := repairs{active: active, units: map[layout.UnitID]*member{}, left: left, looks: r.looks}
 	for _, m := range list {
 		if m.unit == 0 || m.standby || active == nil {
 			continue
@@ -193,7 +202,7 @@ func (r *repairer) turn(ctx context.Context, w repairs, m *member) {
 	for _, x := range list.Addresses {
 		a := layout.Address(x)
 		c.cursor = a + 1
-		if !c.due(a) {
+		if !c.due(a, w.looks) {
 			continue
 		}
 		err := r.repair(ctx, w, m, a)
@@ -226,11 +235,11 @@ func (r *repairer) count(c *care) {
 	r.metrics.lost.Set(float64(n))
 }
 
-// due tells whether a is to be tried now.
-func (c *care) due(a layout.Address) bool {
+// due tells whether a is to be tried now: its time has come, or others stand by than before.
+func (c *care) due(a layout.Address, looks int) bool {
 	t := c.tries[a]
-	if t == nil {
-		t = &retry{}
+	if t == nil || t.looks != looks {
+		t = &retry{looks: looks}
 		c.tries[a] = t
 	}
 	t.turn = c.turn
@@ -278,11 +287,11 @@ func (r *repairer) repair(ctx context.Context, w repairs, m *member, a layout.Ad
 	if !ok {
 		return fmt.Errorf("address %d of unit %d has no position: %w", a, m.unit, errBadEntry)
 	}
-	e, err := r.find(ctx, w, m.unit, a, p)
+	e, since, err := r.find(ctx, w, m.unit, a, p)
 	if err != nil {
 		return fmt.Errorf("position %d: %w", p, err)
 	}
-	_, err = m.units().Repair(ctx, &pb.RepairRequest{Log: w.active.Log[:], Epoch: uint64(w.active.Epoch), Entry: e})
+	_, err = m.units().Repair(ctx, &pb.RepairRequest{Log: w.active.Log[:], Epoch: uint64(w.active.Epoch), Entry: e, Since: uint64(since)})
 	switch status.Code(err) {
 	case codes.OK:
 		r.metrics.repaired.Inc()
@@ -294,16 +303,19 @@ func (r *repairer) repair(ctx context.Context, w repairs, m *member, a layout.Ad
 	case codes.DataLoss:
 		r.metrics.alarms.Inc()
 		return fmt.Errorf("position %d: %w: %w", p, layout.ErrConflict, err)
+	case codes.OutOfRange:
+		return fmt.Errorf("position %d: %w, and a unit that left it has the entry, but may have missed that it was trimmed: %w", p, errLost, err)
 	}
 	return fmt.Errorf("position %d: %w", p, err)
 }
 
 // find asks the other members of the chain, open in the epoch, what stands at the address, and decides as one does within an epoch:
-// any entry wins over a copy that does not verify; trimmed is what is trimmed at all others.
-func (r *repairer) find(ctx context.Context, w repairs, u layout.UnitID, a layout.Address, p layout.Position) (*pb.Entry, error) {
+// any entry wins over a copy that does not verify; trimmed is what is trimmed at all others. What all members have lost a unit may have that
+// left the chain, and has heard of no trims since the epoch that is returned; 0: a member has it.
+func (r *repairer) find(ctx context.Context, w repairs, u layout.UnitID, a layout.Address, p layout.Position) (*pb.Entry, layout.Epoch, error) {
 	place, err := w.active.Locate(p)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	listings := []layout.Listing{{Unit: u, Holdings: []layout.Holding{{Address: a, Kind: layout.HoldsCorrupt}}}}
 	held := map[layout.UnitID]*pb.Entry{}
@@ -335,15 +347,16 @@ func (r *repairer) find(ctx context.Context, w repairs, u layout.UnitID, a layou
 	switch {
 	case err != nil:
 		r.metrics.alarms.Inc()
-		return nil, err
+		return nil, 0, err
 	case corrupt == len(place.Chain.Units):
-		return nil, errLost
+		return r.fromLeft(ctx, w, a, p)
 	case len(held) == 0 && len(errs) == 0:
-		return nil, errors.Join(errNotYet, errStuck)
+		return nil, 0, errors.Join(errNotYet, errStuck)
 	case len(copies) != 1 || len(held) == 0 || (copies[0].Kind == layout.HoldsTrimmed && len(errs) > 0):
-		return nil, errors.Join(append(errs, errNotYet)...)
+		return nil, 0, errors.Join(append(errs, errNotYet)...)
 	}
-	return r.entry(w, copies[0], held, p)
+	e, err := r.entry(w, copies[0], held, p)
+	return e, 0, err
 }
 
 // entry is what is to be sent: what was decided, its page verified on the way.

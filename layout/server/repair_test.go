@@ -46,9 +46,21 @@ func (u *fakeUnit) Fetch(_ context.Context, r *pb.FetchRequest) (*pb.Entry, erro
 		return nil, err
 	}
 	defer u.mu.Unlock()
+	if r.Start != 0 {
+		if err := u.checkStart(r.Start); err != nil {
+			return nil, err
+		}
+		if e := u.entries[r.Address]; e != nil && wire.State(e.State) == wire.Durable {
+			if _, err := wire.VerifyPage(e.Page, layout.LogID(u.log), layout.Position(r.Position)); err == nil {
+				return &pb.Entry{Address: e.Address, State: e.State, Attempt: e.Attempt, Page: e.Page}, nil
+			}
+		}
+		return &pb.Entry{Address: r.Address}, nil
+	}
 	if u.state != stateOpen || u.promise != r.Epoch {
 		return nil, refuse("not open in %d", r.Epoch)
 	}
+	u.unaware = false // it looks
 	if e := u.entries[r.Address]; e != nil {
 		return &pb.Entry{Address: e.Address, State: e.State, Attempt: e.Attempt, Page: e.Page}, nil
 	}

@@ -59,7 +59,7 @@ func (a *asked) isZero() bool {
 // scene is what this round judges, with the first of the pending requests that asks for a change. Requests for what is so already, and
 // for what cannot be, are answered.
 func (m *manager) scene(active, shape *layout.Layout, resizes bool) *scene {
-	s := &scene{resizes: resizes, cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members, alone: m.cfg.alone() && m.cfg.Consensus == nil, past: m.store.past(nil)}
+	s := &scene{resizes: resizes, cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members, alone: m.cfg.alone() && m.cfg.Consensus == nil, past: m.store.past(nil), vouch: m.vouch, left: m.leftUnits()}
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
 	if m.agrees(founding) {
@@ -145,7 +145,7 @@ func (s *scene) needsWord(units []layout.UnitID) bool {
 			return false
 		}
 		if m.standby {
-			return s.past.mayWipe(u, m.report.past, s.active.Epoch+1, false) != nil
+			return s.past.mayWipe(u, m.report.past, s.active.Epoch+1, false) != nil || s.unvouched(m)
 		}
 		trust, _ := s.trust(m)
 		return trust != layout.Trusted

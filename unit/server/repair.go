@@ -123,9 +123,53 @@ func (s *Server) fetch(log layout.LogID, n layout.Epoch, a layout.Address) (e un
 	return e, nil
 }
 
-// repair replaces the CORRUPT copy of an address by what another member of the chain holds durably in epoch n. When it returns nil that
+// fetchLeft tells what flash has of position p at address a, if that is an entry or junk. The unit left its chains; whoever asks knows that it
+// was decided there, by what this start of the unit said of its store (rule R24).
+func (s *Server) fetchLeft(log layout.LogID, start layout.StartID, a layout.Address, p layout.Position) (unit.Entry, error) {
+	e := unit.Entry{Address: a}
+	if !s.ctl.TryRLock() {
+		return e, errChanging
+	}
+	defer s.ctl.RUnlock()
+	meta := s.store.Meta()
+	switch err := s.checkStart(start); {
+	case err != nil:
+		return e, err
+	case meta.Layout == nil:
+		return e, unit.ErrNotOpen
+	case layout.LogID(meta.Log) != log:
+		return e, unit.ErrOtherLog
+	case a < meta.TrimmedBelow || a > meta.Layout.Geometry.MaxAddress():
+		return e, nil
+	}
+	page := flash.Buffer(meta.Layout.Geometry.PageSize)
+	if err := s.store.ReadPage(a, page); err != nil {
+		return e, fmt.Errorf("unit: address %d: %w", a, err)
+	}
+	switch state, h := unit.Classify(page, log, p); state {
+	case wire.Durable:
+		e.State, e.Attempt, e.Page = state, h.Attempt, page[:wire.HeaderSize+h.Length]
+	case wire.DurableJunk:
+		e.State = state
+	}
+	return e, nil
+}
+
+// untrimmed fails with errForgotten unless it is certain that the address was not trimmed by itself since the epoch; 0: it need not be.
+func untrimmed(u *unit.Unit, meta flash.Meta, since layout.Epoch, a layout.Address) error {
+	if since == 0 || meta.Trims == 0 {
+		return nil
+	}
+	if list, known := u.Trims(since, a, a+1); !known || len(list) > 0 {
+		return errForgotten
+	}
+	return nil
+}
+
+// repair replaces the CORRUPT copy of an address by what another member of the chain holds durably in epoch n, or, with since, by what a unit
+// has that left the chain and has heard of no trims since that epoch. When it returns nil that
 // is on flash and was read back. One at a time; an epoch does not end in the middle of it.
-func (s *Server) repair(log layout.LogID, n layout.Epoch, e unit.Entry) error {
+func (s *Server) repair(log layout.LogID, n, since layout.Epoch, e unit.Entry) error {
 	if !s.ctl.TryRLock() {
 		return errChanging
 	}
@@ -148,7 +192,11 @@ func (s *Server) repair(log layout.LogID, n layout.Epoch, e unit.Entry) error {
 	defer s.repairing.Store(0)
 	var write bool
 	var err error
-	if x := s.do(func(u *unit.Unit) { write, err = u.BeginRepair(log, n, e, have, out, meta.SettledBelow) }); x != nil || err != nil || !write {
+	if x := s.do(func(u *unit.Unit) {
+		if err = untrimmed(u, meta, since, e.Address); err == nil {
+			write, err = u.BeginRepair(log, n, e, have, out, meta.SettledBelow)
+		}
+	}); x != nil || err != nil || !write {
 		return firstError(x, err)
 	}
 	err = s.rewrite(e.Address, out, have)

@@ -492,3 +492,56 @@ func TestScrubIsReplacedWhileItWaits(t *testing.T) {
 		t.Errorf("%v", s)
 	}
 }
+
+// R17: a unit that left its chains gives what it has, of the position that is asked for alone, and to those that name its start (rule R24).
+func TestR17UnitThatLeftGivesWhatItHas(t *testing.T) {
+	r, m, _ := repairRig(t, 10)
+	want := m.entry(3)
+	start := r.past().Start
+	_, err := r.seal(2, 1)
+	must(t, err)
+	fetch := func(start layout.StartID, a, p uint64) (*pb.Entry, error) {
+		return r.ctl.Fetch(t.Context(), &pb.FetchRequest{Log: logID[:], Address: a, Start: uint64(start), Position: p})
+	}
+	got, err := fetch(start, 3, 3)
+	must(t, err)
+	if wire.State(got.State) != wire.Durable || got.Attempt != want.Attempt || !bytes.Equal(got.Page, want.Page) {
+		t.Errorf("it gives %v", got)
+	}
+	_, err = fetch(start+1, 3, 3)
+	wantCode(t, err, codes.FailedPrecondition)
+	r.spoil(3)
+	for _, x := range [][2]uint64{{4, 5}, {3, 3}, {100, 100}} {
+		got, err := fetch(start, x[0], x[1])
+		must(t, err)
+		if wire.State(got.State) != wire.Empty || len(got.Page) > 0 {
+			t.Errorf("position %d at address %d: %v", x[1], x[0], got)
+		}
+	}
+}
+
+// S5 (docs/model): what a unit has that left its chains is not taken where the address may have been trimmed since.
+func TestR17CopyOfAUnitThatLeftIsTakenUnlessItMayBeTrimmed(t *testing.T) {
+	r, m, _ := repairRig(t, 10)
+	epoch := uint64(1)
+	repair := func(since uint64) error {
+		t.Helper()
+		r.spoil(3)
+		if s := r.scrub(1 << 30); s.Corrupt != 1 {
+			t.Fatalf("scrub: %+v; want one corrupt page", s)
+		}
+		_, err := r.ctl.Repair(t.Context(), &pb.RepairRequest{Log: logID[:], Epoch: epoch, Entry: m.entry(3), Since: since})
+		return err
+	}
+	must(t, repair(1)) // nothing was ever trimmed by itself
+	m.send(m.read, wire.Trim{Request: 1, Address: 5}.Append(nil))
+	if got := m.reply(1); got.State != wire.Trimmed {
+		t.Fatalf("trim: %+v", got)
+	}
+	must(t, repair(1)) // another address
+	r.crash()
+	epoch = 2
+	r.open(2, false)
+	m = r.session(2)
+	wantCode(t, repair(1), codes.OutOfRange) // it has forgotten which
+}

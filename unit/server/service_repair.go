@@ -30,7 +30,12 @@ func (v *service) Fetch(_ context.Context, q *pb.FetchRequest) (*pb.Entry, error
 	if err != nil {
 		return nil, err
 	}
-	e, err := v.s.fetch(log, layout.Epoch(q.Epoch), layout.Address(q.Address))
+	var e unit.Entry
+	if q.Start != 0 {
+		e, err = v.s.fetchLeft(log, layout.StartID(q.Start), layout.Address(q.Address), layout.Position(q.Position))
+	} else {
+		e, err = v.s.fetch(log, layout.Epoch(q.Epoch), layout.Address(q.Address))
+	}
 	if err != nil {
 		return nil, toStatus(err)
 	}
@@ -45,7 +50,7 @@ func (v *service) Repair(_ context.Context, q *pb.RepairRequest) (*pb.RepairRepl
 	if q.Entry == nil {
 		return nil, status.Error(codes.InvalidArgument, "no entry")
 	}
-	if err := v.s.repair(log, layout.Epoch(q.Epoch), toEntries([]*pb.Entry{q.Entry})[0]); err != nil {
+	if err := v.s.repair(log, layout.Epoch(q.Epoch), layout.Epoch(q.Since), toEntries([]*pb.Entry{q.Entry})[0]); err != nil {
 		return nil, toStatus(err)
 	}
 	return &pb.RepairReply{}, nil

@@ -3472,10 +3472,14 @@ func (x *CorruptReply) GetAddresses() []uint64 {
 }
 
 type FetchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Address       uint64                 `protobuf:"varint,3,opt,name=address,proto3" json:"address,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Log     []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	Epoch   uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Address uint64                 `protobuf:"varint,3,opt,name=address,proto3" json:"address,omitempty"`
+	// Not 0: the unit left its chains, and is asked what its store has of the position at the address, in whatever epoch it is. It answers for
+	// that start of it alone (rule R24): DURABLE, DURABLE_JUNK, or EMPTY for anything else.
+	Start         uint64 `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"`
+	Position      uint64 `protobuf:"varint,5,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3531,11 +3535,28 @@ func (x *FetchRequest) GetAddress() uint64 {
 	return 0
 }
 
+func (x *FetchRequest) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *FetchRequest) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
 type RepairRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Entry         *Entry                 `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"` // state DURABLE (with its page), DURABLE_JUNK or TRIMMED
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Log   []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`
+	Epoch uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Entry *Entry                 `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"` // state DURABLE (with its page), DURABLE_JUNK or TRIMMED
+	// Not 0: the entry is from a unit that left its chains, and has heard of no trims since this epoch. OUT_OF_RANGE: this unit does not know
+	// whether the address was trimmed since.
+	Since         uint64 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3589,6 +3610,13 @@ func (x *RepairRequest) GetEntry() *Entry {
 		return x.Entry
 	}
 	return nil
+}
+
+func (x *RepairRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
 }
 
 type RepairReply struct {
@@ -4392,15 +4420,18 @@ const file_corfu_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\rR\x03max\",\n" +
 	"\fCorruptReply\x12\x1c\n" +
-	"\taddresses\x18\x01 \x03(\x04R\taddresses\"P\n" +
+	"\taddresses\x18\x01 \x03(\x04R\taddresses\"\x82\x01\n" +
 	"\fFetchRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\x04R\aaddress\"^\n" +
+	"\aaddress\x18\x03 \x01(\x04R\aaddress\x12\x14\n" +
+	"\x05start\x18\x04 \x01(\x04R\x05start\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\x04R\bposition\"t\n" +
 	"\rRepairRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12%\n" +
-	"\x05entry\x18\x03 \x01(\v2\x0f.corfu.v1.EntryR\x05entry\"\r\n" +
+	"\x05entry\x18\x03 \x01(\v2\x0f.corfu.v1.EntryR\x05entry\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x04R\x05since\"\r\n" +
 	"\vRepairReply\"\"\n" +
 	"\fScrubRequest\x12\x12\n" +
 	"\x04rate\x18\x01 \x01(\x04R\x04rate\"\x97\x02\n" +
