@@ -117,13 +117,10 @@ type handshake struct {
 	log     *slog.Logger
 	speaks  func(id uint16) bool // whether that server is known to have the handshake
 	refused limiter
-
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
 }
 
 func newHandshake(s raft.StreamLayer, cfg Config, id func() identity, speaks func(uint16) bool) *handshake {
-	return &handshake{StreamLayer: s, self: cfg.ID, peers: cfg.peers(), id: id, log: cfg.Logger, speaks: speaks, conns: map[net.Conn]struct{}{}}
+	return &handshake{StreamLayer: s, self: cfg.ID, peers: cfg.peers(), id: id, log: cfg.Logger, speaks: speaks}
 }
 
 func (s *handshake) hello(to uint16) hello {
@@ -140,7 +137,7 @@ func (s *handshake) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Co
 	}
 	old, err := s.greet(conn, to, timeout)
 	if err == nil {
-		return s.keep(conn), nil
+		return conn, nil
 	}
 	_ = conn.Close()
 	if errors.Is(err, errForeign) {
@@ -152,7 +149,7 @@ func (s *handshake) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Co
 	if conn, err = s.StreamLayer.Dial(addr, timeout); err != nil {
 		return nil, err
 	}
-	return s.keep(conn), nil
+	return conn, nil
 }
 
 func (s *handshake) at(addr string) uint16 {
@@ -201,7 +198,7 @@ func (s *handshake) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.keep(&acceptedConn{Conn: conn, s: s}), nil
+	return &acceptedConn{Conn: conn, s: s}, nil
 }
 
 // acceptedConn is a connection that another server opened.
@@ -300,40 +297,6 @@ func (s *handshake) report(what, addr string, err error) {
 	if n, ok := s.refused.allow(host); ok {
 		s.log.Warn(what, "address", addr, "err", err, "since_the_last_line", n)
 	}
-}
-
-// keep notes a connection, so that again can end it.
-func (s *handshake) keep(c net.Conn) net.Conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := &keptConn{Conn: c, s: s}
-	s.conns[k] = struct{}{}
-	return k
-}
-
-// again ends all connections, so that both ends say anew who they are: this server knows more of
-// itself now.
-func (s *handshake) again() {
-	s.mu.Lock()
-	all := s.conns
-	s.conns = map[net.Conn]struct{}{}
-	s.mu.Unlock()
-	for c := range all {
-		_ = c.Close()
-	}
-}
-
-type keptConn struct {
-	net.Conn
-	s *handshake
-}
-
-// Close implements net.Conn.
-func (c *keptConn) Close() error {
-	c.s.mu.Lock()
-	delete(c.s.conns, c)
-	c.s.mu.Unlock()
-	return c.Conn.Close()
 }
 
 // limiter lets one line through for each key in a while, and counts the others.

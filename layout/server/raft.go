@@ -44,7 +44,7 @@ type raftLog struct {
 	disk    *disk
 	snaps   raft.SnapshotStore
 	id      *register
-	stream  *handshake // nil: a single server
+	stream  *ownStream // nil: a single server
 	gate    *gate      // nil: a single server
 	reigns  reigns
 	self    uint16
@@ -210,7 +210,7 @@ func (s *raftLog) newTransport(cfg Config, logger hclog.Logger) (transport, erro
 	if cfg.network != nil {
 		stream = cfg.network(stream)
 	}
-	s.stream = newHandshake(stream, cfg, s.id.get, s.release.speaks)
+	s.stream = newOwnStream(newHandshake(stream, cfg, s.id.get, s.release.speaks))
 	was := s.id.get()
 	s.id.changed = func(now identity) { // the others are to hear it: they may have taken this server for one of their own
 		if now.Cluster != was.Cluster || now.Log != was.Log {
@@ -219,7 +219,7 @@ func (s *raftLog) newTransport(cfg Config, logger hclog.Logger) (transport, erro
 		was = now
 	}
 	s.gate = newGate(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: newOwnStream(s.stream), MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
+		Stream: s.stream, MaxPool: raftConns, Logger: logger, ServerAddressProvider: addressBook(cfg.Servers),
 		Timeout: 10 * cfg.Election, // to connect, and to answer a message
 	}), s.mayTake, s.mayVote)
 	return s.gate, nil

@@ -9,8 +9,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// ownStream closes the connections of a stream layer when the layer is closed. Raft's transport
-// closes only its listener: what it accepted stays, and is served, until the peer closes it.
+// ownStream keeps the connections of a stream layer, and closes them when the layer is closed.
+// Raft's transport closes only its listener: what it accepted stays, and is served, until the peer
+// closes it.
 type ownStream struct {
 	raft.StreamLayer
 
@@ -56,6 +57,17 @@ func (s *ownStream) Close() error {
 	}
 	clear(s.open)
 	return errors.Join(errs...)
+}
+
+// again ends all connections, so that both ends say anew who they are: this server knows more of
+// itself now.
+func (s *ownStream) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		_ = c.Conn.Close()
+	}
+	clear(s.open)
 }
 
 // ownConn leaves its stream when it is closed.
