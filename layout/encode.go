@@ -54,14 +54,6 @@ const (
 	codeSnapshot = 16
 )
 
-// Format is the highest version that this release reads. A leader writes FormatStores, for what names stores, and FormatResized, for a
-// Propose that is Resized, only once all layout servers read it.
-const (
-	Format        = formatVersion
-	FormatStores  = formatStores
-	FormatResized = formatVersion
-)
-
 // ErrFormat: the bytes are no command or snapshot that this build can read.
 var ErrFormat = errors.New("not a valid command or snapshot of the layout store")
 
@@ -76,7 +68,7 @@ func versionOf(c Command) byte {
 	case Propose:
 		switch {
 		case c.Resized:
-			return FormatResized
+			return formatVersion
 		case c.ID != 0:
 			return formatStores
 		}
@@ -194,7 +186,7 @@ func DecodeCommand(b []byte) (Command, error) {
 		if d.version >= formatStores {
 			p.ID, p.AcceptedLoss, p.Stores, p.Left = d.identity()
 			d.bad = d.bad || p.ID == 0 // that is written as the version before
-			p.Resized = d.version >= FormatResized
+			p.Resized = d.version >= formatVersion
 		}
 		c = p
 	case codeDecide:
@@ -231,7 +223,7 @@ func (s *State) Snapshot() []byte {
 	version := byte(formatPlain)
 	switch {
 	case s.resized():
-		version = FormatResized
+		version = formatVersion
 	case s.KnowsStores():
 		version = formatStores
 	}

@@ -101,13 +101,13 @@ func TestR13RecordsWithOtherSessionsSaySo(t *testing.T) {
 	p := resized(0, 1, 99)
 	b := EncodeCommand(p)
 	golden.Equal(t, "propose-sessions", b)
-	if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, p) || b[0] != FormatResized {
+	if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, p) || b[0] != formatVersion {
 		t.Errorf("decoded to %+v, %v; want %+v", got, err, p)
 	}
 	must(t, s, p)
 	must(t, s, Decide{1, 1, Active})
 	snap := s.Snapshot()
-	if got, err := Restore(snap); err != nil || !reflect.DeepEqual(got, s) || snap[0] != FormatResized {
+	if got, err := Restore(snap); err != nil || !reflect.DeepEqual(got, s) || snap[0] != formatVersion {
 		t.Errorf("restored to %+v, %v; want %+v", got, err, s)
 	}
 
@@ -116,7 +116,7 @@ func TestR13RecordsWithOtherSessionsSaySo(t *testing.T) {
 	back.Resized = false
 	must(t, s, back)
 	must(t, s, Decide{2, 1, Active})
-	if b := EncodeCommand(back); b[0] != FormatStores {
+	if b := EncodeCommand(back); b[0] != formatStores {
 		t.Errorf("a record with the founding geometry has format %d", b[0])
 	}
 	if _, err := Restore(bytes.Clone(s.Snapshot())); errors.Is(err, ErrFormat) {

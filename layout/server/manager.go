@@ -35,12 +35,9 @@ type manager struct {
 	vitals    *vitals
 	history   history
 	reach     reach
-	ownFault  string // why the leader's own link to the fabric is taken for broken, as was said last
-	differ    string // what was logged of addresses last
-	warned    bool   // of a bootstrap layout that does not fit
-	others    *others
-	reads     bool      // all layout servers read what names records and stores
-	asked     time.Time // when they were asked last
+	ownFault  string    // why the leader's own link to the fabric is taken for broken, as was said last
+	differ    string    // what was logged of addresses last
+	warned    bool      // of a bootstrap layout that does not fit
 	noted     time.Time // when what members have was written down last (rule R23)
 
 	asker      uint64 // tells this layout server from others at the units
@@ -78,9 +75,9 @@ type shownMember struct {
 	unreached     string        // why the fabric does not reach it; "": it does, or nobody tried
 }
 
-func newManager(cfg Config, st *store, m *metrics, o *others) *manager {
+func newManager(cfg Config, st *store, m *metrics) *manager {
 	asker := newAsker()
-	return &manager{others: o, cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
+	return &manager{cfg: cfg, log: cfg.Logger, store: st, metrics: m, requests: make(chan *request), rebuilder: &rebuilder{cfg: cfg, log: cfg.Logger, metrics: m},
 		asker: asker, members: members{asker: asker, options: cfg.DialOptions, device: cfg.Device, limit: cfg.FailAfter}, reach: reach{log: cfg.Logger, reports: newReports()}, repairer: newRepairer(cfg, m), vouch: newVoucher(cfg, asker), vitals: newVitals()}
 }
 
@@ -164,14 +161,14 @@ func (m *manager) round(ctx context.Context, owner layout.Owner) error {
 	active, _ := m.store.fsm.active.get()
 	m.rebuilder.follow(ctx, active, &m.members)
 	m.noteMembers(active, time.Now())
-	sc := m.scene(active, shape, m.asksSessions() && m.resizes(ctx))
+	sc := m.scene(active, shape, m.asksSessions() && m.resizes())
 	if active == nil {
 		sc.recovers = m.mayRecover(ctx, time.Now())
 		if built, _ := m.store.fsm.active.get(); built != nil {
 			return nil // what the members were asked for was another log
 		}
 	}
-	sc.unnamed = m.unnamed(ctx)
+	sc.unnamed = m.unnamed()
 	m.namePast(sc)
 	sc.stuck = m.repairer.stuckIn(active)
 	j := sc.judge()
@@ -302,7 +299,7 @@ func (m *manager) reconfigure(ctx context.Context, owner layout.Owner, sc *scene
 	ctx = control.Resume(ctx, op)
 	log := m.log.With(control.LogKey, control.Operation(ctx))
 	r := &reconfiguration{cfg: m.cfg, log: log, store: m.store, metrics: m.metrics, members: &m.members, owner: owner, shape: shape,
-		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp, accepted: sc.past.accepted, names: m.names(ctx), vouch: m.vouch,
+		change: j.change, copied: sc.copied, drained: sc.drained(j.change), givenUp: sc.givenUp, accepted: sc.past.accepted, names: m.names(), vouch: m.vouch,
 		enter: func(e layout.Epoch, p phase) { m.set(func(s *shown) { s.epoch, s.phase = e, string(p) }) }}
 	log.Info("reconfiguring", "reason", reason, "lost", j.change.Lost, "join", j.change.Join, "chain", j.change.Chain, "sequencer", j.change.Sequencer)
 	m.metrics.inProgress.Set(1)

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -86,31 +85,6 @@ func (o *others) states(ctx context.Context, s *Server) []*pb.LayoutServerStatus
 	wg.Wait()
 	o.known, o.asked = list, time.Now()
 	return list
-}
-
-// allRead reports whether every other layout server says that it reads commands of the format.
-func (o *others) allRead(ctx context.Context, st *store, format int) bool {
-	ctx, cancel := context.WithTimeout(ctx, othersPatience)
-	defer cancel()
-	var wg sync.WaitGroup
-	var behind atomic.Int64
-	for _, p := range st.servers {
-		if p.ID == st.self {
-			continue
-		}
-		wg.Go(func() {
-			conn, err := o.dial(p.Control)
-			var a *pb.LayoutServerState
-			if err == nil {
-				a, err = pb.NewLayoutServerServiceClient(conn).State(ctx, &pb.LayoutServerStateRequest{})
-			}
-			if err != nil || int(a.Format) < format {
-				behind.Add(1)
-			}
-		})
-	}
-	wg.Wait()
-	return behind.Load() == 0
 }
 
 func (o *others) close() {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -295,27 +294,18 @@ func (m *manager) noteMembers(active *layout.Layout, now time.Time) {
 // names reports whether records may name themselves and stores (rule R21): a layout server of the
 // release before stops at a command that it cannot read, so that all must have said that they can,
 // once.
-func (m *manager) names(ctx context.Context) bool {
+func (m *manager) names() bool {
 	known := false
 	m.store.fsm.view(func(s *layout.State) { known = s.KnowsStores() })
-	switch {
-	case known || m.reads || m.cfg.alone() || m.cfg.Consensus != nil:
-		return true
-	case time.Since(m.asked) < noteEvery:
-		return false
-	}
-	m.reads, m.asked = m.others.allRead(ctx, m.store, layout.FormatStores), time.Now()
-	return m.reads
+	return known || m.store.allRead(commandStores)
 }
 
 // resizes reports whether every layout server reads a record with another max_sessions than the founding layout's.
-func (m *manager) resizes(ctx context.Context) bool {
-	return m.cfg.alone() || m.cfg.Consensus != nil || m.others.allRead(ctx, m.store, layout.FormatResized)
-}
+func (m *manager) resizes() bool { return m.store.allRead(commandResize) }
 
 // unnamed reports whether the active record names no stores though it could: the epoch that does is
 // made at once, so that stores that go back are found out from then on.
-func (m *manager) unnamed(ctx context.Context) bool {
+func (m *manager) unnamed() bool {
 	p := m.store.past(nil)
 	if p.base.Epoch == 0 || p.base.ID != 0 {
 		return false
@@ -325,5 +315,5 @@ func (m *manager) unnamed(ctx context.Context) bool {
 			return false // of the release before
 		}
 	}
-	return m.names(ctx)
+	return m.names()
 }

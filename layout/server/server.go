@@ -65,7 +65,7 @@ func (s *Server) open() (err error) {
 	if s.metrics, err = newMetrics(s.cfg.Registerer, s.store, s.calls.Collector()); err != nil {
 		return err
 	}
-	s.manager = newManager(s.cfg, s.store, s.metrics, s.others)
+	s.manager = newManager(s.cfg, s.store, s.metrics)
 	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterLayoutServiceServer(services, service{s: s})

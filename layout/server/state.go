@@ -21,7 +21,6 @@ func (v stateService) State(context.Context, *pb.LayoutServerStateRequest) (*pb.
 	if st.elected() {
 		m.Leader = m.Id
 	}
-	m.Format = layout.Format
 	st.fsm.view(func(s *layout.State) { m.Epoch = uint64(s.Latest()) })
 	if r, ok := st.raft.(*raftLog); ok {
 		id := r.id.get()

@@ -21,9 +21,11 @@ const (
 	// commandsRead numbers the commands of the layout store that this release reads; each new
 	// command raises it. A leader writes a new one only once every layout server has said that it
 	// reads it.
-	commandsRead        = 2
+	commandsRead        = 3
+	commandStores       = 1 // records that have an id, and name stores
 	commandLeaseClients = 1
 	commandRecover      = 2
+	commandResize       = 3 // layouts with another max_sessions than the founding one's
 
 	votersPoll     = 50 * time.Millisecond // while something is under way
 	votersPollLead = time.Second           // of a leader, while all is well

@@ -77,7 +77,6 @@ type LayoutServerState struct {
 	Trouble       string                 `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`                                                                           // what ails it, such as a full disk; "": nothing
 	Members       map[string]string      `protobuf:"bytes,16,rep,name=members,proto3" json:"members,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // "unit 1" → host:port, as its configuration has them; empty: it says nothing of members
 	Commands      uint32                 `protobuf:"varint,15,opt,name=commands,proto3" json:"commands,omitempty"`                                                                        // the commands of the layout store that it reads: a number that each new one raises
-	Format        uint32                 `protobuf:"varint,20,opt,name=format,proto3" json:"format,omitempty"`                                                                            // the highest version of commands that it reads; 0: 3
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,13 +219,6 @@ func (x *LayoutServerState) GetMembers() map[string]string {
 func (x *LayoutServerState) GetCommands() uint32 {
 	if x != nil {
 		return x.Commands
-	}
-	return 0
-}
-
-func (x *LayoutServerState) GetFormat() uint32 {
-	if x != nil {
-		return x.Format
 	}
 	return 0
 }
@@ -534,7 +526,7 @@ var File_layoutserver_proto protoreflect.FileDescriptor
 const file_layoutserver_proto_rawDesc = "" +
 	"\n" +
 	"\x12layoutserver.proto\x12\bcorfu.v1\"\x1a\n" +
-	"\x18LayoutServerStateRequest\"\xd1\x04\n" +
+	"\x18LayoutServerStateRequest\"\xb9\x04\n" +
 	"\x11LayoutServerState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -553,8 +545,7 @@ const file_layoutserver_proto_rawDesc = "" +
 	"last_index\x18\r \x01(\x04R\tlastIndex\x12\x18\n" +
 	"\atrouble\x18\x0e \x01(\tR\atrouble\x12B\n" +
 	"\amembers\x18\x10 \x03(\v2(.corfu.v1.LayoutServerState.MembersEntryR\amembers\x12\x1a\n" +
-	"\bcommands\x18\x0f \x01(\rR\bcommands\x12\x16\n" +
-	"\x06format\x18\x14 \x01(\rR\x06format\x1a:\n" +
+	"\bcommands\x18\x0f \x01(\rR\bcommands\x1a:\n" +
 	"\fMembersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
