@@ -54,6 +54,8 @@ var rules = map[string]rule{
 	pb.LayoutServerService_Found_FullMethodName: {layouts, leaders},
 	pb.LayoutServerService_Admit_FullMethodName: {layouts, leaders},
 
+	pb.LayoutServerService_NoteStops_FullMethodName: {layouts, leaders},
+
 	pb.UnitService_OpenSession_FullMethodName: {units, users},
 	pb.UnitService_Seal_FullMethodName:        {units, leaders},
 	pb.UnitService_Entries_FullMethodName:     {units, watch},

@@ -17,6 +17,14 @@ func (c *Cluster) KillUnit(id layout.UnitID) error {
 	return u.Close()
 }
 
+// StopUnit stops a unit on purpose, as its operator does: the layout servers hear of it before it ends.
+func (c *Cluster) StopUnit(ctx context.Context, id layout.UnitID) error {
+	if err := c.Units[id-1].AnnounceStop(ctx); err != nil {
+		return fmt.Errorf("devcluster: %w", err)
+	}
+	return c.KillUnit(id)
+}
+
 // RestartUnit starts a unit that was killed, where it was.
 func (c *Cluster) RestartUnit(ctx context.Context, id layout.UnitID) error {
 	u, err := c.startUnit(ctx, int(id-1))

@@ -127,7 +127,7 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 		Sessions: uint32(r.sessions), SessionsMax: uint32(r.sessionsMax), Corrupt: uint32(r.corrupt), Lost: uint32(s.manager.lost(x)), Tampered: last.Tampered,
 		UsedBytes: last.UsedBytes, CapacityBytes: last.CapacityBytes, FreeBytes: last.FreeBytes, Full: last.Full, WaitingPages: last.Waiting,
 		PagesPerSecond: pages, BytesPerSecond: (pages + cold) * float64(pageSize), ColdReadsPerSecond: cold,
-		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached)}
+		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached), StoppedMs: uint64(x.stopped.Milliseconds()), WaitedMs: uint64(x.waited.Milliseconds())}
 	if m.Past = s.storePast(x); m.Error == "" {
 		m.Error = clusterstatus.PastText(m.Past)
 	}
@@ -163,7 +163,7 @@ func sequencerStatus(x shownMember) *pb.SequencerStatus {
 	r := x.report
 	return &pb.SequencerStatus{Id: uint32(x.seq), Control: x.control, Role: cmp.Or(x.role, roleServes), State: r.state, Epoch: uint64(r.promise),
 		Error: clusterstatus.Brief(r.err), SilentMs: uint64(x.silent.Milliseconds()), Next: uint64(r.next), Sessions: uint32(r.sessions),
-		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached)}
+		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached), StoppedMs: uint64(x.stopped.Milliseconds()), WaitedMs: uint64(x.waited.Milliseconds())}
 }
 
 // tail is the first position that was not handed out, as far as the members said: the sequencer, or else the units.

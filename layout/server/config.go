@@ -55,6 +55,7 @@ type Config struct {
 
 	Poll         time.Duration // how often the members are asked for their state, the heartbeat; default 100 ms
 	FailAfter    time.Duration // without an answer a member counts as failed; default 5 × Poll. One that this leader never heard: a Poll longer, or 10 times as long while a whole cluster starts
+	RestartGrace time.Duration // how long a member is waited for that was stopped on purpose; default 5 s. Below FailAfter: as one that failed
 	MinReplicas  int           // no chain gets shorter by dropping units that failed; default one less than the longest chain at first, and at least 1
 	RebuildRate  int           // bytes a second that are copied to a unit that takes over older positions; default 64 MiB
 	CallTimeout  time.Duration // for a member to answer a call; default 10 s: a seal flushes what was published. For its state: half of FailAfter, or Poll
@@ -85,6 +86,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.FailAfter = cmp.Or(c.FailAfter, 5*c.Poll)
+	c.RestartGrace = cmp.Or(c.RestartGrace, defaultRestartGrace)
 	c.RebuildRate = cmp.Or(c.RebuildRate, 64<<20)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 10*time.Second)
 	c.StallTimeout = cmp.Or(c.StallTimeout, time.Minute)
@@ -110,7 +112,7 @@ func (c Config) Validate() error {
 	if c.Election < minElection {
 		errs = append(errs, fmt.Errorf("election time-out is %v: must be at least %v", c.Election, minElection))
 	}
-	for name, d := range map[string]time.Duration{"heartbeat": c.Poll, "time to failure": c.FailAfter, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout} {
+	for name, d := range map[string]time.Duration{"heartbeat": c.Poll, "time to failure": c.FailAfter, "call timeout": c.CallTimeout, "stall timeout": c.StallTimeout, "restart grace": c.RestartGrace} {
 		if d < time.Millisecond {
 			errs = append(errs, fmt.Errorf("%s is %v: must be at least 1 ms", name, d))
 		}

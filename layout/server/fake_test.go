@@ -93,6 +93,7 @@ type fakeUnit struct {
 	older      bool           // of a release that does not know another max_sessions
 	holds      []uint32       // what Reserve was asked for, one after the other
 	sessions   uint32         // max_sessions of the layout that it was reconciled to last
+	stopping   bool           // it says that it is being stopped on purpose
 
 	store fakeStore      // entries stand above
 	begun layout.StartID // rule R24
@@ -160,7 +161,7 @@ func (u *fakeUnit) State(_ context.Context, q *pb.UnitStateRequest) (*pb.UnitSta
 		vitals = proto.Clone(u.vitals).(*pb.UnitVitals)
 	}
 	return &pb.UnitStateReply{StuckMs: uint64(u.stuck.Milliseconds()), Stuck: "input/output error", Vitals: vitals, Log: u.log, Id: uint32(u.id), Promise: u.promise, State: u.state, Reconciled: u.reconciled, IntactEpoch: u.intact,
-		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark, StoreState: u.past(), Resizes: !u.older}, nil
+		Store: fmt.Sprintf("/fake/%d", u.id), End: u.end(), Corrupt: uint32(len(u.corrupt())), Watermark: u.watermark, StoreState: u.past(), Resizes: !u.older, Stopping: u.stopping}, nil
 }
 
 func (u *fakeUnit) Reserve(_ context.Context, q *pb.ReserveRequest) (*pb.ReserveReply, error) {
@@ -359,6 +360,8 @@ type fakeSequencer struct {
 	promise uint64
 	start   uint64
 	hook    hook
+
+	stopping bool // as of a unit
 }
 
 func startSequencer(t *testing.T, id uint32) *fakeSequencer {
@@ -388,7 +391,7 @@ func (s *fakeSequencer) State(context.Context, *pb.SequencerStateRequest) (*pb.S
 		return nil, err
 	}
 	defer s.mu.Unlock()
-	return &pb.SequencerStateReply{Id: s.id, Promise: s.promise, State: s.state, Next: s.start}, nil
+	return &pb.SequencerStateReply{Id: s.id, Promise: s.promise, State: s.state, Next: s.start, Stopping: s.stopping}, nil
 }
 
 func (s *fakeSequencer) Seal(_ context.Context, r *pb.SealRequest) (*pb.SequencerSealReply, error) {

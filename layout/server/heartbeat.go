@@ -23,7 +23,10 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 	show := make([]shownMember, len(m.members.list))
 	m.metrics.up.Reset()
 	for i, x := range m.members.list {
-		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.shownReport(m.cfg.FailAfter), x.silence(), x.unreached}
+		show[i] = shownMember{x.name, x.control, x.role(), x.unit, x.seq, x.shownReport(m.cfg.FailAfter), x.silence(), x.unreached, 0, m.members.waited(x, m.cfg)}
+		if x.stops() {
+			show[i].stopped = max(time.Since(x.stopped), time.Millisecond)
+		}
 		up := 0.0
 		if x.report.state != stateUnreachable {
 			up = 1
@@ -37,6 +40,7 @@ func (m *manager) poll(ctx context.Context, shape *layout.Layout) {
 // pollMember asks one. Nobody is waited for beyond the moment at which it has failed.
 func (m *manager) pollMember(ctx context.Context, mu *sync.Mutex, x *member, shape *layout.Layout, clients int) {
 	mu.Lock()
+	m.heardOf(x, time.Now())
 	left, silent := x.pulse.left(m.members.patience(x, m.cfg))
 	mu.Unlock()
 	patience := m.cfg.stateTimeout()
@@ -62,7 +66,7 @@ func (m *manager) pollMember(ctx context.Context, mu *sync.Mutex, x *member, sha
 	defer mu.Unlock()
 	m.members.hear(x, r, shape.Epoch > 0, now)
 	took, resumed := m.took(x, began, now), x.pulse.missed > 0
-	r = m.heartbeat(x, r, took)
+	r = m.heartbeat(ctx, x, r, took)
 	x.asked = now
 	if was := x.report; was.state != r.state || was.promise != r.promise {
 		m.log.Info("member", "name", x.name, "state", r.state, "epoch", uint64(r.promise), "was", was.state, "err", r.err)
@@ -88,9 +92,12 @@ func (m *manager) took(x *member, began, now time.Time) time.Duration {
 
 // heartbeat counts an answer, or that there was none, and gives the report that stands: of a member that has not failed yet it
 // is the last one.
-func (m *manager) heartbeat(x *member, r report, took time.Duration) report {
+func (m *manager) heartbeat(ctx context.Context, x *member, r report, took time.Duration) report {
 	answered := r.state != stateUnreachable
 	restarted := answered && r.state == stateClosed && x.report.state == stateOpen
+	if answered && m.stopNotice(ctx, x, r, time.Now()) {
+		restarted = false // on purpose: it is no fall, and its member need not prove anything
+	}
 	if answered && (x.pulse.failed || (r.state == stateClosed && x.report.state != stateClosed)) {
 		// Whoever was started anew may have been mended. A heartbeat that was missed is no such thing: busy machines miss some, and a
 		// member that refuses would never count as failed there.

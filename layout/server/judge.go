@@ -18,6 +18,7 @@ import (
 type judgement struct {
 	wait        string        // what cannot be mended, and why: for a member that failed, or must not be used
 	hindered    string        // who refuses and cannot be left out, and why: it is tried again all the same, in the hope that it does
+	away        string        // beside unsure: it was stopped by its operator, and is waited for
 	unsure      string        // a member is silent, and has not failed yet: nothing is to be done before that is clear
 	activate    []*member     // missed the activation of the epoch that is ACTIVE
 	reconfigure string        // why a new epoch is needed
@@ -85,6 +86,9 @@ func (s *scene) judge() judgement {
 		}
 		trust, why := s.trust(m)
 		switch {
+		case s.handsOver(m):
+			down = append(down, m)
+			silent = append(silent, fmt.Sprintf("%s (%s) is being stopped by its operator", m.name, m.control))
 		case m.pulse.failed:
 			down = append(down, m)
 			silent = append(silent, fmt.Sprintf("%s (%s): %s", m.name, m.control, r.err))
@@ -107,7 +111,7 @@ func (s *scene) judge() judgement {
 	case len(j.activate) > 0 && s.asked.IsZero() && !s.force:
 		return j
 	case len(doubtful) > 0:
-		j.unsure = strings.Join(doubtful, ", ")
+		j.unsure, j.away = strings.Join(doubtful, ", "), s.away()
 		return j
 	case s.active == nil:
 		if j.wait, j.unsure = s.foundable(); j.wait != "" || j.unsure != "" {

@@ -39,6 +39,9 @@ type manager struct {
 	differ    string    // what was logged of addresses last
 	warned    bool      // of a bootstrap layout that does not fit
 	noted     time.Time // when what members have was written down last (rule R23)
+	others    *others
+	stops     stops
+	passing   sync.WaitGroup // calls that pass on who stops
 
 	asker      uint64 // tells this layout server from others at the units
 	recovering recovering
@@ -73,6 +76,8 @@ type shownMember struct {
 	report        report
 	silent        time.Duration // since its last answer, if the last heartbeat had none
 	unreached     string        // why the fabric does not reach it; "": it does, or nobody tried
+	stopped       time.Duration // since it announced that it is stopped on purpose; 0: it did not, or is back
+	waited        time.Duration // for how long the log waits for it yet; 0: it does not
 }
 
 func newManager(cfg Config, st *store, m *metrics) *manager {
@@ -103,6 +108,7 @@ func (m *manager) run(ctx context.Context) {
 
 // forget ends what was known of the members: it is old when this server leads again. Metrics that are the leader's alone end with it.
 func (m *manager) forget() {
+	m.passing.Wait()
 	m.members.close()
 	m.vitals.forget()
 	m.reach.forget()
@@ -271,11 +277,12 @@ func (m *manager) progress(j judgement) {
 	case len(j.activate) > 0:
 		text = string(phaseActivate)
 	case j.unsure != "":
-		text = "no answer from " + j.unsure
+		text = cmp.Or(j.away, "no answer from "+j.unsure)
 	case j.reconfigure != "":
 		text = "to do: " + j.reconfigure
 	}
-	m.store.trouble.Store(&wait)
+	trouble := cmp.Or(wait, j.away)
+	m.store.trouble.Store(&trouble)
 	m.metrics.waiting.Set(0)
 	if wait != "" {
 		m.metrics.waiting.Set(1)

@@ -48,6 +48,7 @@ type report struct {
 	refused    string            // why it has to turn fabric connections away; "": it need not
 	refusedFor time.Duration
 	carried    []uint32 // clients from which something came over the fabric a moment ago
+	stopping   bool     // it is being stopped on purpose
 
 	// For those who look on.
 	sessions, sessionsMax int
@@ -73,6 +74,8 @@ type member struct {
 	fabric  *fabricLink
 	refusal refusal
 
+	stopped   time.Time      // when it announced that it is stopped on purpose; zero: it did not, or is back
+	back      time.Time      // when it was back after that; zero: never
 	unreached string         // why the fabric does not reach it; "": it does, or nobody tried
 	past      string         // why its store does not count, or is not wiped; "": nothing is held against it
 	start     layout.StartID // of the unit, as it was sealed last (rule R24); 0: not known
@@ -99,7 +102,7 @@ func (m *member) silence() time.Duration {
 
 // fit tells whether a spare or standby may take a place now.
 func (m *member) fit(failAfter time.Duration) bool {
-	return m.report.state != stateUnreachable && m.pulse.missed == 0 && !m.pulse.proving(failAfter) && !m.refusal.rests(time.Now()) && !m.fabric.proving(failAfter)
+	return m.report.state != stateUnreachable && !m.stops() && m.pulse.missed == 0 && !m.pulse.proving(failAfter) && !m.refusal.rests(time.Now()) && !m.fabric.proving(failAfter)
 }
 
 func (m *member) units() pb.UnitServiceClient          { return pb.NewUnitServiceClient(m.conn) }
@@ -181,11 +184,6 @@ func (ms *members) hear(m *member, r report, active bool, now time.Time) {
 	}
 }
 
-// patience is how long m may be silent.
-func (ms *members) patience(m *member, c Config) time.Duration {
-	return m.pulse.patience(!ms.runs.IsZero(), c.Poll, c.FailAfter)
-}
-
 func (m *member) close() {
 	m.fabric.close()
 	_ = m.conn.Close()
@@ -240,7 +238,7 @@ func (m *member) pollUnit(ctx context.Context, log layout.LogID, clients int) (r
 	return report{past: pbconv.ToStoreState(a.StoreState), trims: layout.Epoch(a.TrimsSince), copied: a.Copied, bad: bad, watermark: layout.Address(a.Watermark), state: a.State, promise: layout.Epoch(a.Promise), reconciled: a.Reconciled, store: a.Store,
 		end: layout.Address(a.End), corrupt: int(a.Corrupt), intact: layout.Epoch(a.IntactEpoch),
 		stuck: time.Duration(a.StuckMs) * time.Millisecond, stuckWhy: a.Stuck, fabric: a.Fabric, provider: a.Provider, carried: a.FabricClients, refused: a.FabricRefused, refusedFor: time.Duration(a.FabricRefusedMs) * time.Millisecond,
-		sessions: int(a.Sessions), sessionsMax: int(a.SessionsMax), resizes: a.Resizes, scrub: a.Scrub, vitals: a.Vitals}, nil
+		sessions: int(a.Sessions), sessionsMax: int(a.SessionsMax), resizes: a.Resizes, scrub: a.Scrub, vitals: a.Vitals, stopping: a.Stopping}, nil
 }
 
 func addresses(in []uint64) []layout.Address {
@@ -260,7 +258,7 @@ func (m *member) pollSequencer(ctx context.Context, id layout.SequencerID) (repo
 		return report{}, fmt.Errorf("it answers as sequencer %d", a.Id)
 	}
 	return report{state: a.State, promise: layout.Epoch(a.Promise), next: layout.Position(a.Next), sessions: int(a.GetVitals().GetSessions()), fabric: a.Fabric, provider: a.Provider,
-		refused: a.FabricRefused, refusedFor: time.Duration(a.FabricRefusedMs) * time.Millisecond}, nil
+		refused: a.FabricRefused, refusedFor: time.Duration(a.FabricRefusedMs) * time.Millisecond, stopping: a.Stopping}, nil
 }
 
 // unit gives the member that is unit u, or nil.

@@ -151,6 +151,9 @@ func (r *reach) weigh(members []*member, cfg Config, now time.Time) (list []unre
 		r.down, r.foreign = "", false
 	}
 	for i, x := range members {
+		if x.excused(now, cfg) {
+			continue // somebody stops it, and clients see that before the leader does
+		}
 		s := sights[i]
 		ownLink := r.down != "" || r.foreign
 		u, complained := r.reports.against(x, !ownLink && s.known && !s.failed && !s.doubt, now, cfg.FailAfter)

@@ -114,6 +114,9 @@ func (r *reports) against(x *member, linked bool, now time.Time, failAfter time.
 			worst, first = c, v
 		}
 	}
+	if worst.since.Before(x.back) {
+		worst.since = x.back // what clients met while it was stopped is not held against it
+	}
 	lasted := now.Sub(worst.since)
 	if voices == 0 || lasted < failAfter {
 		return unreached{}, false

@@ -66,6 +66,7 @@ func (s *Server) open() (err error) {
 		return err
 	}
 	s.manager = newManager(s.cfg, s.store, s.metrics)
+	s.manager.others = s.others
 	s.grpc = control.Serve(append(s.calls.Options(), control.ServerOptions(s.cfg.TLS)...)...)
 	services := control.Registrar(s.grpc, s.control)
 	pb.RegisterLayoutServiceServer(services, service{s: s})

@@ -36,6 +36,7 @@ type Server struct {
 	control  net.Listener
 	messages *messages.Server
 	shortage rdma.Shortage
+	notice   control.StopNotice
 	grpc     *grpc.Server
 	calls    *control.Observer
 	ctx      context.Context
@@ -121,6 +122,10 @@ func (s *Server) Health() error {
 	}
 	return nil
 }
+
+// AnnounceStop tells the leader of the layout servers that the sequencer is being stopped on purpose: a standby takes over at once, or
+// the log waits for this one to come back. It serves until Close. It fails with control.ErrNoLeader if nobody heard it.
+func (s *Server) AnnounceStop(ctx context.Context) error { return s.notice.Announce(ctx) }
 
 // Close stops the sequencer: the word is revoked, connections end. The promise stays. Idempotent.
 func (s *Server) Close() error {

@@ -383,3 +383,23 @@ func TestControlInClearStaysOnLoopback(t *testing.T) {
 		t.Errorf("everything wrong: %v", err)
 	}
 }
+
+// TestStopIsAnnounced with the answer to the next heartbeat.
+func TestStopIsAnnounced(t *testing.T) {
+	b := start(t, t.TempDir(), false)
+	if b.state().Stopping {
+		t.Error("it stops before anybody said so")
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- b.server.AnnounceStop(t.Context()) }()
+	for heard := false; ; heard = b.state().Stopping {
+		select {
+		case err := <-ended:
+			if err != nil || !heard {
+				t.Errorf("%v, heard %v", err, heard)
+			}
+			return
+		default:
+		}
+	}
+}

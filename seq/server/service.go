@@ -82,6 +82,7 @@ func (v service) State(context.Context, *pb.SequencerStateRequest) (*pb.Sequence
 	if s.core.Phase() == seq.Open {
 		m.Next = uint64(s.word().Next())
 	}
+	m.Stopping = s.notice.Answer(time.Now())
 	return m, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"corfu/internal/certs"
+	"corfu/internal/control"
 	"corfu/rdma"
 	"corfu/rdma/fabric"
 )
@@ -186,11 +187,24 @@ func (a *app) serve(ctx context.Context, name string, c daemonConfig, tls *certs
 	notify(sysd.SdNotifyReady)
 	cause := untilOver(ctx, watch.of(d))
 	notify(sysd.SdNotifyStopping)
+	if cause == nil {
+		announceStop(d)
+	}
 	err = closeSoon(cause, func() error { return errors.Join(inClear.close(), st.close(), d.Close()) })
 	if cause != nil {
 		return fmt.Errorf("%s: %w", name, cause)
 	}
 	return err
+}
+
+// announceStop lets the leader of the layout servers know that somebody stops this member, and that it did not crash. A layout server
+// hands leadership over in its Close.
+func announceStop(d daemon) {
+	if x, ok := d.(interface{ AnnounceStop(context.Context) error }); ok {
+		ctx, cancel := context.WithTimeout(context.Background(), control.StopNoticeTime)
+		defer cancel()
+		_ = x.AnnounceStop(ctx) // nobody heard it: the member counts as failed, as if it had crashed
+	}
 }
 
 // notify tells systemd what it waits for (sd_notify(3)), where a service with Type=notify asks for it. Whether it hears is not the daemon's business.

@@ -59,6 +59,7 @@ type serverConfig struct {
 type healConfig struct {
 	Heartbeat   time.Duration `yaml:"heartbeat" flag:"heartbeat"`
 	FailAfter   time.Duration `yaml:"fail_after" flag:"fail-after"`
+	Grace       time.Duration `yaml:"restart_grace" flag:"restart-grace"`
 	MinReplicas int           `yaml:"min_replicas" flag:"min-replicas"`
 	RebuildRate string        `yaml:"rebuild_rate" flag:"rebuild-rate"`
 }
@@ -66,6 +67,7 @@ type healConfig struct {
 func (h *healConfig) flags(f *pflag.FlagSet) {
 	f.DurationVar(&h.Heartbeat, "heartbeat", 100*time.Millisecond, "how often the members are asked for their state")
 	f.DurationVar(&h.FailAfter, "fail-after", 500*time.Millisecond, "without an answer for so long a member has failed: the log goes on without it")
+	f.DurationVar(&h.Grace, "restart-grace", 5*time.Second, "how long the log waits for a member that somebody stops, so that a restart leaves nobody out; a member that crashed has fail_after. 0: as one that crashed")
 	f.IntVar(&h.MinReplicas, "min-replicas", 0, "no chain goes on with fewer `units` (default: one less than the longest chain at first, and at least 1)")
 	f.StringVar(&h.RebuildRate, "rebuild-rate", "64MiB", "`bytes` a second at which older entries are copied to a unit that joins a chain")
 }
@@ -209,7 +211,7 @@ func (c *layoutConfig) check() error {
 func (c *layoutConfig) server(rate int64) layoutserver.Config {
 	return layoutserver.Config{
 		ID: c.ID, Dir: c.Dir, Servers: c.peers(), Raft: c.Raft, Control: c.Control, Election: c.Election,
-		Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
+		Poll: c.Heal.Heartbeat, FailAfter: c.Heal.FailAfter, RestartGrace: max(c.Heal.Grace, time.Millisecond), MinReplicas: c.Heal.MinReplicas, RebuildRate: int(rate),
 	}
 }
 

@@ -1,8 +1,11 @@
 package server_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 
+	"corfu/internal/control"
 	"corfu/internal/wire"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
@@ -95,6 +98,44 @@ func TestUnitTellsALayoutServerOfAnother(t *testing.T) {
 	}
 	if o := r.known(3).Other; o.GetAgoMs() == 0 || o.AgoMs > 60_000 {
 		t.Errorf("the third hears of %v", o)
+	}
+}
+
+// TestStopIsAnnounced to a layout server that leads, and to nobody else; the unit serves meanwhile. Where nobody asks nobody is waited for.
+func TestStopIsAnnounced(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	state := func(asker uint64) *pb.UnitStateReply {
+		t.Helper()
+		s, err := r.ctl.State(t.Context(), &pb.UnitStateRequest{Asker: asker})
+		must(t, err)
+		return s
+	}
+	if err := r.unit.AnnounceStop(t.Context()); !errors.Is(err, control.ErrNoLeader) {
+		t.Errorf("nobody asked: %v", err)
+	}
+	if !state(7).Stopping {
+		t.Error("the leader that asks later does not hear of it")
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.unit.AnnounceStop(t.Context()) }()
+	if s := state(0); s.Stopping {
+		t.Error("one that leads nothing hears that the unit stops")
+	}
+	for open := true; open; {
+		select {
+		case err := <-ended:
+			must(t, err)
+			open = false
+		default:
+			if s := state(7); !s.Stopping || s.State == "" {
+				t.Errorf("the leader hears %v", s)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.unit.AnnounceStop(ctx); !errors.Is(err, control.ErrNoLeader) {
+		t.Errorf("the leader is gone: %v", err)
 	}
 }
 

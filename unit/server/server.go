@@ -68,6 +68,7 @@ type Server struct {
 	ctl     *ctlLock       // held by seal, reconcile and activate; sessions are opened under the read lock
 	startID layout.StartID // rule R24
 	askers  askers
+	notice  control.StopNotice
 	client  atomic.Uint32 // Meta.Client is at least this
 	trims0  uint64        // Meta.Trims as the unit started
 
@@ -263,6 +264,11 @@ func (s *Server) Health() error {
 	}
 	return nil
 }
+
+// AnnounceStop tells the leader of the layout servers that the unit is being stopped on purpose, so that it waits for the unit to come
+// back before it leaves it out. The unit serves until Close. It fails with control.ErrNoLeader if nobody heard it: then the unit counts
+// as crashed, which is safe.
+func (s *Server) AnnounceStop(ctx context.Context) error { return s.notice.Announce(ctx) }
 
 // Close ends the sessions, brings what they published to flash, and stops. Idempotent.
 func (s *Server) Close() error {

@@ -318,5 +318,8 @@ func (v *service) State(ctx context.Context, q *pb.UnitStateRequest) (*pb.UnitSt
 	if q.Vitals > 0 {
 		r.Vitals = v.s.vitals(st, x, int(q.Vitals))
 	}
+	if q.Asker != 0 {
+		r.Stopping = v.s.notice.Answer(time.Now())
+	}
 	return r, nil
 }

@@ -3056,6 +3056,7 @@ type UnitStateReply struct {
 	FabricRefusedMs uint64                 `protobuf:"varint,44,opt,name=fabric_refused_ms,json=fabricRefusedMs,proto3" json:"fabric_refused_ms,omitempty"` // since when
 	SessionsMax     uint32                 `protobuf:"varint,45,opt,name=sessions_max,json=sessionsMax,proto3" json:"sessions_max,omitempty"`               // that there is room for; 0: the unit knows no layout yet
 	Resizes         bool                   `protobuf:"varint,46,opt,name=resizes,proto3" json:"resizes,omitempty"`                                          // an epoch may bring another max_sessions (Reserve)
+	Stopping        bool                   `protobuf:"varint,47,opt,name=stopping,proto3" json:"stopping,omitempty"`                                        // it is being stopped on purpose: silence that follows is no crash
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3275,6 +3276,13 @@ func (x *UnitStateReply) GetSessionsMax() uint32 {
 func (x *UnitStateReply) GetResizes() bool {
 	if x != nil {
 		return x.Resizes
+	}
+	return false
+}
+
+func (x *UnitStateReply) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
 	}
 	return false
 }
@@ -4035,6 +4043,7 @@ type SequencerStateReply struct {
 	Provider        string                 `protobuf:"bytes,41,opt,name=provider,proto3" json:"provider,omitempty"`                                // "verbs" or "tcp"
 	FabricRefused   string                 `protobuf:"bytes,43,opt,name=fabric_refused,json=fabricRefused,proto3" json:"fabric_refused,omitempty"` // as of a unit
 	FabricRefusedMs uint64                 `protobuf:"varint,44,opt,name=fabric_refused_ms,json=fabricRefusedMs,proto3" json:"fabric_refused_ms,omitempty"`
+	Stopping        bool                   `protobuf:"varint,47,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -4130,6 +4139,13 @@ func (x *SequencerStateReply) GetFabricRefusedMs() uint64 {
 		return x.FabricRefusedMs
 	}
 	return 0
+}
+
+func (x *SequencerStateReply) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
+	}
+	return false
 }
 
 var File_corfu_proto protoreflect.FileDescriptor
@@ -4377,7 +4393,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\n" +
 	"OtherAsker\x12\x15\n" +
 	"\x06ago_ms\x18\x01 \x01(\x04R\x05agoMs\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\tR\x04from\"\xf0\x06\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"\x8c\a\n" +
 	"\x0eUnitStateReply\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x18\n" +
@@ -4410,7 +4426,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\x0efabric_refused\x18+ \x01(\tR\rfabricRefused\x12*\n" +
 	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs\x12!\n" +
 	"\fsessions_max\x18- \x01(\rR\vsessionsMax\x12\x18\n" +
-	"\aresizes\x18. \x01(\bR\aresizes\"8\n" +
+	"\aresizes\x18. \x01(\bR\aresizes\x12\x1a\n" +
+	"\bstopping\x18/ \x01(\bR\bstopping\"8\n" +
 	"\x0eDurableRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\",\n" +
@@ -4458,7 +4475,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\"\x17\n" +
-	"\x15SequencerStateRequest\"\xa3\x02\n" +
+	"\x15SequencerStateRequest\"\xbf\x02\n" +
 	"\x13SequencerStateReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\apromise\x18\x02 \x01(\x04R\apromise\x12\x14\n" +
@@ -4468,7 +4485,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18) \x01(\tR\bprovider\x12%\n" +
 	"\x0efabric_refused\x18+ \x01(\tR\rfabricRefused\x12*\n" +
-	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs2\x84\x04\n" +
+	"\x11fabric_refused_ms\x18, \x01(\x04R\x0ffabricRefusedMs\x12\x1a\n" +
+	"\bstopping\x18/ \x01(\bR\bstopping2\x84\x04\n" +
 	"\rLayoutService\x12-\n" +
 	"\x03Get\x12\x14.corfu.v1.GetRequest\x1a\x10.corfu.v1.Layout\x123\n" +
 	"\x05Watch\x12\x16.corfu.v1.WatchRequest\x1a\x10.corfu.v1.Layout0\x01\x12G\n" +

@@ -521,6 +521,139 @@ func (x *NotLeader) GetControl() string {
 	return ""
 }
 
+// NoteStopsRequest names members that announced their stop to the leader.
+type NoteStopsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stops         []*AnnouncedStop       `protobuf:"bytes,1,rep,name=stops,proto3" json:"stops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteStopsRequest) Reset() {
+	*x = NoteStopsRequest{}
+	mi := &file_layoutserver_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteStopsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteStopsRequest) ProtoMessage() {}
+
+func (x *NoteStopsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_layoutserver_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteStopsRequest.ProtoReflect.Descriptor instead.
+func (*NoteStopsRequest) Descriptor() ([]byte, []int) {
+	return file_layoutserver_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *NoteStopsRequest) GetStops() []*AnnouncedStop {
+	if x != nil {
+		return x.Stops
+	}
+	return nil
+}
+
+type AnnouncedStop struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`             // "unit 3", "sequencer 1"
+	AgoMs         uint64                 `protobuf:"varint,2,opt,name=ago_ms,json=agoMs,proto3" json:"ago_ms,omitempty"` // since it was announced
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnouncedStop) Reset() {
+	*x = AnnouncedStop{}
+	mi := &file_layoutserver_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnouncedStop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnouncedStop) ProtoMessage() {}
+
+func (x *AnnouncedStop) ProtoReflect() protoreflect.Message {
+	mi := &file_layoutserver_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnouncedStop.ProtoReflect.Descriptor instead.
+func (*AnnouncedStop) Descriptor() ([]byte, []int) {
+	return file_layoutserver_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AnnouncedStop) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *AnnouncedStop) GetAgoMs() uint64 {
+	if x != nil {
+		return x.AgoMs
+	}
+	return 0
+}
+
+type NoteStopsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteStopsReply) Reset() {
+	*x = NoteStopsReply{}
+	mi := &file_layoutserver_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteStopsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteStopsReply) ProtoMessage() {}
+
+func (x *NoteStopsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_layoutserver_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteStopsReply.ProtoReflect.Descriptor instead.
+func (*NoteStopsReply) Descriptor() ([]byte, []int) {
+	return file_layoutserver_proto_rawDescGZIP(), []int{10}
+}
+
 var File_layoutserver_proto protoreflect.FileDescriptor
 
 const file_layoutserver_proto_rawDesc = "" +
@@ -564,11 +697,18 @@ const file_layoutserver_proto_rawDesc = "" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\"=\n" +
 	"\tNotLeader\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\rR\x06leader\x12\x18\n" +
-	"\acontrol\x18\x02 \x01(\tR\acontrol2\xe7\x01\n" +
+	"\acontrol\x18\x02 \x01(\tR\acontrol\"A\n" +
+	"\x10NoteStopsRequest\x12-\n" +
+	"\x05stops\x18\x01 \x03(\v2\x17.corfu.v1.AnnouncedStopR\x05stops\">\n" +
+	"\rAnnouncedStop\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x15\n" +
+	"\x06ago_ms\x18\x02 \x01(\x04R\x05agoMs\"\x10\n" +
+	"\x0eNoteStopsReply2\xaa\x02\n" +
 	"\x13LayoutServerService\x12H\n" +
 	"\x05State\x12\".corfu.v1.LayoutServerStateRequest\x1a\x1b.corfu.v1.LayoutServerState\x12C\n" +
 	"\x05Found\x12\x1d.corfu.v1.FoundServersRequest\x1a\x1b.corfu.v1.FoundServersReply\x12A\n" +
-	"\x05Admit\x12\x1c.corfu.v1.AdmitServerRequest\x1a\x1a.corfu.v1.AdmitServerReplyB\x18Z\x16corfu/internal/wire/pbb\x06proto3"
+	"\x05Admit\x12\x1c.corfu.v1.AdmitServerRequest\x1a\x1a.corfu.v1.AdmitServerReply\x12A\n" +
+	"\tNoteStops\x12\x1a.corfu.v1.NoteStopsRequest\x1a\x18.corfu.v1.NoteStopsReplyB\x18Z\x16corfu/internal/wire/pbb\x06proto3"
 
 var (
 	file_layoutserver_proto_rawDescOnce sync.Once
@@ -582,7 +722,7 @@ func file_layoutserver_proto_rawDescGZIP() []byte {
 	return file_layoutserver_proto_rawDescData
 }
 
-var file_layoutserver_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_layoutserver_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_layoutserver_proto_goTypes = []any{
 	(*LayoutServerStateRequest)(nil), // 0: corfu.v1.LayoutServerStateRequest
 	(*LayoutServerState)(nil),        // 1: corfu.v1.LayoutServerState
@@ -592,22 +732,28 @@ var file_layoutserver_proto_goTypes = []any{
 	(*AdmitServerReply)(nil),         // 5: corfu.v1.AdmitServerReply
 	(*LayoutServer)(nil),             // 6: corfu.v1.LayoutServer
 	(*NotLeader)(nil),                // 7: corfu.v1.NotLeader
-	nil,                              // 8: corfu.v1.LayoutServerState.MembersEntry
+	(*NoteStopsRequest)(nil),         // 8: corfu.v1.NoteStopsRequest
+	(*AnnouncedStop)(nil),            // 9: corfu.v1.AnnouncedStop
+	(*NoteStopsReply)(nil),           // 10: corfu.v1.NoteStopsReply
+	nil,                              // 11: corfu.v1.LayoutServerState.MembersEntry
 }
 var file_layoutserver_proto_depIdxs = []int32{
-	6, // 0: corfu.v1.LayoutServerState.servers:type_name -> corfu.v1.LayoutServer
-	8, // 1: corfu.v1.LayoutServerState.members:type_name -> corfu.v1.LayoutServerState.MembersEntry
-	0, // 2: corfu.v1.LayoutServerService.State:input_type -> corfu.v1.LayoutServerStateRequest
-	2, // 3: corfu.v1.LayoutServerService.Found:input_type -> corfu.v1.FoundServersRequest
-	4, // 4: corfu.v1.LayoutServerService.Admit:input_type -> corfu.v1.AdmitServerRequest
-	1, // 5: corfu.v1.LayoutServerService.State:output_type -> corfu.v1.LayoutServerState
-	3, // 6: corfu.v1.LayoutServerService.Found:output_type -> corfu.v1.FoundServersReply
-	5, // 7: corfu.v1.LayoutServerService.Admit:output_type -> corfu.v1.AdmitServerReply
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6,  // 0: corfu.v1.LayoutServerState.servers:type_name -> corfu.v1.LayoutServer
+	11, // 1: corfu.v1.LayoutServerState.members:type_name -> corfu.v1.LayoutServerState.MembersEntry
+	9,  // 2: corfu.v1.NoteStopsRequest.stops:type_name -> corfu.v1.AnnouncedStop
+	0,  // 3: corfu.v1.LayoutServerService.State:input_type -> corfu.v1.LayoutServerStateRequest
+	2,  // 4: corfu.v1.LayoutServerService.Found:input_type -> corfu.v1.FoundServersRequest
+	4,  // 5: corfu.v1.LayoutServerService.Admit:input_type -> corfu.v1.AdmitServerRequest
+	8,  // 6: corfu.v1.LayoutServerService.NoteStops:input_type -> corfu.v1.NoteStopsRequest
+	1,  // 7: corfu.v1.LayoutServerService.State:output_type -> corfu.v1.LayoutServerState
+	3,  // 8: corfu.v1.LayoutServerService.Found:output_type -> corfu.v1.FoundServersReply
+	5,  // 9: corfu.v1.LayoutServerService.Admit:output_type -> corfu.v1.AdmitServerReply
+	10, // 10: corfu.v1.LayoutServerService.NoteStops:output_type -> corfu.v1.NoteStopsReply
+	7,  // [7:11] is the sub-list for method output_type
+	3,  // [3:7] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_layoutserver_proto_init() }
@@ -621,7 +767,7 @@ func file_layoutserver_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_layoutserver_proto_rawDesc), len(file_layoutserver_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LayoutServerService_State_FullMethodName = "/corfu.v1.LayoutServerService/State"
-	LayoutServerService_Found_FullMethodName = "/corfu.v1.LayoutServerService/Found"
-	LayoutServerService_Admit_FullMethodName = "/corfu.v1.LayoutServerService/Admit"
+	LayoutServerService_State_FullMethodName     = "/corfu.v1.LayoutServerService/State"
+	LayoutServerService_Found_FullMethodName     = "/corfu.v1.LayoutServerService/Found"
+	LayoutServerService_Admit_FullMethodName     = "/corfu.v1.LayoutServerService/Admit"
+	LayoutServerService_NoteStops_FullMethodName = "/corfu.v1.LayoutServerService/NoteStops"
 )
 
 // LayoutServerServiceClient is the client API for LayoutServerService service.
@@ -38,6 +39,8 @@ type LayoutServerServiceClient interface {
 	Found(ctx context.Context, in *FoundServersRequest, opts ...grpc.CallOption) (*FoundServersReply, error)
 	// Admit tells an empty server that the leader has taken its vote away, so that it may be filled.
 	Admit(ctx context.Context, in *AdmitServerRequest, opts ...grpc.CallOption) (*AdmitServerReply, error)
+	// NoteStops tells a server that may lead next which members are being stopped on purpose, so that it waits for them, too.
+	NoteStops(ctx context.Context, in *NoteStopsRequest, opts ...grpc.CallOption) (*NoteStopsReply, error)
 }
 
 type layoutServerServiceClient struct {
@@ -78,6 +81,16 @@ func (c *layoutServerServiceClient) Admit(ctx context.Context, in *AdmitServerRe
 	return out, nil
 }
 
+func (c *layoutServerServiceClient) NoteStops(ctx context.Context, in *NoteStopsRequest, opts ...grpc.CallOption) (*NoteStopsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NoteStopsReply)
+	err := c.cc.Invoke(ctx, LayoutServerService_NoteStops_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LayoutServerServiceServer is the server API for LayoutServerService service.
 // All implementations must embed UnimplementedLayoutServerServiceServer
 // for forward compatibility.
@@ -90,6 +103,8 @@ type LayoutServerServiceServer interface {
 	Found(context.Context, *FoundServersRequest) (*FoundServersReply, error)
 	// Admit tells an empty server that the leader has taken its vote away, so that it may be filled.
 	Admit(context.Context, *AdmitServerRequest) (*AdmitServerReply, error)
+	// NoteStops tells a server that may lead next which members are being stopped on purpose, so that it waits for them, too.
+	NoteStops(context.Context, *NoteStopsRequest) (*NoteStopsReply, error)
 	mustEmbedUnimplementedLayoutServerServiceServer()
 }
 
@@ -108,6 +123,9 @@ func (UnimplementedLayoutServerServiceServer) Found(context.Context, *FoundServe
 }
 func (UnimplementedLayoutServerServiceServer) Admit(context.Context, *AdmitServerRequest) (*AdmitServerReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Admit not implemented")
+}
+func (UnimplementedLayoutServerServiceServer) NoteStops(context.Context, *NoteStopsRequest) (*NoteStopsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method NoteStops not implemented")
 }
 func (UnimplementedLayoutServerServiceServer) mustEmbedUnimplementedLayoutServerServiceServer() {}
 func (UnimplementedLayoutServerServiceServer) testEmbeddedByValue()                             {}
@@ -184,6 +202,24 @@ func _LayoutServerService_Admit_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LayoutServerService_NoteStops_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NoteStopsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LayoutServerServiceServer).NoteStops(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LayoutServerService_NoteStops_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LayoutServerServiceServer).NoteStops(ctx, req.(*NoteStopsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LayoutServerService_ServiceDesc is the grpc.ServiceDesc for LayoutServerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -202,6 +238,10 @@ var LayoutServerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Admit",
 			Handler:    _LayoutServerService_Admit_Handler,
+		},
+		{
+			MethodName: "NoteStops",
+			Handler:    _LayoutServerService_NoteStops_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -325,7 +325,7 @@ type Problem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Severity      string                 `protobuf:"bytes,1,opt,name=severity,proto3" json:"severity,omitempty"` // "degraded", "down"
 	What          string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
-	Todo          string                 `protobuf:"bytes,3,opt,name=todo,proto3" json:"todo,omitempty"` // "": nothing, it mends itself
+	Todo          string                 `protobuf:"bytes,3,opt,name=todo,proto3" json:"todo,omitempty"` // where it needs nobody: how long to wait, and what to do if that is not enough
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +524,8 @@ type UnitStatus struct {
 	Fabric             string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"`                                 // address that clients are told to dial
 	FabricError        string                 `protobuf:"bytes,41,opt,name=fabric_error,json=fabricError,proto3" json:"fabric_error,omitempty"`    // why it cannot be reached there, and by whom; "": it can, or nobody tried
 	Past               string                 `protobuf:"bytes,42,opt,name=past,proto3" json:"past,omitempty"`                                     // of its store: "lost", "given up" (not wiped: R27), "another log"; "": as it should be
+	StoppedMs          uint64                 `protobuf:"varint,44,opt,name=stopped_ms,json=stoppedMs,proto3" json:"stopped_ms,omitempty"`         // since it announced that it is stopped on purpose, and has not come back; 0: it did not
+	WaitedMs           uint64                 `protobuf:"varint,45,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`            // for how long the log waits for it yet; 0: it does not
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -761,6 +763,20 @@ func (x *UnitStatus) GetPast() string {
 	return ""
 }
 
+func (x *UnitStatus) GetStoppedMs() uint64 {
+	if x != nil {
+		return x.StoppedMs
+	}
+	return 0
+}
+
+func (x *UnitStatus) GetWaitedMs() uint64 {
+	if x != nil {
+		return x.WaitedMs
+	}
+	return 0
+}
+
 type SequencerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -774,6 +790,8 @@ type SequencerStatus struct {
 	Sessions      uint32                 `protobuf:"varint,9,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Fabric        string                 `protobuf:"bytes,40,opt,name=fabric,proto3" json:"fabric,omitempty"` // as of a unit
 	FabricError   string                 `protobuf:"bytes,41,opt,name=fabric_error,json=fabricError,proto3" json:"fabric_error,omitempty"`
+	StoppedMs     uint64                 `protobuf:"varint,44,opt,name=stopped_ms,json=stoppedMs,proto3" json:"stopped_ms,omitempty"`
+	WaitedMs      uint64                 `protobuf:"varint,45,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -883,6 +901,20 @@ func (x *SequencerStatus) GetFabricError() string {
 		return x.FabricError
 	}
 	return ""
+}
+
+func (x *SequencerStatus) GetStoppedMs() uint64 {
+	if x != nil {
+		return x.StoppedMs
+	}
+	return 0
+}
+
+func (x *SequencerStatus) GetWaitedMs() uint64 {
+	if x != nil {
+		return x.WaitedMs
+	}
+	return 0
 }
 
 type LayoutServerStatus struct {
@@ -1358,7 +1390,7 @@ const file_status_proto_rawDesc = "" +
 	"\x06chains\x18\x03 \x03(\v2\x15.corfu.v1.ChainStatusR\x06chains\"9\n" +
 	"\vChainStatus\x12\x14\n" +
 	"\x05units\x18\x01 \x03(\rR\x05units\x12\x14\n" +
-	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\xcb\x06\n" +
+	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\x87\a\n" +
 	"\n" +
 	"UnitStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
@@ -1392,7 +1424,10 @@ const file_status_proto_rawDesc = "" +
 	"\fsessions_max\x18\x1a \x01(\rR\vsessionsMax\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12!\n" +
 	"\ffabric_error\x18) \x01(\tR\vfabricError\x12\x12\n" +
-	"\x04past\x18* \x01(\tR\x04past\"\x99\x02\n" +
+	"\x04past\x18* \x01(\tR\x04past\x12\x1d\n" +
+	"\n" +
+	"stopped_ms\x18, \x01(\x04R\tstoppedMs\x12\x1b\n" +
+	"\twaited_ms\x18- \x01(\x04R\bwaitedMs\"\xd5\x02\n" +
 	"\x0fSequencerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x12\n" +
@@ -1404,7 +1439,10 @@ const file_status_proto_rawDesc = "" +
 	"\x04next\x18\b \x01(\x04R\x04next\x12\x1a\n" +
 	"\bsessions\x18\t \x01(\rR\bsessions\x12\x16\n" +
 	"\x06fabric\x18( \x01(\tR\x06fabric\x12!\n" +
-	"\ffabric_error\x18) \x01(\tR\vfabricError\"\xdd\x01\n" +
+	"\ffabric_error\x18) \x01(\tR\vfabricError\x12\x1d\n" +
+	"\n" +
+	"stopped_ms\x18, \x01(\x04R\tstoppedMs\x12\x1b\n" +
+	"\twaited_ms\x18- \x01(\x04R\bwaitedMs\"\xdd\x01\n" +
 	"\x12LayoutServerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x12\n" +
