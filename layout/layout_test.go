@@ -120,12 +120,10 @@ func TestPositionAtIsTheInverseOfLocate(t *testing.T) {
 					t.Fatalf("seed %d: MappedBelow(%d, %d) = %d; want %d", seed, u.ID, a, n, mapped)
 				}
 				p, ok := l.PositionAt(u.ID, a)
-				if ok {
-					mapped++
-				}
 				if !ok {
 					continue
 				}
+				mapped++
 				place, err := l.Locate(p)
 				if err != nil || place.Address != a || !contains(place.Chain.Units, u.ID) {
 					t.Fatalf("seed %d: PositionAt(%d, %d) = %d, which is at %+v, %v", seed, u.ID, a, p, place, err)

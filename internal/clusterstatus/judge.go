@@ -232,7 +232,7 @@ func (j judge) units() {
 		}
 		j.flash(u)
 		if u.Lost > 0 {
-			j.say(Degraded, "the layout server's log names them; corfu trim gives them up",
+			j.say(Degraded, "start each spare that does not answer: one that left the chain may have them. The layout server's log names them; corfu trim gives them up",
 				"unit %d has %s that no replica can restore: what stood there cannot be read", u.Id, count(int(u.Lost), "corrupt page"))
 		}
 		if n := int(u.Corrupt) - int(u.Lost); n > 0 {

@@ -16,6 +16,10 @@ import (
 	"corfu/layout"
 )
 
+// patience is how long a connection may take: what is asked of it is said or refused at once, and a
+// busy machine is no fault.
+const patience = 2 * time.Minute
+
 // ends are two servers' handshakes over one TCP connection each time.
 type ends struct {
 	dialer, acceptor   *handshake
@@ -66,7 +70,7 @@ func (e *ends) echo(accept func() (net.Conn, error)) {
 
 // say sends five bytes and reads them back.
 func say(conn net.Conn, text string) error {
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(conn, text); err != nil {
 		return err
 	}
@@ -105,7 +109,7 @@ func TestHandshake(t *testing.T) {
 			e := newEnds(t)
 			e.dials, e.accepts = x.a, x.b
 			go e.echo(e.acceptor.Accept)
-			conn, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), 10*time.Second)
+			conn, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), patience)
 			if err == nil {
 				defer conn.Close()
 				err = say(conn, "\x00abcd")
@@ -141,7 +145,7 @@ func TestHandshakeMeetsTheWrongServer(t *testing.T) {
 	e.dials, e.accepts = identity{Standing: standsMember, Cluster: clusterID{1}}, identity{Standing: standsMember, Cluster: clusterID{1}}
 	e.acceptor.self = 3
 	go e.echo(e.acceptor.Accept)
-	_, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), 10*time.Second)
+	_, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), patience)
 	if !errors.Is(err, errForeign) || !strings.Contains(err.Error(), "layout server 3 answers there, not 2") {
 		t.Error(err)
 	}
@@ -180,7 +184,7 @@ func TestHandshakeWithAnOlderRelease(t *testing.T) {
 				_ = conn.Close()
 			}
 		}()
-		conn, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), 10*time.Second)
+		conn, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), patience)
 		if err == nil {
 			err = say(conn, "\x01")
 		}
@@ -188,7 +192,7 @@ func TestHandshakeWithAnOlderRelease(t *testing.T) {
 			t.Errorf("an older release is not reached: %v", err)
 		}
 		e.speaks = true
-		if conn, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), 10*time.Second); err == nil {
+		if conn, err := e.dialer.Dial(raft.ServerAddress(e.peers[1].Raft), patience); err == nil {
 			_ = conn.Close()
 			t.Error("one that is known to have the handshake is talked to without")
 		}

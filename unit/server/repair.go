@@ -123,8 +123,8 @@ func (s *Server) fetch(log layout.LogID, n layout.Epoch, a layout.Address) (e un
 	return e, nil
 }
 
-// fetchLeft tells what flash has of position p at address a, if that is an entry or junk. The unit left its chains; whoever asks knows that it
-// was decided there, by what this start of the unit said of its store (rule R24).
+// fetchLeft tells what flash has of position p at address a, if that is an entry or junk. The unit left its chains; the layout server
+// knows that the address was decided here, by what this start of the unit said of its store (rule R24).
 func (s *Server) fetchLeft(log layout.LogID, start layout.StartID, a layout.Address, p layout.Position) (unit.Entry, error) {
 	e := unit.Entry{Address: a}
 	if !s.ctl.TryRLock() {
