@@ -3,11 +3,15 @@ package server
 import (
 	"fmt"
 	"reflect"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
 
@@ -73,5 +77,47 @@ func TestUnitThatLeftIsNotWipedBeforeOthersHaveWhatItHolds(t *testing.T) {
 	c.wantHeld(map[layout.UnitID]map[uint64]string{2: entry100, 5: entry100})
 	if c.units[1].wipes != 2 {
 		t.Errorf("unit 1 was wiped %d times; want once as new, and once for the other chain", c.units[1].wipes)
+	}
+}
+
+// TestUnitWithTheOnlySoundCopyIsWipedByAnOperatorsWordAlone: the members cannot take its copy, since
+// they have forgotten what was trimmed.
+func TestUnitWithTheOnlySoundCopyIsWipedByAnOperatorsWordAlone(t *testing.T) {
+	c, l := leftBehind(t)
+	for _, u := range []layout.UnitID{2, 5} {
+		c.units[u].setHook(func(call string, _ layout.Epoch) error {
+			if call == "repair" {
+				return status.Error(codes.OutOfRange, "the unit does not know what was trimmed")
+			}
+			return nil
+		})
+	}
+	c.put(l, 0, wire.Corrupt, 0, 2, 5)
+	var asked atomic.Int64
+	c.units[1].setHook(func(call string, _ layout.Epoch) error {
+		if call == "fetch" {
+			asked.Add(1)
+		}
+		return nil
+	})
+	c.units[1].restart()
+	c.units[4].die()
+	got := c.active("a chain without unit 4", func(l *layout.Layout) bool { return !l.IsMember(4) })
+	await(t, "unit 1 is asked again and again", func() error {
+		if n := asked.Load(); n < 10 {
+			return fmt.Errorf("%d times", n)
+		}
+		return nil
+	})
+	if wipes, entries := c.units[1].watched(); got.IsMember(1) || wipes != 1 || entries != 1 {
+		t.Errorf("member: %v, wiped %d times, holds %d entries", got.IsMember(1), wipes, entries)
+	}
+	add := []*pb.Unit{{Id: 1, Control: c.units[1].addr}}
+	if _, err := c.ask(&pb.ReconfigureRequest{Add: add, AcceptLoss: true}); err != nil {
+		t.Fatal(err)
+	}
+	c.active("unit 1 in the place of unit 4", func(l *layout.Layout) bool { return l.IsMember(1) })
+	if wipes, _ := c.units[1].watched(); wipes != 2 {
+		t.Errorf("wiped %d times; want once more", wipes)
 	}
 }
