@@ -298,7 +298,7 @@ func TestPromiseFromElsewhereIsLeaptOver(t *testing.T) {
 func TestUnitOfAnotherLogIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
-		c.cfg.FailAfter = brisk
+		c.cfg.FailAfter = patient
 		other := layout.LogID{99}
 		u := c.units[2]
 		u.log = other[:]

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -228,48 +229,50 @@ func TestRefusalsAreLoggedSeldom(t *testing.T) {
 // TestForeignServerJoinsNobody: a server of another log behind an address of this one hears
 // nothing, and changes nothing.
 func TestForeignServerJoinsNobody(t *testing.T) {
-	c := newTrio(t, mortal)
-	c.open(1)
-	st := c.agree()
-	log := st.Founding().Log
-	await(t, "all know their log", func() error {
-		for id, s := range c.servers {
-			if got := s.store.raft.(*raftLog).id.get().Log; got != log {
-				return errors.New("server " + string(rune('0'+id)) + " does not")
+	synctest.Test(t, func(t *testing.T) {
+		c := newTrio(t, mortal)
+		c.open(1)
+		st := c.agree()
+		log := st.Founding().Log
+		await(t, "all know their log", func() error {
+			for id, s := range c.servers {
+				if got := s.store.raft.(*raftLog).id.get().Log; got != log {
+					return errors.New("server " + string(rune('0'+id)) + " does not")
+				}
 			}
+			return nil
+		})
+		// The store of server 3 becomes one of another log, which has seen more elections.
+		c.stopServer(3)
+		store, err := openBolt(c.dirOf(3) + "/" + raftFile)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	// The store of server 3 becomes one of another log, which has seen more elections.
-	c.stopServer(3)
-	store, err := openBolt(c.dirOf(3) + "/" + raftFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := readIdentity(store, true, layout.LogID{})
-	if err == nil {
-		err = r.set(func(i *identity) { i.Cluster, i.Log = clusterID{9}, layout.LogID{9} })
-	}
-	if err := errors.Join(err, store.SetUint64([]byte("CurrentTerm"), 1000), store.Close()); err != nil {
-		t.Fatal(err)
-	}
-	c.restart(3)
-	await(t, "it stands for election", func() error {
-		if s := c.servers[3].store.raft.Standing(); s.Role != "candidate" {
-			return errors.New("it is " + s.Role)
+		r, err := readIdentity(store, true, layout.LogID{})
+		if err == nil {
+			err = r.set(func(i *identity) { i.Cluster, i.Log = clusterID{9}, layout.LogID{9} })
 		}
-		return nil
-	})
-	c.stopServer(1)
-	await(t, "server 2 has lost its leader", func() error { // one of two is left
-		if _, err := c.servers[2].store.verify(); err == nil || c.servers[2].store.leader().ID != 0 {
-			return errors.New("it follows or leads")
+		if err := errors.Join(err, store.SetUint64([]byte("CurrentTerm"), 1000), store.Close()); err != nil {
+			t.Fatal(err)
 		}
-		return nil
+		c.restart(3)
+		await(t, "it stands for election", func() error {
+			if s := c.servers[3].store.raft.Standing(); s.Role != "candidate" {
+				return errors.New("it is " + s.Role)
+			}
+			return nil
+		})
+		c.stopServer(1)
+		await(t, "server 2 has lost its leader", func() error { // one of two is left
+			if _, err := c.servers[2].store.verify(); err == nil || c.servers[2].store.leader().ID != 0 {
+				return errors.New("it follows or leads")
+			}
+			return nil
+		})
+		if got := c.servers[2].store.raft.Standing().Term; got >= 1000 {
+			t.Errorf("term %d: it listened to the foreign server", got)
+		}
+		c.restart(1)
+		c.newEpoch()
 	})
-	if got := c.servers[2].store.raft.Standing().Term; got >= 1000 {
-		t.Errorf("term %d: it listened to the foreign server", got)
-	}
-	c.restart(1)
-	c.newEpoch()
 }

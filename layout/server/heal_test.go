@@ -348,7 +348,7 @@ func TestMemberThatHangsInAnyPhaseIsLeftOut(t *testing.T) {
 		t.Run(phase, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := withSpare(t)
-				c.template.Spares, c.cfg.FailAfter, c.cfg.CallTimeout = nil, brisk, 40*time.Second
+				c.template.Spares, c.cfg.FailAfter, c.cfg.CallTimeout = nil, patient, 40*time.Second
 				l := c.start().open(1)
 				c.put(l, 0, wire.Durable, 100, 1, 2)
 				var hangs atomic.Bool

@@ -141,7 +141,9 @@ func (c *trio) recordAt(s *Server, e layout.Epoch) (r layout.Record) {
 // TestElectedLeaderAnswersWithAllThatWasCommitted keeps the followers from applying anything: one that is elected then must not answer
 // with what it has. Not in a bubble: its time stands still while goroutines wait for a mutex.
 func TestElectedLeaderAnswersWithAllThatWasCommitted(t *testing.T) {
-	c := newTrio(t, calm)
+	of := newCluster(t)
+	of.cfg.FailAfter = time.Minute
+	c := trioOf(of, calm)
 	c.open(1)
 	old := c.leader()
 	c.agree()

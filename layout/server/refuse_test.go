@@ -56,7 +56,7 @@ func TestMemberThatRefusesIsLeftOut(t *testing.T) {
 		t.Run(call, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := withSpare(t)
-				c.template.Spares, c.cfg.FailAfter = nil, brisk
+				c.template.Spares, c.cfg.FailAfter = nil, patient
 				l := c.start().open(1)
 				c.put(l, 0, wire.Durable, 100, 1, 2)
 				var n atomic.Int32
@@ -81,7 +81,7 @@ func TestMemberThatRefusesIsLeftOut(t *testing.T) {
 func TestMissedHeartbeatsForgiveNoRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := withSpare(t)
-		c.template.Spares, c.cfg.FailAfter = nil, brisk
+		c.template.Spares, c.cfg.FailAfter = nil, patient
 		c.start().open(1)
 		var n, asked atomic.Int32
 		refuse := failing("seal", &n)
@@ -113,7 +113,7 @@ func (c *cluster) says(parts ...string) {
 func TestSpareReplacesWhoRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := withSpare(t)
-		c.cfg.MinReplicas, c.cfg.FailAfter = 2, brisk
+		c.cfg.MinReplicas, c.cfg.FailAfter = 2, patient
 		l := c.start().open(1)
 		c.put(l, 0, wire.Durable, 100, 1, 2)
 		var n atomic.Int32
