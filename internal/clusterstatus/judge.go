@@ -61,9 +61,9 @@ func (j judge) progress() {
 	case m.Waiting != "":
 		j.stuck()
 	case m.Epoch == 0:
-		j.say(Down, "", "the log has no active epoch yet")
+		j.say(Down, patience("a minute", leaderLog), "the log has no active epoch yet")
 	case m.EpochInProgress != 0:
-		j.say(Degraded, "", "epoch %d is being made (%s): appends pause", m.EpochInProgress, m.Phase)
+		j.say(Degraded, patience("a minute", leaderLog), "epoch %d is being made (%s): appends pause", m.EpochInProgress, m.Phase)
 	}
 }
 
@@ -185,7 +185,7 @@ func (j judge) chains() {
 	for _, c := range j.m.Copies {
 		if c.Copied < c.Pages {
 			left++
-			todo := ""
+			todo := patience("as long as the copy takes", fmt.Sprintf("the number of pages stands still for a minute, look at the logs of the layout leader and of unit %d", c.Unit))
 			if c.Error != "" {
 				todo = fmt.Sprintf("it is tried again every second: mend that, or give its place to another unit (corfu unit replace %d ID=HOST:PORT)", c.Unit)
 			}
@@ -193,7 +193,7 @@ func (j judge) chains() {
 		}
 	}
 	if n := j.m.DeficitOlder; n > 0 && left == 0 && j.m.DeficitOpen == 0 {
-		j.say(Degraded, "", "older positions lack %s", count(int(n), "replica"))
+		j.say(Degraded, patience("a minute, in which a copy begins", leaderLog), "older positions lack %s", count(int(n), "replica"))
 	}
 }
 
@@ -207,7 +207,7 @@ func (j judge) mendChain() string {
 			start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
 		case refuses(u.State, u.Error): // said
 		default:
-			return "" // it joins by itself
+			return patience("a minute, in which a spare joins", leaderLog)
 		}
 	}
 	return strings.Join(append(start, addSpare), ", or ")
@@ -222,13 +222,13 @@ func (j judge) units() {
 		switch {
 		case j.m.Waiting != "" && (u.State == stateUnreachable || u.State != stateOpen && u.SilentMs == 0): // said, or a consequence
 		case u.SilentMs > 0:
-			j.say(Degraded, "", "unit %d has not answered for %s", u.Id, ms(u.SilentMs))
+			j.silent(fmt.Sprintf("unit %d", u.Id), u.Control, u.SilentMs, u.StoppedMs, u.WaitedMs)
 		case j.m.Epoch > 0 && j.m.EpochInProgress == 0 && (u.State != stateOpen || u.Epoch != j.m.Epoch):
 			why := ""
 			if u.Error != "" {
 				why = ": " + u.Error
 			}
-			j.say(Degraded, "", "unit %d is %s at epoch %d%s", u.Id, u.State, u.Epoch, why)
+			j.say(Degraded, patience("10 s", fmt.Sprintf("this is still shown then, look at the logs of unit %d and of the layout leader", u.Id)), "unit %d is %s at epoch %d%s", u.Id, u.State, u.Epoch, why)
 		}
 		j.flash(u)
 		if u.Lost > 0 {
@@ -236,7 +236,7 @@ func (j judge) units() {
 				"unit %d has %s that no replica can restore: what stood there cannot be read", u.Id, count(int(u.Lost), "corrupt page"))
 		}
 		if n := int(u.Corrupt) - int(u.Lost); n > 0 {
-			j.say(Degraded, "", "unit %d has %s, being restored from other replicas", u.Id, count(n, "corrupt page"))
+			j.say(Degraded, patience("10 minutes", "there are no fewer then, the log of the layout leader says why"), "unit %d has %s, being restored from other replicas", u.Id, count(n, "corrupt page"))
 		}
 		if u.Tampered > 0 {
 			j.say(Degraded, "its log says which; find the client that does that",
@@ -265,14 +265,14 @@ func (j judge) sequencers() {
 	for _, s := range j.m.Sequencers {
 		switch {
 		case s.Role != roleServes && s.State == stateUnreachable:
-			j.say(Degraded, fmt.Sprintf("start it at %s again", s.Control), "sequencer %d, which stands by, does not answer", s.Id)
+			j.say(Degraded, fmt.Sprintf("start it at %s again", s.Control), "sequencer %d, which stands by, does not answer%s", s.Id, stoppedBy(s.StoppedMs))
 		case s.Role != roleServes && refuses(s.State, s.Error):
 			j.say(Degraded, fmt.Sprintf("mend it at %s and start it again", s.Control), "sequencer %d is left out: %s", s.Id, s.Error)
 		case s.Role != roleServes, j.m.Waiting != "" && (s.State == stateUnreachable || s.State != stateOpen && s.SilentMs == 0): // fine, said, or a consequence
 		case s.SilentMs > 0:
-			j.say(Degraded, "", "sequencer %d has not answered for %s", s.Id, ms(s.SilentMs))
+			j.silent(fmt.Sprintf("sequencer %d", s.Id), s.Control, s.SilentMs, s.StoppedMs, s.WaitedMs)
 		case j.m.Epoch > 0 && j.m.EpochInProgress == 0 && (s.State != stateOpen || s.Epoch != j.m.Epoch):
-			j.say(Degraded, "", "sequencer %d is %s at epoch %d", s.Id, s.State, s.Epoch)
+			j.say(Degraded, patience("10 s", fmt.Sprintf("this is still shown then, look at the logs of sequencer %d and of the layout leader", s.Id)), "sequencer %d is %s at epoch %d", s.Id, s.State, s.Epoch)
 		}
 	}
 }
@@ -284,7 +284,7 @@ func (j judge) spares() {
 			j.say(Degraded, mendMember(u), "unit %d is left out: %s", u.Id, u.Error)
 		}
 		if u.Role != roleServes && u.State == stateUnreachable && j.m.DeficitOpen == 0 {
-			j.say(Degraded, fmt.Sprintf("start it at %s again, or forget it (corfu unit remove %d)", u.Control, u.Id), "spare %d does not answer", u.Id)
+			j.say(Degraded, fmt.Sprintf("start it at %s again, or forget it (corfu unit remove %d)", u.Control, u.Id), "spare %d does not answer%s", u.Id, stoppedBy(u.StoppedMs))
 		}
 	}
 }

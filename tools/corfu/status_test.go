@@ -12,6 +12,7 @@ import (
 	"corfu/internal/clusterstatus/statustest"
 	"corfu/internal/devcluster"
 	"corfu/internal/golden"
+	"corfu/internal/wire/pb"
 )
 
 // TestStatusSaysWhatIsWrong: what an operator reads in good and bad days, to the letter.
@@ -162,4 +163,23 @@ func TestNobodyLeads(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestLongErrorsStandAboveTheTables: a column of the table stays short, and the sentence is part of the verdict.
+func TestLongErrorsStandAboveTheTables(t *testing.T) {
+	why := "the store of unit 6 has lost its past: store 7bcff is as it was in epoch 1, and was in epoch 2 since: an old copy"
+	m := &pb.ClusterStatus{Verdict: "down", Epoch: 2, Waiting: "unit 1", Problems: []*pb.Problem{{Severity: "down", What: "appends wait", Todo: "start it"}},
+		Units: []*pb.UnitStatus{{Id: 6, Role: "serves", State: "closed", Error: why, Past: clusterstatus.PastLost, Control: "u:6"}}}
+	var text []string
+	for _, l := range statusLines(m) {
+		text = append(text, l.text)
+	}
+	verdict, tables, _ := strings.Cut(strings.Join(text, "\n"), "\n\n")
+	if !strings.Contains(verdict, "unit 6 is closed: "+why) || strings.Contains(tables, why) || !strings.Contains(tables, "closed (went back)") {
+		t.Errorf("verdict\n%s\ntables\n%s", verdict, tables)
+	}
+	m.Problems[0].What += ": " + why
+	if n := strings.Count(fmt.Sprint(statusLines(m)), why); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
 }

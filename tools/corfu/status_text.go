@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -39,7 +40,7 @@ const historyShown = 5
 
 // statusLines is the status as text: the verdict first, then what there is, the most important first.
 func statusLines(m *pb.ClusterStatus) []line {
-	lines := verdictLines(m)
+	lines := append(verdictLines(m), errorLines(m)...)
 	if m.Epoch > 0 {
 		lines = append(lines, line{}, line{plain, summary(m)})
 	}
@@ -65,11 +66,8 @@ func verdictLines(m *pb.ClusterStatus) (lines []line) {
 			name = "and " + p.Severity
 		}
 		text := fmt.Sprintf("%s: %s.", name, p.What)
-		switch {
-		case p.Todo != "":
+		if p.Todo != "" {
 			text += " To do: " + p.Todo + "."
-		case m.Epoch > 0 && p.Severity != clusterstatus.Down:
-			text += " Nothing to do: it mends itself."
 		}
 		lines = append(lines, line{s, text})
 	}
@@ -105,7 +103,7 @@ func unitLines(m *pb.ClusterStatus) []line {
 	seen := map[uint32]bool{}
 	row := func(chain string, u *pb.UnitStatus) {
 		seen[u.Id] = true
-		t.add(rowStyle(m, u.Role, u.State, u.Epoch, u.SilentMs), chain, fmt.Sprint(u.Id), memberState(u.State, u.Error, u.SilentMs), rate(u.PagesPerSecond), rate(u.ColdReadsPerSecond),
+		t.add(rowStyle(m, u.Role, u.State, u.Epoch, u.SilentMs), chain, fmt.Sprint(u.Id), memberState(u.State, stateWord(u), u.SilentMs), rate(u.PagesPerSecond), rate(u.ColdReadsPerSecond),
 			used(u), corruptCount(u), sessionsOf(u), u.Control)
 	}
 	if n := len(m.Segments); n > 0 {
@@ -161,6 +159,33 @@ func rowStyle(m *pb.ClusterStatus, role, state string, epoch, silent uint64) sty
 		return faint
 	}
 	return plain
+}
+
+// longState is beyond how many bytes an error would make the whole table wide.
+const longState = 40
+
+// stateWord is a unit's error, as short as a column takes it; errorLines has the sentence.
+func stateWord(u *pb.UnitStatus) string {
+	switch {
+	case u.Past == clusterstatus.PastLost:
+		return "went back"
+	case u.Past != "":
+		return u.Past
+	case len(u.Error) > longState:
+		return "see above"
+	}
+	return u.Error
+}
+
+// errorLines says behind the verdict what is too long for a column, unless a problem has it.
+func errorLines(m *pb.ClusterStatus) (lines []line) {
+	for _, u := range m.Units {
+		said := slices.ContainsFunc(m.Problems, func(p *pb.Problem) bool { return strings.Contains(p.What, u.Error) })
+		if u.Error != "" && u.Error != stateWord(u) && !said {
+			lines = append(lines, line{plain, fmt.Sprintf("unit %d is %s: %s.", u.Id, u.State, strings.TrimSuffix(u.Error, "."))})
+		}
+	}
+	return lines
 }
 
 func memberState(state, why string, silent uint64) string {

@@ -27,7 +27,7 @@ function verdict(word, problems) {
   section.replaceChildren(...[
     h("p", { class: "word" }, h("span", { "aria-hidden": "true" }, marks[word] + " "), names[word]),
     problems.length === 0 ? null : h("ul", {}, ...problems.map((p) => h("li", {}, sentence(p.what),
-      h("p", { class: "todo" }, ...(p.todo ? [h("b", {}, "To do: "), p.todo + "."] : word === "stale" || p.severity === "down" ? [] : ["Nothing to do: it mends itself."]))))),
+      h("p", { class: "todo" }, ...(p.todo ? [h("b", {}, "To do: "), p.todo + "."] : []))))),
   ].filter(Boolean));
   document.title = (word === "healthy" ? "" : names[word] + " – ") + "corfu";
 }
