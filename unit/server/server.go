@@ -103,6 +103,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		stopLoop: make(chan struct{}), loopDone: make(chan struct{}), helm: flash.NewHelm(),
 		acceptDone: make(chan struct{}),
 		ctl:        newCtlLock(),
+		held:       held{mu: newCtlLock()},
 		startID:    newStart(),
 		sessions:   map[*session]struct{}{}, ofWhom: map[string]int{},
 		scrub: scrubber{kick: make(chan struct{}, 1), done: make(chan struct{})},

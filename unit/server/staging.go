@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"corfu/layout"
@@ -69,7 +68,7 @@ const heldFor = time.Minute
 
 // held is memory that an epoch to come will need.
 type held struct {
-	mu    sync.Mutex
+	mu    *ctlLock // waited for in a channel: a key may take a while to be revoked, and reserve tries some
 	mem   *staging // nil: none
 	timer *time.Timer
 }
