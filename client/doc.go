@@ -36,7 +36,8 @@
 //
 // log.go (the API), append.go (the fast path), resolve.go (when it did not go well),
 // fill.go (decide a position and complete it down the chain), inspect.go and read.go, then view.go and session.go. Entries
-// of more than a page: large.go, assemble.go, ahead.go, iterate.go.
+// of more than a page: large.go, assemble.go. Ranges: iterate.go (the API), ahead.go (blocks, in order),
+// runs.go (one block, by lists).
 //
 // Lock order: Log.ops, then any one of the others, which are leaves.
 package client

@@ -29,6 +29,18 @@ func Until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// InLab reports whether the test runs in the lab.
+func InLab() bool { return inLab() }
+
+// ForgetReadRun makes l's sessions those of units that know no ReadRun.
+func ForgetReadRun(l *Log) {
+	for _, k := range l.current().units {
+		if s := k.cur.Load(); s != nil {
+			s.readRun = 0
+		}
+	}
+}
+
 func inLab() bool { return os.Getenv("CORFU_LAB") == "1" }
 
 // Durabilities runs the test with both. In the lab, where a cluster takes seconds, it runs it with one, which one its name

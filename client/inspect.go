@@ -135,7 +135,7 @@ func (l *Log) inspectEntry(ctx context.Context, v *view, at spot, f *frame, w wi
 		e.kind = entryCorrupt
 	case wire.Durable:
 		e.durable = true
-		e.take(v, at.p, f) // the READ of the ring came after the one that said DURABLE
+		e.take(v, at.p, f.page.Bytes()) // the READ of the ring came after the one that said DURABLE
 	case wire.Written:
 		return e, l.inspectStaging(ctx, v, at, f, &e)
 	default:
@@ -159,7 +159,7 @@ func (l *Log) inspectStaging(ctx context.Context, v *view, at spot, f *frame, e 
 		return err
 	}
 	if wire.Word(f.value(0)) == e.word {
-		e.take(v, at.p, f)
+		e.take(v, at.p, f.page.Bytes())
 	}
 	return nil
 }
@@ -189,7 +189,7 @@ func (l *Log) inspectCold(ctx context.Context, v *view, at spot, f *frame) (e en
 	e.durable = true
 	switch m.State {
 	case wire.Durable:
-		if e.take(v, at.p, f); e.kind == entryUnclear {
+		if e.take(v, at.p, f.page.Bytes()); e.kind == entryUnclear {
 			e.kind = entryCorrupt
 		}
 	case wire.DurableJunk:
@@ -218,15 +218,15 @@ func (s *unitSession) ask(ctx context.Context, f *frame, req *pending, msg []byt
 	return m, err
 }
 
-// take copies the page out of the frame and verifies the copy.
-func (e *entry) take(v *view, p layout.Position, f *frame) {
+// take copies a page out of registered memory and verifies the copy.
+func (e *entry) take(v *view, p layout.Position, registered []byte) {
 	e.kind = entryUnclear
-	n := wire.PageLength(f.page.Bytes())
+	n := wire.PageLength(registered)
 	if n == 0 {
 		return
 	}
 	page := make([]byte, n)
-	copy(page, f.page.Bytes())
+	copy(page, registered)
 	h, err := wire.VerifyPage(page, v.layout.Log, p)
 	if err != nil || h.Flags.Kind() != wire.FlagData {
 		return

@@ -46,6 +46,7 @@ type Log struct {
 	attempts attempts
 	large    large
 	frames   frames
+	runs     runs
 
 	ctx    context.Context // ends with the Log
 	cancel context.CancelFunc
@@ -103,6 +104,7 @@ func (l *Log) start(ctx context.Context) error {
 		l.dev, l.ownsDev = dev, true
 	}
 	l.frames.dev, l.frames.pageSize = l.dev, l.current().layout.Geometry.PageSize
+	l.runs.dev, l.runs.pageSize = l.dev, l.frames.pageSize
 	l.attempts.setup(l, l.o.MaxOutstanding)
 	l.large.setup(l)
 	l.background(l.follow)
@@ -280,7 +282,7 @@ func (l *Log) inspectSessions(now time.Time) {
 	inFlight, pages := l.attempts.use()
 	_, fragments := l.large.fragments.use()
 	l.m.inFlight.Set(float64(inFlight))
-	l.m.memory.Set(float64(pages + fragments + l.frames.bytes()))
+	l.m.memory.Set(float64(pages + fragments + l.frames.bytes() + l.runs.bytes()))
 }
 
 // Layout is the layout in use. It must not be changed.
@@ -325,6 +327,7 @@ func (l *Log) Close() error {
 		<-s.closed
 	}
 	l.frames.close()
+	l.runs.close()
 	l.attempts.close()
 	l.large.fragments.close()
 	if l.ownsDev {

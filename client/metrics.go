@@ -20,7 +20,7 @@ type metrics struct {
 	fills                      prometheus.Counter
 	helped                     prometheus.Counter
 	reads                      prometheus.Counter
-	coldReads                  prometheus.Counter
+	runs, coldReads            prometheus.Counter
 	holes                      prometheus.Counter
 	resolvedMine               prometheus.Counter
 	resolvedLost               prometheus.Counter
@@ -62,7 +62,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		fills:        counter("fills_total", "Holes filled with junk."),
 		helped:       counter("helped_total", "Entries that somebody else published at the head and this client placed further down the chain."),
 		reads:        counter("reads_total", "Pages looked at."),
-		coldReads:    counter("cold_reads_total", "Pages asked for by message because the window had passed them."),
+		runs:         counter("read_runs_total", "Lists that read several positions of a range at once, of the window or by message."),
+		coldReads:    counter("cold_reads_total", "Pages that units brought from flash, because the window had passed them."),
 		holes:        counter("holes_total", "Holes waited for by readers."),
 		resolvedMine: resolved.WithLabelValues("mine"), resolvedLost: resolved.WithLabelValues("lost"),
 		windowWaits: counter("window_waits_total", "Times an entry had to wait for a unit's window."),

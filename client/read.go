@@ -92,9 +92,7 @@ func (r *reading) read(ctx context.Context, v *view) (entry, error) {
 		}
 		switch decided := e.durable || !v.flash() || mutant.R11; {
 		case e.kind == entryPage && decided:
-			if e.frag.Count != 0 && e.header.Epoch == v.epoch() { // all its positions were taken at once
-				v.saw(e.frag.First(r.p) + layout.Position(e.frag.Count))
-			}
+			v.sawEntry(r.p, &e)
 			return e, nil
 		case e.kind == entryJunk && decided:
 			if !r.hole.IsZero() { // another client filled it while this one waited

@@ -70,7 +70,7 @@ func TestReadersBehindATrimAreToldAtOnce(t *testing.T) {
 				t.Errorf("%s from 0, trimmed below %d: %v; want positions 0 to %d", name, cut, err, cut-1)
 			}
 		}
-		if n := coldReads(t, reg); n > 2*(64+3*2) {
+		if n := counterOf(t, reg, "corfu_client_cold_reads_total"); n > 2*(64+3*2) {
 			t.Errorf("trimmed below %d: %v cold reads to find that out", cut, n)
 		}
 		n := layout.Position(0)
@@ -87,21 +87,6 @@ func TestReadersBehindATrimAreToldAtOnce(t *testing.T) {
 			t.Errorf("%d entries behind %d, of %d positions", n, cut, tail-cut)
 		}
 	}
-}
-
-func coldReads(t *testing.T, reg *prometheus.Registry) float64 {
-	t.Helper()
-	all, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range all {
-		if f.GetName() == "corfu_client_cold_reads_total" {
-			return f.Metric[0].GetCounter().GetValue()
-		}
-	}
-	t.Fatal("no metric of cold reads")
-	return 0
 }
 
 // A follower that a trim overtakes gets an error, and no gap; single positions that were trimmed

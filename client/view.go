@@ -50,6 +50,14 @@ func (v *view) saw(p layout.Position) {
 	}
 }
 
+// sawEntry notes that the positions of the entry at p are handed out: those of a larger one were
+// taken at once.
+func (v *view) sawEntry(p layout.Position, e *entry) {
+	if e.frag.Count != 0 && e.header.Epoch == v.epoch() {
+		v.saw(e.frag.First(p) + layout.Position(e.frag.Count))
+	}
+}
+
 func (v *view) openRequest(c layout.ClientID) *pb.OpenSessionRequest {
 	return &pb.OpenSessionRequest{Log: v.layout.Log[:], Epoch: uint64(v.layout.Epoch), Client: uint32(c)}
 }

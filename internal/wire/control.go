@@ -20,7 +20,8 @@ const (
 	msgGetLayout
 	msgLayoutPart
 	msgSealedStore
-	msgEnd // the first type that is none
+	msgReadRun // of sessions: message.go
+	msgEnd     // the first type that is none
 
 	sealSize       = 48
 	getLayoutSize  = 24

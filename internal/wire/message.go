@@ -17,8 +17,10 @@ import (
 //	Trim      16: type, prefix, 0×2, request:4, address            client → unit; prefix: all addresses below
 //	MaxAddr   16: type, 0×3, request:4, 0×8                        client → unit: first address above all entries
 //	Reply     16: type, state, status, 0, request:4, value         unit → client
+//	ReadRun   40: type, 0, count:2, request:4, address, pages, states, key:4, 0×4
+//	                                                               client → unit: WRITE count pages and their states into my buffers, then reply
 //
-// Types 7 to 10 are control messages: see [Seal].
+// Types 7 to 11 are control messages: see [Seal].
 const (
 	msgDoorbell = iota + 1
 	msgAcks
@@ -29,6 +31,7 @@ const (
 
 	smallMessage = 16
 	coldReadSize = 32
+	readRunSize  = 40
 	ackSize      = 16
 )
 
@@ -92,6 +95,21 @@ type ColdRead struct {
 	Buffer  Buffer
 }
 
+// ReadRun asks for Count consecutive addresses, most of them below the window. The unit writes their
+// pages, PageSize bytes each, to Pages, and for each a word to States: the State of the address, or
+// EMPTY if nothing is durable there. The page of an address in any other state than DURABLE is
+// zero. The Value of the Reply is the lowest address in the window. Both buffers lie in one region.
+//
+// Count is 1 to what the unit offered with the session (UnitSession.read_run; a unit of an older
+// release offers none).
+type ReadRun struct {
+	Request RequestID
+	Count   int
+	Address layout.Address
+	Pages   Buffer
+	States  uint64 // address in the region of Pages
+}
+
 // Buffer names the asker's registered memory, as rdma.Remote does; this package stays free of the fabric.
 type Buffer struct {
 	Addr uint64
@@ -108,7 +126,7 @@ type Trim struct {
 // MaxAddr asks for the first address above all entries of the unit.
 type MaxAddr struct{ Request RequestID }
 
-// Reply answers ColdRead (State of the address; if that is TRIMMED, Value is the address below which everything was trimmed, 0 from a unit of an
+// Reply answers ReadRun (Value: the lowest address in the window), ColdRead (State of the address; if that is TRIMMED, Value is the address below which everything was trimmed, 0 from a unit of an
 // older release), Trim and MaxAddr (Value: the address).
 type Reply struct {
 	Request RequestID
@@ -122,6 +140,7 @@ func (*Acks) isMessage()    {}
 func (ColdRead) isMessage() {}
 func (Trim) isMessage()     {}
 func (MaxAddr) isMessage()  {}
+func (ReadRun) isMessage()  {}
 func (Reply) isMessage()    {}
 
 // Append encodes the message behind b.
@@ -149,6 +168,17 @@ func (m ColdRead) Append(b []byte) []byte {
 	b = le.AppendUint64(b, uint64(m.Address))
 	b = le.AppendUint64(b, m.Buffer.Addr)
 	return append(le.AppendUint32(b, m.Buffer.Key), 0, 0, 0, 0)
+}
+
+// Append encodes the message behind b.
+func (m ReadRun) Append(b []byte) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint16(append(b, msgReadRun, 0), uint16(m.Count))
+	b = le.AppendUint32(b, uint32(m.Request))
+	b = le.AppendUint64(b, uint64(m.Address))
+	b = le.AppendUint64(b, m.Pages.Addr)
+	b = le.AppendUint64(b, m.States)
+	return append(le.AppendUint32(b, m.Pages.Key), 0, 0, 0, 0)
 }
 
 // Append encodes the message behind b.
@@ -200,6 +230,8 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		size = 8 + int(b[1])*ackSize
 	case msgColdRead:
 		size = coldReadSize
+	case msgReadRun:
+		size = readRunSize
 	case msgSeal, msgSealed, msgGetLayout, msgLayoutPart, msgSealedStore:
 		size = controlSize(b[0])
 	}
@@ -214,6 +246,8 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		return d.decodeAcks(b), nil
 	case msgColdRead:
 		return ColdRead{req, layout.Address(le.Uint64(b[8:])), Buffer{Addr: le.Uint64(b[16:]), Key: le.Uint32(b[24:])}}, nil
+	case msgReadRun:
+		return ReadRun{req, int(le.Uint16(b[2:])), layout.Address(le.Uint64(b[8:])), Buffer{Addr: le.Uint64(b[16:]), Key: le.Uint32(b[32:])}, le.Uint64(b[24:])}, nil
 	case msgTrim:
 		return Trim{req, b[1] == 1, layout.Address(le.Uint64(b[8:]))}, nil
 	case msgMaxAddr:

@@ -27,6 +27,7 @@ func messages() map[string]interface {
 		"acks-2":   &Acks{N: 2, List: [MaxAcks]Ack{{5, Use{6, 7}, Durable}, {8, Use{9, 10}, DurableJunk}}},
 		"acks-max": full,
 		"coldread": ColdRead{0x01020304, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x05060708}},
+		"readrun":  ReadRun{0x01020304, 0x0506, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x0708090a}, 0x0102030405060708},
 		"trim":     Trim{0x01020304, false, 0x1122334455667788},
 		"trim-all": Trim{0x01020304, true, 0x1122334455667788},
 		"maxaddr":  MaxAddr{0x01020304},

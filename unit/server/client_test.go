@@ -357,6 +357,24 @@ func (m *mini) put(a layout.Address) {
 	}
 }
 
+// junk fills a, and waits until that is durable.
+func (m *mini) junk(a layout.Address) {
+	m.t.Helper()
+	gen := testGeometry.Generation(a)
+	junk := wire.MakeWord(wire.Junk, gen, wire.Use{Slot: wire.StagingSlot(m.s.FirstSlot), Count: uint16(a)}.Tag())
+	for {
+		old, err := m.cas(a, wire.EmptyWord(gen, m.epoch), junk, true)
+		must(m.t, err)
+		if old.Generation() == gen {
+			break
+		}
+		time.Sleep(time.Millisecond) // the window has not reached a
+	}
+	if got := m.ack(a); got.State != wire.DurableJunk {
+		m.t.Fatalf("ack is %+v", got)
+	}
+}
+
 // cas swaps the word of a.
 func (m *mini) cas(a layout.Address, from, to wire.Word, bell bool) (wire.Word, error) {
 	b := rdma.NewBatch(2)

@@ -11,11 +11,12 @@ import (
 )
 
 // coldJob is an address to be looked up on flash: for a cold read, or to answer
-// a doorbell for an address below the window.
+// a doorbell for an address below the window; or a run of addresses.
 type coldJob struct {
 	link *link
 	read wire.ColdRead
 	ack  bool
+	run  wire.ReadRun // Count 0: none
 }
 
 const (
@@ -27,11 +28,14 @@ const (
 // coldReader i looks up what is on flash.
 func (s *Server) coldReader(i int) {
 	defer s.coldDone.Done()
-	batch := rdma.NewBatch(2)
+	batch := rdma.NewBatch(3)
 	for job := range s.coldJobs {
-		if job.ack {
+		switch {
+		case job.ack:
 			s.coldAck(i, job)
-		} else {
+		case job.run.Count > 0:
+			s.readRun(i, job, batch)
+		default:
 			s.coldRead(i, job, batch)
 		}
 		job.link.session.jobs.Done()
@@ -39,10 +43,7 @@ func (s *Server) coldReader(i int) {
 }
 
 // coldPage is the page buffer of reader i, registered for local use.
-func (s *Server) coldPage(i int) rdma.Local {
-	n := s.mem.geo.PageSize
-	return s.mem.cold.Slice(i*n, n)
-}
+func (s *Server) coldPage(i int) rdma.Local { return s.coldPages(i, 1) }
 
 // lookup tells the state of an address that is decided and durable, EMPTY otherwise (rule R3);
 // with DURABLE the page is in page.
@@ -110,19 +111,24 @@ func (s *Server) coldRead(i int, job coldJob, batch *rdma.Batch) {
 	var b [16]byte
 	batch.SendInline(r.Append(b[:0]))
 
+	s.answerCold(job.link, batch, 1, start)
+}
+
+// answerCold sends what was read of n addresses, and counts it.
+func (s *Server) answerCold(l *link, batch *rdma.Batch, n int, start time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), coldTimeout)
 	defer cancel()
-	if err := job.link.conn.Do(ctx, batch); err != nil {
+	if err := l.conn.Do(ctx, batch); err != nil {
 		s.m.coldErrors.Inc()
-		job.link.session.fail(err)
+		l.session.fail(err)
 		if batch.InFlight() {
 			// The end of the session closes the connection, which completes the batch.
-			_ = job.link.conn.Wait(context.Background(), batch)
+			_ = l.conn.Wait(context.Background(), batch)
 		}
 		return
 	}
-	s.m.coldReads.Inc()
-	s.coldReads.Add(1)
-	job.link.session.coldReads.Add(1)
+	s.m.coldReads.Add(float64(n))
+	s.coldReads.Add(uint64(n))
+	l.session.coldReads.Add(uint64(n))
 	s.m.coldSeconds.Observe(time.Since(start).Seconds())
 }

@@ -24,7 +24,7 @@ type memory struct {
 	index   *rdma.Memory
 	ring    *rdma.Memory
 	staging *staging
-	cold    *rdma.Memory // one page for each cold reader
+	cold    *rdma.Memory // for each cold reader the pages of a run, and then a word for each
 	stuck   atomic.Bool  // a session's key could not be revoked: staging may still be written to
 
 	indexRegion, ringRegion, stagingRegion rdma.Region
@@ -43,7 +43,7 @@ func newMemory(dev rdma.Device, g layout.Geometry, coldReaders int) (*memory, er
 	}
 	m.index = alloc(wire.IndexSize(g))
 	m.ring = alloc(g.Window * g.PageSize)
-	m.cold = alloc(coldReaders * g.PageSize)
+	m.cold = alloc(coldMemory(g, coldReaders))
 	if err == nil {
 		m.staging, err = newStaging(dev, g)
 	}

@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"bytes"
+	"fmt"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -41,6 +43,84 @@ func TestAppendReadAndColdRead(t *testing.T) {
 		t.Fatalf("max address: %+v", reply)
 	}
 	must(t, r.unit.Health())
+}
+
+// A run of addresses is answered with pages and states: below the window, in it, trimmed, junk,
+// above all entries.
+func TestReadRun(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m := r.session(1)
+	const n = 200
+	for a := range layout.Address(n) {
+		if a == 33 || a == n-2 {
+			m.junk(a)
+		} else {
+			m.put(a)
+		}
+	}
+	m.send(m.append, wire.Trim{Request: 1, Address: 35}.Append(nil))
+	if got := m.reply(1); got.Status != wire.StatusOK {
+		t.Fatalf("trim: %+v", got)
+	}
+	if m.s.ReadRun != 64 {
+		t.Fatalf("the session offers runs of %d; want 64", m.s.ReadRun)
+	}
+	const page = 4096
+	mem, err := r.dev.Alloc(64 * (page + 8))
+	must(t, err)
+	defer func() { must(t, mem.Close()) }()
+	reg, err := r.dev.Register(mem, 0, mem.Len(), rdma.RemoteWrite)
+	must(t, err)
+	defer func() { must(t, reg.Close()) }()
+	for i, run := range []struct{ a, n layout.Address }{{0, 64}, {30, 10}, {n - 40, 60}, {n - 1, 1}, {n + 5, 2}} {
+		for k := range mem.Bytes() {
+			mem.Bytes()[k] = 0xee
+		}
+		id, to := wire.RequestID(10+i), reg.Remote(0)
+		m.send(m.read, wire.ReadRun{Request: id, Count: int(run.n), Address: run.a, States: reg.Remote(64 * page).Addr,
+			Pages: wire.Buffer{Addr: to.Addr, Key: uint32(to.Key)}}.Append(nil))
+		reply := m.reply(id)
+		if reply.Status != wire.StatusOK || reply.Value < uint64(n-testGeometry.Window) || reply.Value > n {
+			t.Fatalf("run from %d on: %+v; want OK and the window's base", run.a, reply)
+		}
+		for k := range run.n {
+			a, want := run.a+k, wire.Durable
+			switch {
+			case a >= n:
+				want = wire.Empty
+			case a == 33, a == n-2:
+				want = wire.DurableJunk
+			case a == 35:
+				want = wire.Trimmed
+			}
+			got := mem.Bytes()[k*page : (k+1)*page]
+			if state := wire.State(mem.Load(int(64*page + 8*k))); state != want {
+				t.Errorf("run from %d on: address %d is %v; want %v", run.a, a, state, want)
+			} else if want == wire.Durable {
+				verify(t, got, a)
+			} else if !bytes.Equal(got, make([]byte, page)) {
+				t.Errorf("address %d is %v, and its page is not zero", a, want)
+			}
+		}
+		if left := mem.Bytes()[run.n*page : 64*page]; !bytes.Equal(left, bytes.Repeat([]byte{0xee}, len(left))) {
+			t.Errorf("run of %d wrote behind its pages", run.n)
+		}
+	}
+	must(t, r.unit.Health())
+}
+
+// A run of no addresses, or of more than the unit offered, ends the session: it is a bug or an attack.
+func TestReadRunOfBadLength(t *testing.T) {
+	for _, n := range []int{0, 65, 65535} {
+		r := newRig(t, tcp.Options{})
+		r.open(1, true)
+		m := r.session(1)
+		to := m.region.Remote(0)
+		m.send(m.read, wire.ReadRun{Request: 1, Count: n, Pages: wire.Buffer{Addr: to.Addr, Key: uint32(to.Key)}, States: to.Addr}.Append(nil))
+		m.await(fmt.Sprintf("the end of a session that asked for %d addresses", n), func() bool { return m.ended })
+		must(t, r.unit.Health())
+	}
 }
 
 // Words without a doorbell are found; a session that did not ring gets its credit all the same.

@@ -307,12 +307,13 @@ func (l *link) message(b []byte) {
 	}
 	switch m := m.(type) {
 	case wire.ColdRead:
-		l.session.jobs.Add(1)
-		select {
-		case l.session.s.coldJobs <- coldJob{link: l, read: m}:
-		case <-l.session.stop:
-			l.session.jobs.Done()
+		l.readCold(coldJob{link: l, read: m})
+	case wire.ReadRun:
+		if most := runPages(l.session.s.mem.geo); m.Count < 1 || m.Count > most {
+			l.refuse(fmt.Errorf("a client asked for %d addresses at once, of at most %d: %w", m.Count, most, wire.ErrBadMessage))
+			return
 		}
+		l.readCold(coldJob{link: l, run: m})
 	case wire.Trim:
 		if m.Prefix {
 			l.session.s.trimPrefix(l, m)
@@ -323,6 +324,16 @@ func (l *link) message(b []byte) {
 		l.queue(event{kind: evMaxAddr, link: l, request: m.Request})
 	default:
 		l.refuse(fmt.Errorf("a client sent %T: %w", m, wire.ErrBadMessage))
+	}
+}
+
+// readCold waits for room in the cold readers' queue, and the client with it, until the session ends.
+func (l *link) readCold(job coldJob) {
+	l.session.jobs.Add(1)
+	select {
+	case l.session.s.coldJobs <- job:
+	case <-l.session.stop:
+		l.session.jobs.Done()
 	}
 }
 
