@@ -362,14 +362,11 @@ func (m *mini) junk(a layout.Address) {
 	m.t.Helper()
 	gen := testGeometry.Generation(a)
 	junk := wire.MakeWord(wire.Junk, gen, wire.Use{Slot: wire.StagingSlot(m.s.FirstSlot), Count: uint16(a)}.Tag())
-	for {
+	eventually(m.t, "the window at an address to be filled", func() bool {
 		old, err := m.cas(a, wire.EmptyWord(gen, m.epoch), junk, true)
 		must(m.t, err)
-		if old.Generation() == gen {
-			break
-		}
-		time.Sleep(time.Millisecond) // the window has not reached a
-	}
+		return old.Generation() == gen
+	})
 	if got := m.ack(a); got.State != wire.DurableJunk {
 		m.t.Fatalf("ack is %+v", got)
 	}
