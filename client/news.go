@@ -67,16 +67,23 @@ func (n *news) complete(ctx context.Context) {
 }
 
 // sweep closes what is broken, and what leads to units that left the layout: they hear of no newer one. It counts the rest.
+// A close waits for the connection's end, and mu is not held meanwhile: a client that looks for a newer layout would wait as well.
 func (n *news) sweep(lay *layout.Layout) (alive int) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	var over []*messages.Conn
+	defer func() {
+		n.mu.Unlock()
+		for _, c := range over {
+			c.Close()
+		}
+	}()
 	for id, c := range n.conns {
 		if _, member := lay.Unit(id); member && c.Alive() {
 			alive++
 			n.ping(c)
 			continue
 		}
-		c.Close()
+		over = append(over, c)
 		delete(n.conns, id)
 	}
 	return alive
