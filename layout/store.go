@@ -198,7 +198,7 @@ func (r Record) Judge(u UnitID, s StoreState, notes []MemberNote) (Trust, error)
 		return Stranger, &PastError{u, Stranger, fmt.Sprintf(format, args...)}
 	}
 	was := r.Stores[i].Store
-	other := !was.IsZero() && s.Store != was
+	other := !was.IsZero() && s.Store != was && !mutant.R21
 	switch {
 	case was.IsZero() && s.Blank():
 		return stranger("it is empty (store %v), and it was a member in epoch %d. Is the volume mounted, and the right one?", s.Store, r.Epoch)
@@ -210,7 +210,7 @@ func (r Record) Judge(u UnitID, s StoreState, notes []MemberNote) (Trust, error)
 		return stranger("store %v is as it was in epoch %d, and was in epoch %d since: an old copy", s.Store, s.Reconciled.Epoch, r.Epoch)
 	}
 	for _, n := range notes {
-		if n.Unit == u && n.Reconciled == s.Reconciled && s.Changes < n.Changes {
+		if n.Unit == u && n.Reconciled == s.Reconciled && s.Changes < n.Changes && !mutant.R23 {
 			return Stale, &PastError{u, Stale, fmt.Sprintf("store %v has %d changes of epoch %d, and had %d: an old copy", s.Store, s.Changes,
 				r.Epoch, n.Changes)}
 		}
@@ -227,6 +227,9 @@ var ErrWentBack = errors.New("the layout store has lost its past")
 // know, knows an epoch to be ACTIVE that is not ACTIVE here, or promised an epoch that was never
 // attempted here (rule R25).
 func (s *State) CheckPast(u UnitID, x StoreState, promise Epoch) error {
+	if mutant.R25 {
+		return nil
+	}
 	if r := x.Reconciled; !r.IsZero() && !s.wrote(r) {
 		return fmt.Errorf("unit %d was reconciled for %v, of which there is no record here: %w", u, r, ErrWentBack)
 	}
@@ -260,7 +263,7 @@ func (s *State) knowsActive(r RecordRef) bool {
 // MayFound reports whether a log may be founded over the store (rule R26): it is blank, or all that
 // it knows is an attempt to found this very log, which came to nothing.
 func (s *State) MayFound(x StoreState) bool {
-	return !x.Entries && x.Active.IsZero() && (x.Reconciled.IsZero() || (x.Reconciled.ID != 0 && s.wrote(x.Reconciled)))
+	return mutant.R26 || !x.Entries && x.Active.IsZero() && (x.Reconciled.IsZero() || (x.Reconciled.ID != 0 && s.wrote(x.Reconciled)))
 }
 
 // MayWipe reports whether a unit that is no member of the latest ACTIVE epoch may be wiped for
@@ -272,7 +275,7 @@ func (s *State) MayWipe(x StoreState, n Epoch, loss bool) bool {
 	if loss {
 		last = max(last, n)
 	}
-	return x.Blank() || !x.Entries || x.Reconciled.Epoch >= last
+	return mutant.R27 || x.Blank() || !x.Entries || x.Reconciled.Epoch >= last
 }
 
 // written returns where among the written records the one of that name stands, or would stand.

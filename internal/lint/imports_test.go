@@ -78,7 +78,7 @@ var mayImport = []struct {
 	// The servers put a core to work.
 	{"layout/server", []string{"layout", "internal/wire/...", "internal/boltfile", "internal/certs", "internal/clusterstatus", "internal/control", "internal/messages", "internal/mutant", "internal/promset", "internal/sleep", "rdma"}},
 	{"seq/server", []string{"seq", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/promset", "internal/tickets", "internal/twinfile", "rdma"}},
-	{"unit/flash", []string{"unit", "layout", "internal/twinfile", "internal/wire"}},
+	{"unit/flash", []string{"unit", "layout", "internal/twinfile", "internal/mutant", "internal/wire"}},
 	{"unit/server", []string{"unit", "unit/flash", "layout", "internal/wire/...", "internal/certs", "internal/control", "internal/messages", "internal/mutant", "internal/nvme", "internal/promset", "internal/sleep", "internal/tickets", "rdma"}},
 
 	// Clients reach units and sequencers by the fabric and the control plane alone.

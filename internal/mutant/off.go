@@ -22,6 +22,11 @@ const (
 	R18      = false
 	R19      = false
 	R20      = false
+	R21      = false
 	R22      = false
+	R23      = false
 	R24      = false
+	R25      = false
+	R26      = false
+	R27      = false
 )

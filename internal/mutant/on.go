@@ -22,6 +22,11 @@ var (
 	R18      bool // an epoch is opened before its verdict
 	R19      bool // a unit that restarts thinks that nothing was lost
 	R20      bool // the sequencer starts where it did in the epoch before
+	R21      bool // a unit starts on a store of another unit, and a store counts whatever id it has
 	R22      bool // a store counts whatever note it shows
+	R23      bool // how much the members had durable is not compared
 	R24      bool // a unit takes orders for any start of it
+	R25      bool // what units say of epochs is not compared with the layout store, and a single layout server waits for nobody
+	R26      bool // the log is founded over whatever the units hold
+	R27      bool // a store is wiped even if it may hold what was given up
 )
