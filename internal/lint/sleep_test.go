@@ -26,6 +26,8 @@ var sleepsAllowed = map[string]string{
 	"internal/certs/revoked_test.go TestStaleListsStayInForce":  "a list is valid for whole seconds of the day",
 	"internal/sim/promise_test.go leads":                        "called in synctest bubbles",
 	"deploy/watch/live_test.go TestEveryPanelShowsALiveCluster": "what rates look over, in a real Prometheus",
+	"internal/sim/past_test.go tailGoesBack":                    "called in synctest bubbles",
+	"internal/sim/past_test.go layoutForgets":                   "called in synctest bubbles",
 
 	// Nothing happens. The test passes on any machine; how long it looks decides what it would
 	// find.

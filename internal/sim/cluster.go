@@ -164,7 +164,7 @@ func (c *cluster) startLayout(id int) error {
 	}
 	var err error
 	s.srv, err = layoutserver.Start(context.Background(), layoutserver.Config{
-		ID: uint16(id), ControlListener: s.end, Consensus: c.raft.join(h), Device: dev, DialOptions: h.DialOptions(),
+		ID: uint16(id), Servers: c.peers(), ControlListener: s.end, Consensus: c.raft.join(h), Device: dev, DialOptions: h.DialOptions(),
 		Bootstrap: c.template(), Poll: 20 * time.Millisecond, FailAfter: failAfter, MinReplicas: least,
 		CallTimeout: 3 * time.Second, StallTimeout: 3 * time.Second, Logger: c.log.With("layout", id),
 	})
@@ -175,6 +175,15 @@ func (c *cluster) startLayout(id int) error {
 	defer c.mu.Unlock()
 	c.layouts[id-1] = s
 	return nil
+}
+
+// peers are the layout servers.
+func (c *cluster) peers() (all []layoutserver.Peer) {
+	for i := range c.shape.Layouts {
+		name := layoutName(i + 1)
+		all = append(all, layoutserver.Peer{ID: uint16(i + 1), Control: name + ":control", Raft: name + ":1"})
+	}
+	return all
 }
 
 // template is the log to be founded.

@@ -54,7 +54,7 @@ func (x *run) inject(stop <-chan struct{}) {
 			t.Stop()
 			return
 		}
-		if x.past != nil && x.past.rand.IntN(3) == 0 {
+		if (x.Past == PastUnits || x.Past == PastLayout) && x.past.rand.IntN(3) == 0 {
 			in.pastFault()
 		}
 		in.pick()(in)

@@ -46,7 +46,7 @@ func (h *History) add(op history.Op) {
 	h.known.Ops = append(h.known.Ops, op)
 }
 
-func (h *History) append(ctx context.Context, l *client.Log, id int, payload string) {
+func (h *History) append(ctx context.Context, l *client.Log, id int, payload string) (acked bool) {
 	called := h.tick()
 	p, err := l.Append(ctx, []byte(payload))
 	var unknown *client.UnknownError
@@ -62,6 +62,16 @@ func (h *History) append(ctx context.Context, l *client.Log, id int, payload str
 		h.known.Lost[payload] = err
 		h.mu.Unlock()
 	}
+	return err == nil
+}
+
+// restart checks what there is, and begins anew: all entries are given up.
+func (h *History) restart() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	err := h.known.Check()
+	h.known = history.History{Lost: map[string]error{}, Largest: largest}
+	return err
 }
 
 // read records a read, and returns its error if that says nothing of the position.

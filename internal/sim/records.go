@@ -21,6 +21,9 @@ func (r *records) watch(s *layout.State) {
 			continue
 		}
 		was := r.said[e]
+		if now.Recovered() { // the store was empty, and was built from what the units hold
+			was = layout.Record{}
+		}
 		if was.Verdict != layout.Undecided && now.Verdict != was.Verdict {
 			r.errs = append(r.errs, fmt.Errorf("epoch %d was %v and is %v", e, was.Verdict, now.Verdict))
 		}

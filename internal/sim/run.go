@@ -28,7 +28,7 @@ type Plan struct {
 	Loses   bool          // units and a sequencer may be lost for good
 	Large   bool          // some entries are larger than a page. Trims are of prefixes then
 	Keeps   bool          // nothing is trimmed
-	Past    bool          // the store of one unit goes back
+	Past    Past          // stores that go back
 	Scan    time.Duration // between two looks of a unit that heard no doorbell
 	Gap     time.Duration // at most, between two faults
 	Think   time.Duration // at most, between the operations of a worker
@@ -38,7 +38,7 @@ type Plan struct {
 func NewPlan(seed uint64) Plan {
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := Plan{Seed: seed, Clients: 1 + r.IntN(3), Workers: 1 + r.IntN(2), Ops: 6 + r.IntN(8), Faults: r.IntN(9)}
-	p.Shape = Shape{Chains: 1 + r.IntN(2), Replicas: 2 + r.IntN(2), Layouts: 1 + r.IntN(2), Durability: layout.Durability(r.IntN(2))}
+	p.Shape = Shape{Chains: 1 + r.IntN(2), Replicas: 2 + r.IntN(2), Layouts: 1 + 2*r.IntN(2), Durability: layout.Durability(r.IntN(2))}
 	p.Think = []time.Duration{1, 100 * time.Microsecond, time.Millisecond, 5 * time.Millisecond}[r.IntN(4)]
 	p.Gap = []time.Duration{300 * time.Microsecond, 3 * time.Millisecond, 12 * time.Millisecond}[r.IntN(3)]
 	p.Scan = []time.Duration{2 * time.Millisecond, 30 * time.Millisecond}[r.IntN(2)]
@@ -57,8 +57,28 @@ func NewPlan(seed uint64) Plan {
 		p.Faults += r.IntN(6)
 	}
 	p.Large = r.IntN(4) == 0
-	p.Past = p.Shape.Heals && !p.Loses && rand.New(rand.NewPCG(seed, 2)).IntN(2) == 0
+	if p.Loses {
+		p.Shape.Layouts = 3 // a single one waits for members that never come back
+	}
+	p.Past = drawPast(rand.New(rand.NewPCG(seed, 2)), p)
 	return p
+}
+
+// drawPast draws which stores go back.
+func drawPast(r *rand.Rand, p Plan) Past {
+	switch k := r.IntN(8); {
+	case k < 4 && p.Shape.Heals && !p.Loses:
+		return PastUnits
+	case k == 4 && p.Shape.Layouts == 1:
+		return PastLayout
+	case k == 5 && !p.Loses:
+		return PastChain
+	case k == 6 && !p.Loses:
+		return PastLayouts
+	case k == 7 && p.Shape.Heals && !p.Loses:
+		return PastLoss
+	}
+	return PastNone
 }
 
 // Result of a run.
@@ -106,9 +126,8 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 		res.Err = err
 		return res
 	}
-	if p.Past {
-		r := f.chance("past")
-		x.past = &pasts{unit: 1 + r.IntN(p.Shape.members()), rand: r}
+	if p.Past != PastNone {
+		x.past = newPasts(f.chance("past"))
 	}
 	err = x.body()
 	x.c.close()
@@ -154,6 +173,9 @@ func (x *run) body() error {
 	end, cancelEnd := context.WithTimeout(context.Background(), 10*time.Minute) // the workers may have waited for all of theirs
 	defer cancelEnd()
 	if err := x.restoreTruth(end); err != nil {
+		return err
+	}
+	if err := x.beyond(end); err != nil {
 		return err
 	}
 	return x.readAll(end)

@@ -19,7 +19,7 @@ func lateVerdict(t *testing.T) error {
 	var rewritten error
 	synctest.Test(t, func(t *testing.T) {
 		f := NewFabric(*seedFlag, Weird{Late: time.Microsecond, Disk: 10 * time.Microsecond, Rivals: true})
-		c, err := start(f, dir, Shape{Chains: 1, Replicas: 2, Spares: 1, Layouts: 2, Heals: true}, 2*time.Millisecond, slog.New(slog.DiscardHandler))
+		c, err := start(f, dir, Shape{Chains: 1, Replicas: 2, Spares: 1, Layouts: 3, Heals: true}, 2*time.Millisecond, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,7 +59,7 @@ func (a *asked) isZero() bool {
 // scene is what this round judges, with the first of the pending requests that asks for a change. Requests for what is so already, and
 // for what cannot be, are answered.
 func (m *manager) scene(active, shape *layout.Layout, resizes bool) *scene {
-	s := &scene{resizes: resizes, cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members, alone: m.cfg.alone() && m.cfg.Consensus == nil, past: m.store.past(nil), vouch: m.vouch, left: m.leftUnits()}
+	s := &scene{resizes: resizes, cfg: m.cfg, now: time.Now(), active: active, shape: shape, members: &m.members, alone: m.cfg.alone(), past: m.store.past(nil), vouch: m.vouch, left: m.leftUnits()}
 	founding, _ := m.layouts()
 	s.replicas = founding.Replicas()
 	if m.agrees(founding) {
