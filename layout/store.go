@@ -104,10 +104,12 @@ type LeftMember struct {
 }
 
 // Whole reports whether the store is the one with which the unit left, with all that is known to
-// have been durable there.
+// have been durable there. A later note alone does not show that: an attempt that came to nothing may
+// have wiped the unit, and raised it (rule R22). One that did not wipe it noted what it kept.
 func (l LeftMember) Whole(s StoreState) bool {
 	trust, _ := l.Base.Judge(l.Unit, s, l.Noted)
-	return l.Base.ID != 0 && len(l.Base.Stores) == 1 && !l.Base.Stores[0].Store.IsZero() && trust == Trusted
+	untouched := s.Reconciled == l.Base.Ref() || s.Kept != 0
+	return untouched && l.Base.ID != 0 && len(l.Base.Stores) == 1 && !l.Base.Stores[0].Store.IsZero() && trust == Trusted
 }
 
 // Left returns what is known of a unit that left. ok is false for one that never was a member, or

@@ -408,3 +408,24 @@ func TestUnitsLeaveAMemberlessBaseNowhere(t *testing.T) {
 	}
 	refused(t, s, p, ErrInvalid)
 }
+
+// Rule R22: a unit that left, and was wiped by an attempt that came to nothing, has the id and a
+// later note, and is not whole.
+func TestR22WipedUnitIsNotWhole(t *testing.T) {
+	id := StoreID{1}
+	left := LeftMember{Settled: Settled{Unit: 2, Below: 10}, Base: Record{Epoch: 5, ID: 50, Verdict: Active, Stores: []MemberStore{{2, id}}}}
+	for name, c := range map[string]struct {
+		s    StoreState
+		want bool
+	}{
+		"as it left":               {StoreState{Store: id, Reconciled: RecordRef{5, 50}, Entries: true}, true},
+		"wiped by an attempt":      {StoreState{Store: id, Reconciled: RecordRef{7, 70}, Entries: true}, false},
+		"kept by an attempt":       {StoreState{Store: id, Reconciled: RecordRef{7, 70}, Entries: true, Kept: 10}, true},
+		"an older copy":            {StoreState{Store: id, Reconciled: RecordRef{4, 40}, Entries: true}, false},
+		"an older copy, that kept": {StoreState{Store: id, Reconciled: RecordRef{4, 40}, Entries: true, Kept: 3}, false},
+	} {
+		if got := left.Whole(c.s); got != c.want {
+			t.Errorf("%s: whole %v, want %v", name, got, c.want)
+		}
+	}
+}
