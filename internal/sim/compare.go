@@ -185,8 +185,8 @@ func (x *run) accused() error {
 	defer a.mu.Unlock()
 	var errs []error
 	for _, m := range *a.lost {
-		if x.Past == PastLoss && strings.Contains(m, "given up with --accept-loss") {
-			continue // units that were left out before may hold that, too (rule R27)
+		if lossy := x.Past == PastLoss || x.Past == PastLayout || x.Past == PastLayouts; lossy && strings.Contains(m, "given up with --accept-loss") {
+			continue // units that were left out before may hold that, too (rule R27), as far as a store that was built anew knows
 		}
 		if x.past == nil || !x.past.replaced(m) {
 			errs = append(errs, errors.New("an honest store is said to have lost its past:"+m))

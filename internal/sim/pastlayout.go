@@ -75,6 +75,12 @@ func (x *injector) layoutGoesBack() {
 	if p.rand.IntN(4) == 0 {
 		part = 0
 	}
+	x.mu.Lock()
+	again := p.store != nil // which of two would be the true one, no run knows
+	x.mu.Unlock()
+	if again {
+		return
+	}
 	bury, ok := x.c.killLayouts(noisy)
 	if !ok {
 		return
@@ -97,9 +103,7 @@ func (x *run) storeGoesBack(part float64) {
 	latest := x.latest()
 	was := x.c.raft.goBack(now[:keep])
 	x.mu.Lock()
-	if s := x.past.store; s == nil || latest > s.latest {
-		x.past.store = &storeBack{was, latest}
-	}
+	x.past.store = &storeBack{was, latest}
 	x.mu.Unlock()
 	x.h.note("fault: the layout store goes back: it keeps %d of %d commands, epoch %d was active", keep, len(now), latest)
 }

@@ -29,6 +29,7 @@ type Plan struct {
 	Large   bool          // some entries are larger than a page. Trims are of prefixes then
 	Keeps   bool          // nothing is trimmed
 	Past    Past          // stores that go back
+	OnlyOf  int           // the unit whose store goes back; 0: any
 	Scan    time.Duration // between two looks of a unit that heard no doorbell
 	Gap     time.Duration // at most, between two faults
 	Think   time.Duration // at most, between the operations of a worker
@@ -128,6 +129,7 @@ func Execute(p Plan, dir string, log *slog.Logger) Result {
 	}
 	if p.Past != PastNone {
 		x.past = newPasts(f.chance("past"))
+		x.past.only = p.OnlyOf
 	}
 	err = x.body()
 	x.c.close()
