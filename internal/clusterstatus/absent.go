@@ -29,7 +29,7 @@ func NoLeader(now time.Time, servers []*pb.LayoutServerStatus) *pb.ClusterStatus
 		if s.Id != 0 {
 			name = fmt.Sprintf("layout server %d", s.Id)
 		}
-		start = append(start, fmt.Sprintf("start %s at %s again", name, s.Control))
+		start = append(start, restart(name, s.Control, s.Absence))
 	}
 	p := &pb.Problem{Severity: Down}
 	leader := slices.IndexFunc(servers, func(s *pb.LayoutServerStatus) bool { return s.Role == "leader" })
@@ -40,6 +40,9 @@ func NoLeader(now time.Time, servers []*pb.LayoutServerStatus) *pb.ClusterStatus
 	case answer == 0:
 		p.What = "no layout server answers at " + strings.Join(tried, ", ")
 		p.Todo = "start them, or name others (--cluster); corfu dev starts a whole cluster"
+		if slices.ContainsFunc(servers, func(s *pb.LayoutServerStatus) bool { return s.Absence == AbsentAnswers }) {
+			p.Todo = strings.Join(start, ", or ")
+		}
 	case len(ail) > 0:
 		p.What = fmt.Sprintf("no layout server leads: %d of %d answer and may vote, %d are needed; %s", up, len(servers), need, strings.Join(ail, "; "))
 		p.Todo = strings.Join(append(start, slices.DeleteFunc(mend, func(s string) bool { return s == "" })...), ", or ")
@@ -64,9 +67,11 @@ const (
 func ailing(s *pb.LayoutServerStatus) (what, todo string) {
 	switch {
 	case s.Role == roleEmpty:
-		return fmt.Sprintf("layout server %d is empty and has no vote", s.Id), ""
+		return fmt.Sprintf("layout server %d is empty and has no vote", s.Id),
+			patience("10 s, in which another one fills it", "this is still shown then, start the other layout servers: one of them has the log's past")
 	case s.Role == roleLearning:
-		return fmt.Sprintf("layout server %d was empty and has no vote until it is up to date", s.Id), ""
+		return fmt.Sprintf("layout server %d was empty and has no vote until it is up to date", s.Id),
+			patience("a minute", fmt.Sprintf("this is still shown then, look at the logs of layout server %d and of the layout leader", s.Id))
 	case s.Error != "":
 		return fmt.Sprintf("layout server %d: %s", s.Id, s.Error), fmt.Sprintf("mend layout server %d at %s", s.Id, s.Control)
 	}

@@ -74,16 +74,18 @@ func (j judge) stuck() {
 	for _, u := range j.m.Units {
 		if u.Role == roleServes && u.State == stateUnreachable {
 			units++
-			names = append(names, fmt.Sprintf("unit %d", u.Id))
-			if u.Past != PastAnotherLog { // it is up, and starting it again changes nothing
-				start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
+			name := fmt.Sprintf("unit %d", u.Id)
+			names = append(names, called(name, u.Absence, u.Error))
+			if u.Past != PastAnotherLog { // the reason says what to do
+				start = append(start, restart(name, u.Control, u.Absence))
 			}
 		}
 	}
 	for _, s := range j.m.Sequencers {
 		if s.Role == roleServes && s.State == stateUnreachable {
-			names = append(names, fmt.Sprintf("sequencer %d", s.Id))
-			start = append(start, fmt.Sprintf("start sequencer %d at %s again", s.Id, s.Control))
+			name := fmt.Sprintf("sequencer %d", s.Id)
+			names = append(names, called(name, s.Absence, s.Error))
+			start = append(start, restart(name, s.Control, s.Absence))
 		}
 	}
 	switch {
@@ -204,7 +206,7 @@ func (j judge) mendChain() string {
 		switch {
 		case u.Role == roleServes:
 		case u.State == stateUnreachable:
-			start = append(start, fmt.Sprintf("start unit %d at %s again", u.Id, u.Control))
+			start = append(start, restart(fmt.Sprintf("unit %d", u.Id), u.Control, u.Absence))
 		case refuses(u.State, u.Error): // said
 		default:
 			return patience("a minute, in which a spare joins", leaderLog)
@@ -265,7 +267,8 @@ func (j judge) sequencers() {
 	for _, s := range j.m.Sequencers {
 		switch {
 		case s.Role != roleServes && s.State == stateUnreachable:
-			j.say(Degraded, fmt.Sprintf("start it at %s again", s.Control), "sequencer %d, which stands by, does not answer%s", s.Id, stoppedBy(s.StoppedMs))
+			j.say(Degraded, restart("it", s.Control, s.Absence), "%s, which stands by, does not answer%s",
+				called(fmt.Sprintf("sequencer %d", s.Id), s.Absence, s.Error), stoppedBy(s.StoppedMs))
 		case s.Role != roleServes && refuses(s.State, s.Error):
 			j.say(Degraded, fmt.Sprintf("mend it at %s and start it again", s.Control), "sequencer %d is left out: %s", s.Id, s.Error)
 		case s.Role != roleServes, j.m.Waiting != "" && (s.State == stateUnreachable || s.State != stateOpen && s.SilentMs == 0): // fine, said, or a consequence
@@ -284,7 +287,8 @@ func (j judge) spares() {
 			j.say(Degraded, mendMember(u), "unit %d is left out: %s", u.Id, u.Error)
 		}
 		if u.Role != roleServes && u.State == stateUnreachable && j.m.DeficitOpen == 0 {
-			j.say(Degraded, fmt.Sprintf("start it at %s again, or forget it (corfu unit remove %d)", u.Control, u.Id), "spare %d does not answer%s", u.Id, stoppedBy(u.StoppedMs))
+			j.say(Degraded, fmt.Sprintf("%s, or forget it (corfu unit remove %d)", restart("it", u.Control, u.Absence), u.Id), "%s does not answer%s",
+				called(fmt.Sprintf("spare %d", u.Id), u.Absence, u.Error), stoppedBy(u.StoppedMs))
 		}
 	}
 }
@@ -294,8 +298,8 @@ func (j judge) layoutServers() {
 	all, ill := len(j.m.LayoutServers), 0
 	for _, s := range j.m.LayoutServers {
 		if s.Role == stateUnreachable {
-			names = append(names, fmt.Sprint(s.Id))
-			start = append(start, fmt.Sprintf("start layout server %d at %s again", s.Id, s.Control))
+			names = append(names, called(fmt.Sprint(s.Id), s.Absence, s.Error))
+			start = append(start, restart(fmt.Sprintf("layout server %d", s.Id), s.Control, s.Absence))
 		} else if what, _ := ailing(s); what != "" {
 			ill++
 		}

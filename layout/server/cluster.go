@@ -127,7 +127,8 @@ func (s *Server) unitStatus(now time.Time, x shownMember, pageSize int) *pb.Unit
 		Sessions: uint32(r.sessions), SessionsMax: uint32(r.sessionsMax), Corrupt: uint32(r.corrupt), Lost: uint32(s.manager.lost(x)), Tampered: last.Tampered,
 		UsedBytes: last.UsedBytes, CapacityBytes: last.CapacityBytes, FreeBytes: last.FreeBytes, Full: last.Full, WaitingPages: last.Waiting,
 		PagesPerSecond: pages, BytesPerSecond: (pages + cold) * float64(pageSize), ColdReadsPerSecond: cold,
-		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached), StoppedMs: uint64(x.stopped.Milliseconds()), WaitedMs: uint64(x.waited.Milliseconds())}
+		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached), StoppedMs: uint64(x.stopped.Milliseconds()), WaitedMs: uint64(x.waited.Milliseconds()),
+		Absence: r.absence}
 	if m.Past = s.storePast(x); m.Error == "" {
 		m.Error = clusterstatus.PastText(m.Past)
 	}
@@ -163,7 +164,8 @@ func sequencerStatus(x shownMember) *pb.SequencerStatus {
 	r := x.report
 	return &pb.SequencerStatus{Id: uint32(x.seq), Control: x.control, Role: cmp.Or(x.role, roleServes), State: r.state, Epoch: uint64(r.promise),
 		Error: clusterstatus.Brief(r.err), SilentMs: uint64(x.silent.Milliseconds()), Next: uint64(r.next), Sessions: uint32(r.sessions),
-		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached), StoppedMs: uint64(x.stopped.Milliseconds()), WaitedMs: uint64(x.waited.Milliseconds())}
+		Fabric: r.fabric, FabricError: clusterstatus.Brief(x.unreached), StoppedMs: uint64(x.stopped.Milliseconds()), WaitedMs: uint64(x.waited.Milliseconds()),
+		Absence: r.absence}
 }
 
 // tail is the first position that was not handed out, as far as the members said: the sequencer, or else the units.
@@ -211,7 +213,8 @@ func busiest(all map[layout.ClientID]*pb.ClientStatus) []*pb.ClientStatus {
 
 // unreachableServer is what is known of a layout server that does not answer.
 func unreachableServer(p Peer, err error) *pb.LayoutServerStatus {
-	return &pb.LayoutServerStatus{Id: uint32(p.ID), Control: p.Control, Role: stateUnreachable, Error: clusterstatus.Brief(status.Convert(err).Message())}
+	return &pb.LayoutServerStatus{Id: uint32(p.ID), Control: p.Control, Role: stateUnreachable, 
+		Error: clusterstatus.Brief(status.Convert(err).Message()), Absence: clusterstatus.Absence(err)}
 }
 
 func serverStatus(p Peer, a *pb.LayoutServerState) *pb.LayoutServerStatus {

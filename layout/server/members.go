@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"corfu/internal/clusterstatus"
 	"corfu/internal/control"
 	"corfu/internal/wire/pb"
 	"corfu/internal/wire/pbconv"
@@ -31,7 +32,8 @@ type report struct {
 	promise    layout.Epoch
 	reconciled bool // units
 	err        string
-	foreign    bool // units: it holds another log
+	foreign    bool   // units: it holds another log
+	absence    string // of one that is unreachable: see clusterstatus.Absence
 	store      string
 	end        layout.Address
 	intact     layout.Epoch     // units: rule R16
@@ -209,7 +211,7 @@ func (m *member) poll(ctx context.Context, shape *layout.Layout, clients int) re
 		r, err = m.pollSequencer(ctx, m.seq)
 	}
 	if err != nil {
-		return report{state: stateUnreachable, err: status.Convert(err).Message(), foreign: r.foreign}
+		return report{state: stateUnreachable, err: status.Convert(err).Message(), foreign: r.foreign, absence: clusterstatus.Absence(err)}
 	}
 	return r
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"corfu/rdma"
@@ -54,7 +55,7 @@ func Open(o Options) (*Device, error) {
 	}
 	ctx, err := ib.OpenContext(ch.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("verbs: open %s: %w", ch.Device.Name, err)
+		return nil, openError(ch.Device.Name, err)
 	}
 	if n := ctx.Name(); n != ch.Device.Name {
 		err = fmt.Errorf("verbs: the address %v leads to %s, not to %s", ch.Addr, n, ch.Device.Name)
@@ -62,7 +63,7 @@ func Open(o Options) (*Device, error) {
 	}
 	pd, err := ctx.AllocPD()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("verbs: open %s: %w", ch.Device.Name, err), ctx.Close())
+		return nil, errors.Join(openError(ch.Device.Name, err), ctx.Close())
 	}
 	d := &Device{
 		gone: make(chan struct{}), stop: make(chan struct{}),
@@ -73,6 +74,20 @@ func Open(o Options) (*Device, error) {
 	}
 	d.watchGone()
 	return d, nil
+}
+
+// openError is why a device could not be opened. It wraps rdma.ErrUnavailable where that lies in
+// what this process may do or the kernel has loaded: no rights on /dev/infiniband/rdma_cm or
+// uverbs* (EACCES, EPERM), no rdma_ucm (ENODEV, ENOENT), no locked memory left for the device's own
+// queues (ENOMEM). Source: rdma_create_event_channel(3), ibv_open_device(3), and the kernel's
+// drivers/infiniband/core/ucma.c and uverbs_main.c.
+func openError(name string, err error) error {
+	for _, e := range []syscall.Errno{syscall.EACCES, syscall.EPERM, syscall.ENODEV, syscall.ENOENT, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("verbs: %w: open %s: %w", rdma.ErrUnavailable, name, err)
+		}
+	}
+	return fmt.Errorf("verbs: open %s: %w", name, err)
 }
 
 // maxRDAtomic is what a connection can both ask and answer. 255 means "the

@@ -25,6 +25,8 @@ type serverStatusJSON struct {
 	LastContactMS uint64 `json:"last_contact_ms"`
 	Epoch         uint64 `json:"epoch,omitempty"`
 	Error         string `json:"error,omitempty"`
+
+	absence string // what the error says of it: see clusterstatus.Absence
 }
 
 // serverPatience is how long one layout server may take to say how it is.
@@ -78,7 +80,7 @@ func askServer(ctx context.Context, conns *layoutConns, addr string) (serverStat
 		m, err = pb.NewLayoutServerServiceClient(conn).State(ctx, &pb.LayoutServerStateRequest{})
 	}
 	if err != nil {
-		return serverStatusJSON{Control: addr, Role: "unreachable", Error: grpcstatus.Convert(err).Message()}, nil
+		return serverStatusJSON{Control: addr, Role: "unreachable", Error: grpcstatus.Convert(err).Message(), absence: clusterstatus.Absence(err)}, nil
 	}
 	return serverStatusJSON{ID: m.Id, Control: addr, Role: m.Role, Term: m.Term, Leader: m.Leader, CommitIndex: m.CommitIndex,
 		LastContactMS: m.LastContactMs, Epoch: m.Epoch}, m.Servers

@@ -77,7 +77,7 @@ func (a *app) clusterStatus(ctx context.Context) (*pb.ClusterStatus, error) {
 	var list []*pb.LayoutServerStatus
 	for _, s := range servers {
 		list = append(list, &pb.LayoutServerStatus{Id: s.ID, Control: s.Control, Role: s.Role, Term: s.Term, CommitIndex: s.CommitIndex,
-			LastContactMs: s.LastContactMS, Epoch: s.Epoch, Error: clusterstatus.Brief(s.Error)})
+			LastContactMs: s.LastContactMS, Epoch: s.Epoch, Error: clusterstatus.Brief(s.Error), Absence: s.absence})
 	}
 	return clusterstatus.NoLeader(time.Now(), list), nil
 }

@@ -34,8 +34,8 @@ func States() map[string]*pb.ClusterStatus {
 	}
 	all["no-leader"] = clusterstatus.NoLeader(time.UnixMilli(at), []*pb.LayoutServerStatus{
 		{Id: 1, Control: "10.0.0.1:7770", Role: "candidate", Term: 9, CommitIndex: 41, LastContactMs: 5200, Epoch: 4},
-		{Id: 2, Control: "10.0.0.2:7770", Role: "unreachable", Error: refused},
-		{Id: 3, Control: "10.0.0.3:7770", Role: "unreachable", Error: "context deadline exceeded"},
+		{Id: 2, Control: "10.0.0.2:7770", Role: "unreachable", Error: refused, Absence: clusterstatus.AbsentRefused},
+		{Id: 3, Control: "10.0.0.3:7770", Role: "unreachable", Error: "context deadline exceeded", Absence: clusterstatus.AbsentSilent},
 	})
 	return all
 }
@@ -84,6 +84,7 @@ func lose(m *pb.ClusterStatus) {
 	dead := m.Units[1]
 	m.Units = append(slices.Delete(m.Units, 1, 2), dead)
 	dead.Role, dead.State, dead.Error, dead.SilentMs, dead.Epoch = "spare", "unreachable", refused, 2300, 0
+	dead.Absence = clusterstatus.AbsentRefused
 	dead.PagesPerSecond, dead.BytesPerSecond, dead.Sessions = 0, 0, 0
 	next(m, 5, "unit 2 (10.0.0.12:7780): "+refused, "unit 2 left its chain")
 	m.Segments[0].Chains[0] = &pb.ChainStatus{Units: []uint32{1}, Lacks: 1}
@@ -116,6 +117,7 @@ func noSpare(m *pb.ClusterStatus) {
 func belowMinimum(m *pb.ClusterStatus) {
 	u := m.Units[1]
 	u.State, u.Error, u.SilentMs, u.PagesPerSecond, u.BytesPerSecond = "unreachable", refused, 4200, 0, 0
+	u.Absence = clusterstatus.AbsentRefused
 	m.Units = m.Units[:4]
 	m.MinReplicas, m.AppendsPerSecond = 2, 0
 	m.Waiting = "unit 2 (10.0.0.12:7780): " + refused + "; a chain would have 1 units, min_replicas is 2 and no spare answers"
@@ -137,6 +139,7 @@ func rebuilding(m *pb.ClusterStatus) {
 func sequencerDead(m *pb.ClusterStatus) {
 	s := m.Sequencers[0]
 	s.State, s.Error, s.SilentMs, s.Next = "unreachable", "context deadline exceeded", 3100, 0
+	s.Absence = clusterstatus.AbsentSilent
 	m.Sequencers = m.Sequencers[:1]
 	m.AppendsPerSecond = 0
 	m.Waiting = "sequencer 1 (10.0.0.10:7771): context deadline exceeded; no standby answers that could take over from sequencer 1"
@@ -154,8 +157,8 @@ func manyTroubles(m *pb.ClusterStatus) {
 	m.Units[1].Tampered = 2
 	m.Units[2].UsedBytes, m.Units[2].FreeBytes = 880<<30, 20<<30
 	m.Units[3].SilentMs = 340
-	m.Units[4].State, m.Units[4].Error = "unreachable", "context deadline exceeded"
-	m.Sequencers[1].State, m.Sequencers[1].Error = "unreachable", "context deadline exceeded"
+	m.Units[4].State, m.Units[4].Error, m.Units[4].Absence = "unreachable", "context deadline exceeded", clusterstatus.AbsentSilent
+	m.Sequencers[1].State, m.Sequencers[1].Error, m.Sequencers[1].Absence = "unreachable", "context deadline exceeded", clusterstatus.AbsentSilent
 	s := m.LayoutServers[2]
 	s.Role, s.Error, s.Epoch, s.Term = "unreachable", "context deadline exceeded", 0, 0
 	m.Reconfigurations = slices.Insert(m.Reconfigurations, 0, &pb.ReconfigurationStatus{Epoch: 7, Result: "aborted", AtMs: at - 400, TookMs: 2100, Attempts: 3,

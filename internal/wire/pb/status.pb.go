@@ -526,6 +526,7 @@ type UnitStatus struct {
 	Past               string                 `protobuf:"bytes,42,opt,name=past,proto3" json:"past,omitempty"`                                     // of its store: "lost", "given up" (not wiped: R27), "another log"; "": as it should be
 	StoppedMs          uint64                 `protobuf:"varint,44,opt,name=stopped_ms,json=stoppedMs,proto3" json:"stopped_ms,omitempty"`         // since it announced that it is stopped on purpose, and has not come back; 0: it did not
 	WaitedMs           uint64                 `protobuf:"varint,45,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`            // for how long the log waits for it yet; 0: it does not
+	Absence            string                 `protobuf:"bytes,46,opt,name=absence,proto3" json:"absence,omitempty"`                               // of an unreachable one: "refused", "silent", "answers"; "": not known
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -777,6 +778,13 @@ func (x *UnitStatus) GetWaitedMs() uint64 {
 	return 0
 }
 
+func (x *UnitStatus) GetAbsence() string {
+	if x != nil {
+		return x.Absence
+	}
+	return ""
+}
+
 type SequencerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -792,6 +800,7 @@ type SequencerStatus struct {
 	FabricError   string                 `protobuf:"bytes,41,opt,name=fabric_error,json=fabricError,proto3" json:"fabric_error,omitempty"`
 	StoppedMs     uint64                 `protobuf:"varint,44,opt,name=stopped_ms,json=stoppedMs,proto3" json:"stopped_ms,omitempty"`
 	WaitedMs      uint64                 `protobuf:"varint,45,opt,name=waited_ms,json=waitedMs,proto3" json:"waited_ms,omitempty"`
+	Absence       string                 `protobuf:"bytes,46,opt,name=absence,proto3" json:"absence,omitempty"` // as of a unit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -917,6 +926,13 @@ func (x *SequencerStatus) GetWaitedMs() uint64 {
 	return 0
 }
 
+func (x *SequencerStatus) GetAbsence() string {
+	if x != nil {
+		return x.Absence
+	}
+	return ""
+}
+
 type LayoutServerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -927,6 +943,7 @@ type LayoutServerStatus struct {
 	LastContactMs uint64                 `protobuf:"varint,6,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"` // since it heard the leader; 0 at the leader
 	Epoch         uint64                 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	Absence       string                 `protobuf:"bytes,9,opt,name=absence,proto3" json:"absence,omitempty"` // as of a unit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1013,6 +1030,13 @@ func (x *LayoutServerStatus) GetEpoch() uint64 {
 func (x *LayoutServerStatus) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *LayoutServerStatus) GetAbsence() string {
+	if x != nil {
+		return x.Absence
 	}
 	return ""
 }
@@ -1390,7 +1414,7 @@ const file_status_proto_rawDesc = "" +
 	"\x06chains\x18\x03 \x03(\v2\x15.corfu.v1.ChainStatusR\x06chains\"9\n" +
 	"\vChainStatus\x12\x14\n" +
 	"\x05units\x18\x01 \x03(\rR\x05units\x12\x14\n" +
-	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\x87\a\n" +
+	"\x05lacks\x18\x02 \x01(\rR\x05lacks\"\xa1\a\n" +
 	"\n" +
 	"UnitStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
@@ -1427,7 +1451,8 @@ const file_status_proto_rawDesc = "" +
 	"\x04past\x18* \x01(\tR\x04past\x12\x1d\n" +
 	"\n" +
 	"stopped_ms\x18, \x01(\x04R\tstoppedMs\x12\x1b\n" +
-	"\twaited_ms\x18- \x01(\x04R\bwaitedMs\"\xd5\x02\n" +
+	"\twaited_ms\x18- \x01(\x04R\bwaitedMs\x12\x18\n" +
+	"\aabsence\x18. \x01(\tR\aabsence\"\xef\x02\n" +
 	"\x0fSequencerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x12\n" +
@@ -1442,7 +1467,8 @@ const file_status_proto_rawDesc = "" +
 	"\ffabric_error\x18) \x01(\tR\vfabricError\x12\x1d\n" +
 	"\n" +
 	"stopped_ms\x18, \x01(\x04R\tstoppedMs\x12\x1b\n" +
-	"\twaited_ms\x18- \x01(\x04R\bwaitedMs\"\xdd\x01\n" +
+	"\twaited_ms\x18- \x01(\x04R\bwaitedMs\x12\x18\n" +
+	"\aabsence\x18. \x01(\tR\aabsence\"\xf7\x01\n" +
 	"\x12LayoutServerStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acontrol\x18\x02 \x01(\tR\acontrol\x12\x12\n" +
@@ -1451,7 +1477,8 @@ const file_status_proto_rawDesc = "" +
 	"\fcommit_index\x18\x05 \x01(\x04R\vcommitIndex\x12&\n" +
 	"\x0flast_contact_ms\x18\x06 \x01(\x04R\rlastContactMs\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\xb1\x01\n" +
+	"\x05error\x18\b \x01(\tR\x05error\x12\x18\n" +
+	"\aabsence\x18\t \x01(\tR\aabsence\"\xb1\x01\n" +
 	"\n" +
 	"CopyStatus\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\rR\x04unit\x12\x14\n" +
