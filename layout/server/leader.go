@@ -14,7 +14,7 @@ type notLeaderError struct{ leader Peer } // ID 0: none is known
 
 func (e *notLeaderError) Error() string {
 	if e.leader.ID == 0 {
-		return errNotLeader.Error() + ", and it knows of none: ask again in a moment"
+		return errNotLeader.Error() + ", and it knows of none: one is elected within a few seconds, or corfu status says why not"
 	}
 	return fmt.Sprintf("%v: that is server %d at %s", errNotLeader, e.leader.ID, e.leader.Control)
 }
