@@ -213,7 +213,7 @@ func busiest(all map[layout.ClientID]*pb.ClientStatus) []*pb.ClientStatus {
 
 // unreachableServer is what is known of a layout server that does not answer.
 func unreachableServer(p Peer, err error) *pb.LayoutServerStatus {
-	return &pb.LayoutServerStatus{Id: uint32(p.ID), Control: p.Control, Role: stateUnreachable, 
+	return &pb.LayoutServerStatus{Id: uint32(p.ID), Control: p.Control, Role: stateUnreachable,
 		Error: clusterstatus.Brief(status.Convert(err).Message()), Absence: clusterstatus.Absence(err)}
 }
 

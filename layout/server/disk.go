@@ -120,7 +120,7 @@ func (d *disk) write(fn func() error) error {
 
 func (d *disk) explain(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("the disk of %s is full: make room there; it tries again every second, restart it if it does not write within 10 s of that: %w", d.dir, err)
+		return fmt.Errorf("the disk of %s is full: make room there; it tries again five times a second, restart it if it does not write within 10 s of that: %w", d.dir, err)
 	}
 	return fmt.Errorf("the disk of %s refuses to write: %w", d.dir, err)
 }
