@@ -31,7 +31,7 @@ export GO
 # would be without verbs for ever. So whether they are there is a flag. (Asked for each command: `deps` may have just installed them.)
 export CGO_CFLAGS = -O2 -g$(shell test -e /usr/include/infiniband/verbs.h && test -e /usr/include/rdma/rdma_cma.h && echo ' -DWITH_RDMA_HEADERS')
 
-.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch test-watch-lab chaos test-chaos
+.PHONY: help build demo test test-unit sim test-sim test-web test-lab test-powercut powercut model bench bench-flash bench-flash-lab bench-lab bench-peers lab lab-shell fmt vet lint proto deps clean go-present docs man test-watch test-watch-lab chaos test-chaos
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -109,6 +109,12 @@ bench-flash-lab: build ## the same in the lab, on an emulated NVMe disk
 bench-lab: build ## measure in the lab, beside perftest
 	LAB_CPUS=$${LAB_CPUS:-3} LAB_TIMEOUT=$${LAB_TIMEOUT:-900} deploy/lab/lab \
 		'bin/corfu bench --provider verbs --spin 2ms --ops 300 --rounds 25 --duration 2s --dir "$$CORFU_LAB_DISK/bench"'
+
+bench-peers: ## corfu beside Redis and NATS, interleaved: tables and ratios; about 20 minutes on a quiet machine (tools/peers/README.md)
+	tools/peers/setup.sh
+	rm -f build/peers/results.json
+	tools/peers/run.sh
+	build/peers/bin/table build/peers/results.json
 
 lab: ## run CMD='...' in the lab: a VM with Soft-RoCE that sees this machine's files
 	@deploy/lab/lab "$$GUEST_COMMAND"

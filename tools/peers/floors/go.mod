@@ -1,0 +1,3 @@
+module corfu-peers/floors
+
+go 1.26.0
