@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -152,6 +153,9 @@ func eachFile(t *testing.T, root string, visit func(rel, name string) error) {
 		if e.IsDir() {
 			if base := e.Name(); name != root && (base[0] == '.' || base == "testdata" || rel == "bin" || rel == "build") {
 				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(name, "go.mod")); name != root && err == nil {
+				return filepath.SkipDir // another module
 			}
 			return nil
 		}

@@ -124,12 +124,13 @@ func (p *peer) Apply(command []byte) (any, error) {
 	}
 	c.f.runs(p.host.name)
 	c.wait()
+	dead := p.host.killed()
 	c.mu.Lock()
 	if p.term == 0 || p.closed {
 		c.mu.Unlock()
 		return nil, raft.ErrNotLeader
 	}
-	if (p.term != c.term && !c.f.weird.Rivals) || p.host.dead {
+	if (p.term != c.term && !c.f.weird.Rivals) || dead {
 		// A leader of the past: nobody follows it.
 		p.set(0)
 		c.mu.Unlock()

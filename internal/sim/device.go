@@ -34,6 +34,13 @@ func (f *Fabric) NewHost(name string) *Host {
 	return h
 }
 
+// killed reports whether the life has ended.
+func (h *Host) killed() bool {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	return h.dead
+}
+
 // Kill ends the life: nothing reaches it any more, and nothing that it does reaches others. noisy: its peers learn at once,
 // as when a kernel closes what a process leaves; else only when they miss it.
 func (h *Host) Kill(noisy bool) {

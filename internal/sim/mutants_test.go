@@ -115,8 +115,12 @@ func TestScribblersDoNoHarm(t *testing.T) {
 
 // Stores that go back while units come and go lose nothing (rules R21 to R25).
 func TestStoresThatGoBackAreBorne(t *testing.T) {
+	seeds := 15
+	if raceDetector { // ten times as slow; make test-sim runs all of them
+		seeds = 2
+	}
 	for name, lead := range map[string]func(*Plan){"forgetting": forgetting, "lingering": lingering, "restored": restored, "givenUp": givenUp} {
-		if n, err := hunt(t, 15, Sound, lead); n != 0 {
+		if n, err := hunt(t, seeds, Sound, lead); n != 0 {
 			t.Errorf("%s: seed %d: %v", name, n, err)
 		}
 	}
