@@ -137,6 +137,7 @@ func TestR22WipeForgetsTheNote(t *testing.T) {
 	_ = r.begin(ctx, orders{n: 2, record: 22, start: r.sealOver(2, first).Start, wipe: true})
 	eventually(t, "the wipe", func() bool { return r.past().Reconciled.IsZero() })
 	cancel()
+	r.sealOver(3, first) // waits for the end of the wipe, which forgets the note before the entries
 	r.crash()
 	if got := r.past(); !got.Reconciled.IsZero() || got.Entries {
 		t.Errorf("after a wipe and a crash: %+v; want no note, and no entries", got)
