@@ -214,7 +214,7 @@ func TestThePageShowsTheCluster(t *testing.T) {
 
 	s.state.Store(states["no-leader"])
 	await(t, ctx, is(seen{Verdict: "down", Title: "Down – corfu",
-		Problems: []string{"No layout server leads: 1 of 3 answer, 2 are needed.To do: start layout server 2 at 10.0.0.2:7770 again, or start layout server 3 at 10.0.0.3:7770 again."},
+		Problems: []string{"No layout server leads: 1 of 3 answer, 2 are needed.To do: start layout server 2 at 10.0.0.2:7770 again, or start layout server 3 at 10.0.0.3:7770 again, or, if it runs, look at its log and at the network to it."},
 		Chains:   short.Chains[:0], Servers: 3, Hidden: []string{"chains", "spares", "copies", "sequencers", "history", "segments", "clients"}}))
 }
 
