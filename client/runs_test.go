@@ -112,9 +112,9 @@ func positionOf(s string) (p layout.Position) {
 
 // A range costs a list for each block and chain, not one for each position, in the window and below.
 func TestARangeIsReadByFewLists(t *testing.T) {
-	c := start(t, devcluster.Options{Chains: 2, Geometry: layout.Geometry{PageSize: 4096, Window: 1024, SessionSlots: 16, MaxSessions: 8}})
+	c := start(t, devcluster.Options{Chains: 2, Geometry: layout.Geometry{PageSize: 4096, Window: 256, SessionSlots: 16, MaxSessions: 8}})
 	l := c.open(client.Options{})
-	fillLog(t, l, 6000)
+	fillLog(t, l, 1500)
 	tail, err := l.Tail(within(t))
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func TestARangeIsReadByFewLists(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	r := c.open(client.Options{Registerer: reg})
 	for range 2 { // sessions, and what has left the window, are known the second time
-		for _, span := range [][2]layout.Position{{0, 2000}, {tail - 800, tail}} {
+		for _, span := range [][2]layout.Position{{0, 500}, {tail - 200, tail}} {
 			was, n := counterOf(t, reg, "corfu_client_read_runs_total"), span[1]-span[0]
 			if got := len(entries(t, r, span[0], span[1])); got != int(n) {
 				t.Fatalf("%d entries of %d", got, n)
@@ -132,8 +132,8 @@ func TestARangeIsReadByFewLists(t *testing.T) {
 			}
 		}
 	}
-	if cold := counterOf(t, reg, "corfu_client_cold_reads_total"); cold < 4000 || cold > 5000 {
-		t.Errorf("%v pages came from flash; want the 2 × 2000 that had left the window", cold)
+	if cold := counterOf(t, reg, "corfu_client_cold_reads_total"); cold < 1000 || cold > 1300 {
+		t.Errorf("%v pages came from flash; want the 2 × 500 that had left the window", cold)
 	}
 }
 
@@ -174,6 +174,7 @@ func TestRunsOverADamagedTail(t *testing.T) {
 
 // A unit of the release before knows no runs by message: what has left the window is read singly.
 func TestRunsOfUnitsThatKnowNone(t *testing.T) {
+	client.NotInLab(t, "what a unit does not offer")
 	c := start(t, devcluster.Options{Chains: 2, Flash: flash.Options{SegmentPages: 64}})
 	l := c.open(client.Options{})
 	fillLog(t, l, 2000)
@@ -189,11 +190,12 @@ func TestRunsOfUnitsThatKnowNone(t *testing.T) {
 func TestRunsThatAreBrokenOff(t *testing.T) {
 	c := start(t, devcluster.Options{Chains: 2})
 	l := c.open(client.Options{})
-	fillLog(t, l, 2000)
-	for i := range 50 {
+	const all = 600
+	fillLog(t, l, all)
+	for i := range 20 {
 		n := 0
 		ctx, cancel := context.WithCancel(within(t))
-		for _, err := range l.ReadRange(ctx, 0, 2000) {
+		for _, err := range l.ReadRange(ctx, 0, all) {
 			if n++; err != nil && !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
@@ -206,7 +208,7 @@ func TestRunsThatAreBrokenOff(t *testing.T) {
 		}
 		cancel()
 	}
-	if got := len(entries(t, l, 0, 2000)); got != 2000 {
-		t.Errorf("%d entries of 2000", got)
+	if got := len(entries(t, l, 0, all)); got != all {
+		t.Errorf("%d entries of %d", got, all)
 	}
 }
