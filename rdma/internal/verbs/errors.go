@@ -49,8 +49,9 @@ func hint(verb string, errno syscall.Errno) string {
 		return "private data too long, or more READs and atomics than the device answers"
 	case errno == syscall.ENODEV && (verb == "rdma_bind_addr" || verb == "rdma_resolve_addr"):
 		return "no RDMA device has this address"
-	case errno == syscall.ENODEV && verb == "rdma_create_event_channel":
-		return "is the module rdma_ucm loaded?"
+	case (errno == syscall.ENODEV || errno == syscall.ENOENT) && verb == "rdma_create_event_channel":
+		// librdmacm says ENOENT where it may not open the device, too (measured in the lab).
+		return "may this process open /dev/infiniband/rdma_cm? Is the module rdma_ucm loaded?"
 	case errno == syscall.EADDRNOTAVAIL && verb == "rdma_bind_addr":
 		return "this machine does not have the address"
 	case errno == syscall.EACCES || errno == syscall.EPERM:
