@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
-	"sync"
 
 	"corfu/rdma"
 )
@@ -41,58 +39,22 @@ func (f *frame) do(ctx context.Context, p *pipe) error {
 	return p.do(ctx, f.b)
 }
 
-// frames is the pool of frames. It grows with the number of operations at once and
-// never blocks: an operation may need a second frame while it holds one.
-type frames struct {
-	dev      rdma.Device
-	pageSize int
-
-	mu      sync.Mutex
-	free    []*frame
-	regions []rdma.Region
-	memory  []*rdma.Memory
-}
-
-// bytes of registered memory that the frames have.
-func (fs *frames) bytes() (n int) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	for _, m := range fs.memory {
-		n += m.Len()
-	}
-	return n
-}
+// frames is the pool of frames.
+type frames struct{ pool[frame] }
 
 // framesAtOnce is how many frames share one registration.
 const framesAtOnce = 32
 
-func (fs *frames) get() (*frame, error) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if len(fs.free) == 0 {
-		if err := fs.grow(); err != nil {
-			return nil, err
-		}
-	}
-	f := fs.free[len(fs.free)-1]
-	fs.free = fs.free[:len(fs.free)-1]
-	return f, nil
-}
+func (fs *frames) get() (*frame, error) { return fs.take(fs.grow) }
 
 // grow makes more frames: first all pages, then all words.
 func (fs *frames) grow() error {
 	const wordBytes = frameWords * rdma.WordSize
-	mem, err := fs.dev.Alloc(framesAtOnce * (fs.pageSize + wordBytes))
-	if err != nil {
-		return fmt.Errorf("client: memory for %d pages: %w", framesAtOnce, err)
-	}
 	pages := framesAtOnce * fs.pageSize
-	reg, err := fs.dev.Register(mem, 0, pages, rdma.RemoteWrite)
+	mem, reg, err := fs.register(framesAtOnce, pages+framesAtOnce*wordBytes, pages)
 	if err != nil {
-		_ = mem.Close()
-		return fmt.Errorf("client: register memory: %w", err)
+		return err
 	}
-	fs.memory, fs.regions = append(fs.memory, mem), append(fs.regions, reg)
 	for i := range framesAtOnce {
 		off := i * fs.pageSize
 		fs.free = append(fs.free, &frame{
@@ -126,24 +88,4 @@ func (l *Log) put(f *frame) {
 		return
 	}
 	l.frames.put(f)
-}
-
-func (fs *frames) put(f *frame) {
-	fs.mu.Lock()
-	fs.free = append(fs.free, f)
-	fs.mu.Unlock()
-}
-
-// close gives the memory back. All connections are closed and all frames are in the pool.
-func (fs *frames) close() {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.free = nil
-	for _, r := range fs.regions {
-		_ = r.Close()
-	}
-	for _, m := range fs.memory {
-		_ = m.Close()
-	}
-	fs.regions, fs.memory = nil, nil
 }

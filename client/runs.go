@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"corfu/internal/wire"
 	"corfu/layout"
@@ -45,71 +44,25 @@ type runPart struct {
 	cold   bool
 }
 
-// runs is the pool of runs. It grows with the number of blocks that are read at once.
-type runs struct {
-	dev      rdma.Device
-	pageSize int
-
-	mu      sync.Mutex
-	free    []*run
-	regions []rdma.Region
-	memory  []*rdma.Memory
-}
+// runs is the pool of runs.
+type runs struct{ pool[run] }
 
 // most is how many pages a run has room for.
 func (rs *runs) most() int { return max(1, runBytes/rs.pageSize) }
 
-func (rs *runs) get() (*run, error) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if n := len(rs.free); n > 0 {
-		r := rs.free[n-1]
-		rs.free = rs.free[:n-1]
-		return r, nil
-	}
+func (rs *runs) get() (*run, error) { return rs.take(rs.grow) }
+
+// grow makes one more run.
+func (rs *runs) grow() error {
 	pages := rs.most() * rs.pageSize
 	n := pages + rs.most()*rdma.WordSize
-	mem, err := rs.dev.Alloc(n)
+	mem, reg, err := rs.register(rs.most(), n, n)
 	if err != nil {
-		return nil, fmt.Errorf("client: memory to read %d pages at once: %w", rs.most(), err)
+		return err
 	}
-	reg, err := rs.dev.Register(mem, 0, n, rdma.RemoteWrite)
-	if err != nil {
-		_ = mem.Close()
-		return nil, fmt.Errorf("client: register memory: %w", err)
-	}
-	rs.memory, rs.regions = append(rs.memory, mem), append(rs.regions, reg)
-	return &run{pages: mem.Slice(0, pages), words: mem.Slice(pages, n-pages), remotePages: reg.Remote(0), remoteWords: reg.Remote(pages)}, nil
-}
-
-func (rs *runs) put(r *run) {
-	rs.mu.Lock()
-	rs.free = append(rs.free, r)
-	rs.mu.Unlock()
-}
-
-// bytes of registered memory that the runs have.
-func (rs *runs) bytes() (n int) {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	for _, m := range rs.memory {
-		n += m.Len()
-	}
-	return n
-}
-
-// close gives the memory back. All connections are closed and all runs are in the pool.
-func (rs *runs) close() {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	rs.free = nil
-	for _, r := range rs.regions {
-		_ = r.Close()
-	}
-	for _, m := range rs.memory {
-		_ = m.Close()
-	}
-	rs.regions, rs.memory = nil, nil
+	rs.free = append(rs.free, &run{pages: mem.Slice(0, pages), words: mem.Slice(pages, n-pages),
+		remotePages: reg.Remote(0), remoteWords: reg.Remote(pages)})
+	return nil
 }
 
 // putRun gives a run back. If something may still write to its memory (the caller's context ended
@@ -162,7 +115,7 @@ func (l *Log) readBlock(ctx context.Context, v *view, first layout.Position, n i
 	}
 }
 
-// split makes the parts of a block: one for each chain whose tail there is a session with.
+// split makes the parts of a block: one for each chain to the tail of which there is a session.
 func (r *run) split(v *view, first layout.Position, n int) error {
 	list := r.parts[:cap(r.parts)]
 	r.parts = r.parts[:0]
@@ -221,7 +174,8 @@ func (l *Log) post(ctx context.Context, r *run, x *runPart) {
 	}
 }
 
-// pieces calls fn with the pages of the part whose slots follow each other: twice where the window wraps around.
+// pieces calls fn with the pages of the part that have consecutive slots: twice where the window
+// wraps around.
 func (x *runPart) pieces(g layout.Geometry, fn func(i, n int)) {
 	for i := 0; i < x.n; {
 		n := min(x.n-i, g.Window-g.Slot(x.a+layout.Address(i)))
