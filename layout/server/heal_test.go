@@ -40,7 +40,7 @@ func (c *cluster) active(what string, ok func(l *layout.Layout) bool) *layout.La
 		if err != nil {
 			return err
 		}
-		if m.Layout == nil || m.EpochInProgress != 0 || m.Phase != "" {
+		if m.Layout == nil || m.EpochInProgress != 0 || m.Phase != "" || len(m.Members) == 0 { // no members: a server that started and leads nobody yet
 			return fmt.Errorf("%v", m)
 		}
 		if l, err = pbconv.ToLayout(m.Layout); err != nil {

@@ -263,13 +263,13 @@ func awaitAcks(t *testing.T, w *witness) {
 // checkAll reads every position with two clients and holds the answers against the witness and each other.
 func checkAll(t *testing.T, layoutAddr string, w *witness) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	_, end := w.count()
 	for reader := range 2 {
 		log := openClient(t, layoutAddr)
 		for p := range end {
+			ctx, cancel := context.WithTimeout(t.Context(), patience) // of one read: how many there are is up to the load's pace
 			payload, err := log.Read(ctx, p)
+			cancel()
 			if err != nil && !errors.Is(err, client.ErrJunk) {
 				t.Fatalf("reader %d, position %d: %v", reader, p, err)
 			}
