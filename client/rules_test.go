@@ -493,3 +493,32 @@ func TestR12UnwrittenAndTailAreOfTheNewEpoch(t *testing.T) {
 		t.Error("a sealed chain shows the old epoch")
 	}
 }
+
+// A unit that is sealed while a trim is on its way to it refuses it as one that makes no sense. That is no answer: the trim goes on in the next
+// epoch. Of a unit that serves the epoch it is one.
+func TestR12ATrimRefusedByASealedUnitIsTriedAgain(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l := r.open()
+	if _, err := l.Append(r.ctx, []byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	v := l.current()
+	f, err := l.frames.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.put(f)
+	s, err := v.unit(r.ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.trimAnswered(r.ctx, v, s, f, 0, wire.StatusBadQuery); err == nil || transient(err) {
+		t.Errorf("refused by a unit that is open: %v", err)
+	}
+	if _, err := r.Reconfigure(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.trimAnswered(r.ctx, v, s, f, 0, wire.StatusBadQuery); !transient(err) {
+		t.Errorf("refused by a unit that was sealed: %v", err)
+	}
+}

@@ -291,11 +291,20 @@ func (l *Log) trimAt(ctx context.Context, v *view, id layout.UnitID, m wire.Trim
 		req.drop()
 		return err
 	}
-	switch r.Status {
+	return l.trimAnswered(ctx, v, s, f, m.Address, r.Status)
+}
+
+// trimAnswered says what the unit's answer to a trim means.
+func (l *Log) trimAnswered(ctx context.Context, v *view, s *unitSession, f *frame, a layout.Address, status wire.Status) error {
+	switch status {
 	case wire.StatusOK:
 		return nil
 	case wire.StatusTooNew:
 		return errTooNew
 	}
-	return fmt.Errorf("client: %s: trim of address %d: status %v", s.who, m.Address, r.Status)
+	// A unit that was sealed while the question was on its way takes no trims in this epoch; in the next one it does.
+	if err := l.showsEpoch(ctx, v, s, f); err != nil {
+		return err
+	}
+	return fmt.Errorf("client: %s: trim of address %d: status %v", s.who, a, status)
 }
