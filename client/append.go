@@ -16,10 +16,15 @@ import (
 // fails with ErrUnknown the payload may be in the log; with
 // any other error (ErrTooLarge, ErrFull, ErrUnavailable, ErrClosed, ErrInvariant, ctx's) it is not and never will be.
 func (l *Log) Append(ctx context.Context, payload []byte) (layout.Position, error) {
+	return l.appendAs(ctx, 0, payload)
+}
+
+// appendAs is Append of an entry whose pages have these flags besides.
+func (l *Log) appendAs(ctx context.Context, flags wire.PageFlags, payload []byte) (layout.Position, error) {
 	if len(payload) > l.PagePayload() {
-		return l.appendLarge(ctx, payload)
+		return l.appendLarge(ctx, flags, payload)
 	}
-	a, err := l.begin(ctx, payload)
+	a, err := l.begin(ctx, flags, payload)
 	if err != nil {
 		return 0, err
 	}
@@ -32,10 +37,15 @@ func (l *Log) Append(ctx context.Context, payload []byte) (layout.Position, erro
 // filler, or because an epoch ends) and takes a later one. It blocks while MaxOutstanding appends are in flight, or 8 of more than a page. An error means that nothing was
 // begun and done is not called. ctx bounds the append, not only the call.
 func (l *Log) AppendAsync(ctx context.Context, payload []byte, done func(layout.Position, error)) error {
+	return l.appendAsyncAs(ctx, 0, payload, done)
+}
+
+// appendAsyncAs is AppendAsync of an entry whose pages have these flags besides.
+func (l *Log) appendAsyncAs(ctx context.Context, flags wire.PageFlags, payload []byte, done func(layout.Position, error)) error {
 	if len(payload) > l.PagePayload() {
-		return l.appendLargeAsync(ctx, payload, done)
+		return l.appendLargeAsync(ctx, flags, payload, done)
 	}
-	a, err := l.begin(ctx, payload)
+	a, err := l.begin(ctx, flags, payload)
 	if err != nil {
 		return err
 	}
@@ -49,7 +59,7 @@ func (l *Log) AppendAsync(ctx context.Context, payload []byte, done func(layout.
 }
 
 // begin enters the log and takes an attempt with the payload in it.
-func (l *Log) begin(ctx context.Context, payload []byte) (*attempt, error) {
+func (l *Log) begin(ctx context.Context, flags wire.PageFlags, payload []byte) (*attempt, error) {
 	if err := l.enter(); err != nil {
 		return nil, err
 	}
@@ -65,6 +75,7 @@ func (l *Log) begin(ctx context.Context, payload []byte) (*attempt, error) {
 		return nil, err
 	}
 	a.load(payload)
+	a.flags |= flags
 	return a, nil
 }
 
@@ -110,7 +121,7 @@ func (a *attempt) untilKnown(ctx context.Context) (layout.Position, error) {
 		v := l.current()
 		out, err := a.try(ctx, v)
 		if out, err = a.known(ctx, v, out, err); out == outUnknown {
-			err = &UnknownError{Position: a.pos, Cause: l.explain(err)}
+			err = l.unknown(a.pos, a.id, a.view.epoch(), l.explain(err))
 			a.recycle(true)
 			return 0, err
 		}
@@ -166,6 +177,9 @@ func (a *attempt) try(ctx context.Context, v *view) (outcome, error) {
 		return a.publish(ctx, v)
 	}
 	if err := v.ready(ctx); err != nil {
+		return outNothing, err
+	}
+	if err := v.takes(ctx, a.flags); err != nil {
 		return outNothing, err
 	}
 	if err := a.l.ownID(ctx); err != nil {

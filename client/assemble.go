@@ -17,6 +17,7 @@ import (
 // the seal would have been found when the epoch was reconciled (rule R17).
 type assembly struct {
 	first   layout.Position
+	batch   bool          // as the header of fragment 0 says
 	frag    wire.Fragment // as fragment 0 has it
 	epoch   layout.Epoch  // of the attempt
 	next    int           // number of the fragment that is missing
@@ -28,7 +29,7 @@ func assemble(p layout.Position, e *entry) *assembly {
 	if e.frag.Count == 0 || e.frag.Number != 0 {
 		return nil
 	}
-	a := &assembly{first: p, frag: e.frag, epoch: e.header.Epoch, payload: make([]byte, 0, e.frag.Length)}
+	a := &assembly{first: p, batch: e.isBatch(), frag: e.frag, epoch: e.header.Epoch, payload: make([]byte, 0, e.frag.Length)}
 	a.add(p, e)
 	return a
 }
@@ -38,7 +39,7 @@ func (a *assembly) add(p layout.Position, e *entry) bool {
 	want, part := a.frag, e.payload()
 	want.Number = a.next
 	left := a.frag.Length - len(a.payload) - len(part)
-	if e.frag != want || p != a.position(a.next) || left < 0 || (left == 0) != (a.next == a.frag.Count-1) {
+	if e.frag != want || e.isBatch() != a.batch || p != a.position(a.next) || left < 0 || (left == 0) != (a.next == a.frag.Count-1) {
 		return false
 	}
 	a.payload = append(a.payload, part...)
@@ -71,29 +72,34 @@ func (l *Log) gather(ctx context.Context, a *assembly) error {
 	return nil
 }
 
-// readLarge reads the entry of which e, at p, is a fragment. The entry's payload is given at its first position alone.
-func (l *Log) readLarge(ctx context.Context, p layout.Position, e *entry) ([]byte, error) {
+// entry is the entry, once it is whole.
+func (a *assembly) entry() (Entry, error) {
+	return makeEntry(a.first, a.frag.Count, EntryID(a.frag.Entry), a.batch, a.payload)
+}
+
+// readLarge reads the entry of which e, at p, is a fragment. It is read at its first position alone.
+func (l *Log) readLarge(ctx context.Context, p layout.Position, e *entry) (Entry, error) {
 	first := e.frag.First(p)
 	if first == p {
 		a := assemble(p, e)
 		if err := l.gather(ctx, a); err != nil {
-			return nil, at(p, err)
+			return Entry{}, at(p, err)
 		}
-		return a.payload, nil
+		return a.entry()
 	}
 	r := reading{l: l, p: first}
 	head, err := r.run(ctx)
 	if err != nil {
-		return nil, at(p, err)
+		return Entry{}, at(p, err)
 	}
 	a := assemble(first, &head)
 	if a == nil || a.frag.Entry != e.frag.Entry {
-		return nil, at(p, ErrJunk)
+		return Entry{}, at(p, ErrJunk)
 	}
 	if err := l.gather(ctx, a); err != nil {
-		return nil, at(p, err)
+		return Entry{}, at(p, err)
 	}
-	return nil, &FragmentError{Position: p, First: first}
+	return Entry{}, &FragmentError{Position: p, First: first}
 }
 
 // holeTimeout is how long a hole is waited for; long: it is one of a larger entry that is on its way. Of such an entry any hole

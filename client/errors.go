@@ -37,6 +37,19 @@ var (
 	// ErrTooLarge: the payload is longer than MaxPayload. Nothing was done: split it.
 	ErrTooLarge = errors.New("payload too large")
 
+	// ErrBatch: the position holds a batch of records. Read it with ReadEntry, a range or Records.
+	ErrBatch = errors.New("entry is a batch of records")
+
+	// ErrEmptyBatch: a batch has one record at least. Nothing was done.
+	ErrEmptyBatch = errors.New("batch without records")
+
+	// ErrNoBatches: a unit is of a release that does not store batches of records. Nothing was done: have the units upgraded, or
+	// append the records one by one.
+	ErrNoBatches = errors.New("the cluster does not take batches of records yet")
+
+	// ErrMalformed: the entry verifies, and is not what its header says: whoever wrote it is faulty. A *MalformedError says where to go on.
+	ErrMalformed = errors.New("entry malformed")
+
 	// ErrFull: a storage unit has no room for more pages. What is in the log stays readable; trim, and append
 	// again. Reading a position that was handed out while the unit was full fails with it, too.
 	ErrFull = errors.New("storage unit full")
@@ -68,7 +81,11 @@ var (
 // and also whatever cut the search short.
 type UnknownError struct {
 	Position layout.Position // where the payload stands, if it is in the log
+	ID       EntryID         // of the entry that stands there then
 	Cause    error
+
+	l     *Log         // nil: Resolve knows no log
+	epoch layout.Epoch // of the attempt
 }
 
 func (e *UnknownError) Error() string {

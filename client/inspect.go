@@ -60,6 +60,9 @@ type entry struct {
 
 func (e *entry) payload() []byte { return e.header.Payload(e.page) }
 
+// isBatch tells whether the entry, of which this page may be a fragment, is a batch of records.
+func (e *entry) isBatch() bool { return e.header.Flags&wire.FlagBatch != 0 }
+
 // same tells whether it is the entry c.
 func (e *entry) same(c content) bool {
 	if c.junk {

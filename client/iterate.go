@@ -10,12 +10,6 @@ import (
 	"corfu/layout"
 )
 
-// Entry is a value of the log.
-type Entry struct {
-	Position layout.Position
-	Payload  []byte
-}
-
 // ReadRange iterates over the entries in [from, to) in order. It skips junk, and positions that Trim gave up. Where TrimPrefix did, it yields
 // a *TrimmedError that says which, and stops: begin again at its To to go on behind them. An entry larger than a page is given at its first position, whole, even if it ends behind the range; one that begins
 // before the range is skipped, and so is what remains of one that is torn. An error (of Read) is the last that it gives; ErrUnwritten if the range reaches beyond the tail.
@@ -79,8 +73,11 @@ func (l *Log) span(ctx context.Context, from, to layout.Position, yield func(Ent
 			first = s.part.first
 		}
 		e, ok, err := s.take(p, h.next(s.permit(p)))
-		if isPrefixTrimmed(err) {
+		switch {
+		case isPrefixTrimmed(err):
 			err = l.trimmedRange(ctx, first, p)
+			p = first
+		case errors.Is(err, ErrMalformed):
 			p = first
 		}
 		if err != nil {
@@ -97,7 +94,8 @@ func (l *Log) span(ctx context.Context, from, to layout.Position, yield func(Ent
 	// The range ends inside an entry that begins in it.
 	switch err := l.gather(ctx, s.part); {
 	case err == nil:
-		return yield(Entry{s.part.first, s.part.payload}, nil)
+		e, err := s.part.entry()
+		return yield(e, err) && err == nil
 	case errors.Is(err, ErrJunk):
 		return true
 	case errors.Is(err, ErrTrimmed):
@@ -139,9 +137,9 @@ func (s *spanning) take(p layout.Position, r pageAt) (e Entry, ok bool, err erro
 			if !s.part.whole() {
 				return e, false, nil
 			}
-			e = Entry{s.part.first, s.part.payload}
+			e, err = s.part.entry()
 			s.part = nil
-			return e, true, nil
+			return e, true, err
 		}
 		s.given, s.givenIn, s.part = s.part.position(s.part.frag.Count), s.part.epoch, nil
 	}
@@ -156,5 +154,6 @@ func (s *spanning) take(p layout.Position, r pageAt) (e Entry, ok bool, err erro
 		s.part = assemble(p, &r.entry) // nil: a fragment whose first one is not there, or before the range
 		return e, false, nil
 	}
-	return Entry{p, r.entry.payload()}, true, nil
+	e, err = makeEntry(p, 1, EntryID(r.entry.header.Attempt), r.entry.isBatch(), r.entry.payload())
+	return e, true, err
 }

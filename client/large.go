@@ -46,22 +46,22 @@ func (l *Log) acquire(ctx context.Context, places chan<- struct{}) error {
 	}
 }
 
-func (l *Log) appendLarge(ctx context.Context, payload []byte) (layout.Position, error) {
+func (l *Log) appendLarge(ctx context.Context, flags wire.PageFlags, payload []byte) (layout.Position, error) {
 	if err := l.beginLarge(ctx, payload); err != nil {
 		return 0, err
 	}
 	defer l.endLarge()
-	return l.runLarge(ctx, payload, nil)
+	return l.runLarge(ctx, flags, payload, nil)
 }
 
-func (l *Log) appendLargeAsync(ctx context.Context, payload []byte, done func(layout.Position, error)) error {
+func (l *Log) appendLargeAsync(ctx context.Context, flags wire.PageFlags, payload []byte, done func(layout.Position, error)) error {
 	if err := l.beginLarge(ctx, payload); err != nil {
 		return err
 	}
 	own := append([]byte(nil), payload...)
 	turn := l.takeTurn()
 	go func() {
-		p, err := l.runLarge(ctx, own, turn)
+		p, err := l.runLarge(ctx, flags, own, turn)
 		l.endLarge() // before done, which may call into the log again
 		done(p, err)
 	}()
@@ -94,24 +94,24 @@ func (l *Log) endLarge() {
 }
 
 // runLarge appends the payload, under new positions each time that an attempt was torn.
-func (l *Log) runLarge(ctx context.Context, payload []byte, turn *turn) (layout.Position, error) {
+func (l *Log) runLarge(ctx context.Context, flags wire.PageFlags, payload []byte, turn *turn) (layout.Position, error) {
 	start := time.Now()
 	defer turn.pass()
-	p, err := l.untilWhole(ctx, payload, turn)
+	p, err := l.untilWhole(ctx, flags, payload, turn)
 	l.m.calls.ended(opAppend, start, err)
 	return p, err
 }
 
-func (l *Log) untilWhole(ctx context.Context, payload []byte, turn *turn) (layout.Position, error) {
+func (l *Log) untilWhole(ctx context.Context, flags wire.PageFlags, payload []byte, turn *turn) (layout.Position, error) {
 	var b backoff
 	for {
 		v := l.current()
-		first, out, err := l.tryLarge(ctx, v, payload, turn)
+		t, out, err := l.tryLarge(ctx, v, flags, payload, turn)
 		switch out {
 		case outDone:
-			return first, nil
+			return t.first, nil
 		case outUnknown:
-			return 0, &UnknownError{Position: first, Cause: err}
+			return 0, l.unknown(t.first, t.frag.Entry, v.epoch(), err)
 		case outLost:
 			err = sleep.For(ctx, b.step()) // readers that are in such a hurry will be again
 		default:
@@ -128,8 +128,9 @@ type tearing struct {
 	l     *Log
 	v     *view
 	first layout.Position
-	frag  wire.Fragment // of fragment 0
-	parts int           // bytes of the payload in each fragment but the last
+	flags wire.PageFlags // of the entry
+	frag  wire.Fragment  // of fragment 0
+	parts int            // bytes of the payload in each fragment but the last
 
 	torn atomic.Bool // one of the positions is lost: no use in publishing more
 	wait sync.WaitGroup
@@ -145,18 +146,18 @@ type ending struct {
 // tryLarge takes positions and publishes the fragments there, many at once, each as an append of its own. The whole is in
 // the log if all of them are. If one of them is not (rule R9 for each), it never will be, whatever became of the
 // others: the attempt is torn, and readers take all of it for junk.
-func (l *Log) tryLarge(ctx context.Context, v *view, payload []byte, turn *turn) (layout.Position, outcome, error) {
+func (l *Log) tryLarge(ctx context.Context, v *view, flags wire.PageFlags, payload []byte, turn *turn) (*tearing, outcome, error) {
 	parts := v.layout.Geometry.MaxPayload() - wire.FragmentSize
 	n := (len(payload) + parts - 1) / parts
-	t := &tearing{l: l, v: v, parts: parts, frag: wire.Fragment{Length: len(payload), Count: n}, ends: make([]ending, n)}
+	t := &tearing{l: l, v: v, flags: flags, parts: parts, frag: wire.Fragment{Length: len(payload), Count: n}, ends: make([]ending, n)}
 	for i := range t.ends {
 		t.ends[i].out = outNothing
 	}
 	if err := turn.await(ctx); err != nil {
-		return 0, outNothing, err
+		return t, outNothing, err
 	}
 	if err := l.acquire(ctx, l.large.turn); err != nil {
-		return 0, outNothing, err
+		return t, outNothing, err
 	}
 	err := t.tokens(ctx)
 	if err == nil {
@@ -164,19 +165,22 @@ func (l *Log) tryLarge(ctx context.Context, v *view, payload []byte, turn *turn)
 	}
 	if err != nil {
 		<-l.large.turn
-		return 0, outNothing, err
+		return t, outNothing, err
 	}
 	err = t.publish(ctx, payload)
 	<-l.large.turn
 	t.wait.Wait()
 	out, cause := t.verdict(err)
-	return t.first, out, cause
+	return t, out, cause
 }
 
 // tokens takes the positions, all with one FETCH_ADD.
 func (t *tearing) tokens(ctx context.Context) error {
 	l, v := t.l, t.v
 	if err := v.ready(ctx); err != nil {
+		return err
+	}
+	if err := v.takes(ctx, t.flags); err != nil {
 		return err
 	}
 	if err := l.ownID(ctx); err != nil {
@@ -228,6 +232,7 @@ func (t *tearing) publish(ctx context.Context, payload []byte) error {
 			f.Entry, t.frag.Entry = a.id, a.id
 		}
 		a.loadFragment(f, payload[i*t.parts:min((i+1)*t.parts, len(payload))])
+		a.flags |= t.flags
 		t.wait.Go(func() {
 			out, err := a.fragment(ctx, t.v)
 			<-slot

@@ -11,28 +11,32 @@ import (
 	"corfu/layout"
 )
 
-// Read gives the payload at p. If p was handed out and nothing is there, Read waits HoleTimeout and then fills it. It fails
-// with ErrUnwritten (p was not handed out yet), ErrJunk, ErrTrimmed, ErrCorrupt, ErrUnavailable, ErrClosed, or ctx's error.
+// Read returns the payload of the entry at p. If p was handed out and nothing is there, Read waits HoleTimeout and then fills it. It fails
+// with ErrUnwritten (p was not handed out yet), ErrJunk, ErrTrimmed, ErrCorrupt, ErrUnavailable, ErrClosed, or ctx's error; and with
+// ErrBatch if the entry is a batch of records, which ReadEntry returns.
 //
 // An entry larger than a page is read at its first position; at its others a *FragmentError says which that is. It is
 // ErrJunk at all of them if one of its fragments never came (what else stands there is read as what it is), and
 // ErrTrimmed if one of them was trimmed.
-func (l *Log) Read(ctx context.Context, p layout.Position) (payload []byte, err error) {
+func (l *Log) Read(ctx context.Context, p layout.Position) ([]byte, error) {
+	e, err := l.ReadEntry(ctx, p)
+	if err == nil && e.Records != nil {
+		err = at(p, ErrBatch)
+	}
+	return e.Payload, err
+}
+
+// ReadEntry returns the entry at p: a payload, or the records of a batch. Its errors are those of Read, but for ErrBatch, and a
+// *MalformedError.
+func (l *Log) ReadEntry(ctx context.Context, p layout.Position) (e Entry, err error) {
 	if err := l.enter(); err != nil {
-		return nil, err
+		return Entry{}, err
 	}
 	defer l.exit()
 	began := time.Now()
 	defer func() { l.m.calls.ended(opRead, began, err) }()
 	r := reading{l: l, p: p}
-	e, err := r.run(ctx)
-	switch {
-	case err != nil:
-		return nil, err
-	case e.frag.Count != 0:
-		return l.readLarge(ctx, p, &e)
-	}
-	return e.payload(), nil
+	return r.whole(ctx)
 }
 
 // reading reads one page: what it has seen over its tries.
@@ -55,6 +59,18 @@ func (r *reading) enter(ctx context.Context) (entry, error) {
 	}
 	defer r.l.exit()
 	return r.run(ctx)
+}
+
+// whole gives the entry that begins at p.
+func (r *reading) whole(ctx context.Context) (Entry, error) {
+	e, err := r.run(ctx)
+	switch {
+	case err != nil:
+		return Entry{}, err
+	case e.frag.Count != 0:
+		return r.l.readLarge(ctx, r.p, &e)
+	}
+	return makeEntry(r.p, 1, EntryID(e.header.Attempt), e.isBatch(), e.payload())
 }
 
 // run gives the page that stands at p; its errors are those of Read.

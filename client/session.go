@@ -114,8 +114,9 @@ type unitSession struct {
 
 	index, ring, stagingRead, stagingWrite rdma.Remote
 
-	readRun int           // most addresses of a ReadRun; 0: the unit knows none
-	base    atomic.Uint64 // addresses below have left the window, as far as this client knows
+	readRun int            // most addresses of a ReadRun; 0: the unit knows none
+	flags   wire.PageFlags // of pages that the unit takes
+	base    atomic.Uint64  // addresses below have left the window, as far as this client knows
 
 	slots    *slots
 	requests requests
@@ -199,6 +200,7 @@ func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit, dial diallin
 		helping: make(chan struct{}, 1),
 	}
 	s.readRun = int(min(m.ReadRun, maxReadRun))
+	s.flags = wire.PageFlags(m.PageFlags) | wire.OldFlags
 	s.requests = requests{dead: s.closed, waiting: map[wire.RequestID]*pending{}}
 	s.slots = newSlots(wire.StagingSlot(m.FirstSlot), int(m.Slots), uint16(m.FirstUse), s.broken)
 	s.after = func() {

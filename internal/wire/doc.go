@@ -32,6 +32,15 @@
 //	type  value
 //	1     fragment of a larger entry ([Fragment])
 //
+// # Batch
+//
+// The payload of an entry whose pages have [FlagBatch]. Numbers are unsigned varints (base 128,
+// low bits first) in their shortest form:
+//
+//	+-------+----------+-----+--------------+----------+-----+--------------+
+//	| count | length 0 | ... | length n - 1 | record 0 | ... | record n - 1 |
+//	+-------+----------+-----+--------------+----------+-----+--------------+
+//
 // # Index word
 //
 //	 63   60 59                    36 35                                   0

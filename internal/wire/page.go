@@ -27,9 +27,15 @@ const (
 	FlagExtension                       // with Data: typed extensions (extension.go) stand in front of the payload
 	FlagTrimmed                         // on flash only: the entry was trimmed; no payload
 	FlagCorrupt                         // on flash only: what was published did not verify; no payload
+	FlagBatch                           // with Data: the payload of the entry is a batch of records (batch.go); all fragments of a larger one have the flag
 
 	kindFlags = FlagData | FlagJunk | FlagTrimmed | FlagCorrupt
-	allFlags  = kindFlags | FlagFragment | FlagExtension
+
+	// KnownFlags are the flags that this build reads. It refuses a page with any other.
+	KnownFlags = OldFlags | FlagBatch
+
+	// OldFlags are the flags that every build reads, those included that do not say which.
+	OldFlags = kindFlags | FlagFragment | FlagExtension
 )
 
 // Kind is the one flag that says what the page is.
@@ -154,7 +160,7 @@ func ParsePage(page []byte) (Header, error) {
 func (h Header) validate() error {
 	k := h.Flags.Kind()
 	switch {
-	case h.Flags&^allFlags != 0 || k == 0 || k&(k-1) != 0:
+	case h.Flags&^KnownFlags != 0 || k == 0 || k&(k-1) != 0:
 		return &PageError{fmt.Sprintf("flags %#02x", uint8(h.Flags))}
 	case k != FlagData && (h.Length != 0 || h.Flags != k):
 		return &PageError{"a page without an entry has a payload"}

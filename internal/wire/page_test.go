@@ -30,6 +30,7 @@ func headers() map[string]Header {
 	}
 	return map[string]Header{"data": with(FlagData, 0),
 		"fragment": with(FlagData|FlagFragment|FlagExtension, FragmentSize), "extension": with(FlagData|FlagExtension, 2*extensionHead+3),
+		"batch": with(FlagData|FlagBatch, 0), "batchfragment": with(FlagData|FlagFragment|FlagExtension|FlagBatch, FragmentSize),
 		"junk": with(FlagJunk, 0), "trimmed": with(FlagTrimmed, 0), "corrupt": with(FlagCorrupt, 0)}
 }
 
@@ -43,6 +44,8 @@ func payloadOf(h Header) string {
 		b = fragment1.Append(nil)
 	case h.Flags&FlagExtension != 0: // of types that this build does not know
 		b = AppendExtension(AppendExtension(nil, 0x7e, nil), 0x7f, []byte("ext"))
+	case h.Flags&FlagBatch != 0:
+		return string(batchOf("one", "", "two"))
 	default:
 		b = []byte("EXT-") // looks like more than a payload, and is not
 	}
@@ -111,6 +114,8 @@ func TestPageRefusesWhatNoWriterMakes(t *testing.T) {
 		"an unknown flag":            {Flags: FlagData | 0x80},
 		"junk with a payload":        {Flags: FlagJunk, Length: 1},
 		"a fragment of junk":         {Flags: FlagJunk | FlagFragment},
+		"a batch of junk":            {Flags: FlagJunk | FlagBatch},
+		"a batch of nothing":         {Flags: FlagBatch},
 		"extension without its flag": {Flags: FlagData, Length: 8, Extension: 4},
 		"flag without extension":     {Flags: FlagData | FlagExtension, Length: 8},
 		"extension beyond the rest":  {Flags: FlagData | FlagExtension, Length: 8, Extension: 9},

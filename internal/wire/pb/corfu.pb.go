@@ -1841,8 +1841,9 @@ type UnitSession struct {
 	StagingWrite  *Remote                `protobuf:"bytes,8,opt,name=staging_write,json=stagingWrite,proto3" json:"staging_write,omitempty"` // this session's slice, write; its first byte is slot first_slot
 	FirstSlot     uint32                 `protobuf:"varint,9,opt,name=first_slot,json=firstSlot,proto3" json:"first_slot,omitempty"`
 	Slots         uint32                 `protobuf:"varint,10,opt,name=slots,proto3" json:"slots,omitempty"`
-	FirstUse      uint32                 `protobuf:"varint,11,opt,name=first_use,json=firstUse,proto3" json:"first_use,omitempty"` // count with which the session's uses start (12 bits)
-	ReadRun       uint32                 `protobuf:"varint,12,opt,name=read_run,json=readRun,proto3" json:"read_run,omitempty"`    // most addresses that one ReadRun may ask for; 0: the unit knows no ReadRun
+	FirstUse      uint32                 `protobuf:"varint,11,opt,name=first_use,json=firstUse,proto3" json:"first_use,omitempty"`    // count with which the session's uses start (12 bits)
+	ReadRun       uint32                 `protobuf:"varint,12,opt,name=read_run,json=readRun,proto3" json:"read_run,omitempty"`       // most addresses that one ReadRun may ask for; 0: the unit knows no ReadRun
+	PageFlags     uint32                 `protobuf:"varint,13,opt,name=page_flags,json=pageFlags,proto3" json:"page_flags,omitempty"` // flags of page headers that the unit takes; 0: those that every release knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1957,6 +1958,13 @@ func (x *UnitSession) GetFirstUse() uint32 {
 func (x *UnitSession) GetReadRun() uint32 {
 	if x != nil {
 		return x.ReadRun
+	}
+	return 0
+}
+
+func (x *UnitSession) GetPageFlags() uint32 {
+	if x != nil {
+		return x.PageFlags
 	}
 	return 0
 }
@@ -4307,7 +4315,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06client\x18\x03 \x01(\rR\x06client\".\n" +
 	"\x06Remote\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\x04R\x04addr\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\rR\x03key\"\xaa\x03\n" +
+	"\x03key\x18\x02 \x01(\rR\x03key\"\xc9\x03\n" +
 	"\vUnitSession\x12\x16\n" +
 	"\x06fabric\x18\x01 \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12!\n" +
@@ -4323,7 +4331,9 @@ const file_corfu_proto_rawDesc = "" +
 	"\x05slots\x18\n" +
 	" \x01(\rR\x05slots\x12\x1b\n" +
 	"\tfirst_use\x18\v \x01(\rR\bfirstUse\x12\x19\n" +
-	"\bread_run\x18\f \x01(\rR\areadRun\"b\n" +
+	"\bread_run\x18\f \x01(\rR\areadRun\x12\x1d\n" +
+	"\n" +
+	"page_flags\x18\r \x01(\rR\tpageFlags\"b\n" +
 	"\vSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
