@@ -27,6 +27,9 @@
 // published like an entry of its own. It is in the log if all of them are; one that is lost makes junk of the whole, and the
 // payload is appended again (large.go). Its fragments are joined when it is read (assemble.go).
 //
+// Small records go many to an entry: [Log.AppendBatch] appends a batch of them, as a whole or not at all, and a [Producer]
+// makes batches of records that come one at a time. [Log.Records] reads record by record what was appended in either way.
+//
 // Everything that a client knows of one layout is a view: the layout and the sessions opened
 // under it, one for each unit and one for the sequencer. A newer layout makes a newer view; the epoch never
 // goes back (rule R8). Whenever an operation is refused, breaks or hangs, the layout is asked
@@ -36,7 +39,7 @@
 //
 // log.go (the API), append.go (the fast path), resolve.go (when it did not go well),
 // fill.go (decide a position and complete it down the chain), inspect.go and read.go, then view.go and session.go. Entries
-// of more than a page: large.go, assemble.go. Ranges: iterate.go (the API), ahead.go (blocks, in order),
+// of more than a page: large.go, assemble.go. Records: entry.go, batch.go, producer.go. Ranges: iterate.go (the API), ahead.go (blocks, in order),
 // runs.go (one block, by lists).
 //
 // Lock order: Log.ops, then any one of the others, which are leaves.

@@ -47,6 +47,9 @@ var (
 	// append the records one by one.
 	ErrNoBatches = errors.New("the cluster does not take batches of records yet")
 
+	// ErrStopped: a Producer stopped when an earlier record failed. This one is not in the log.
+	ErrStopped = errors.New("producer stopped")
+
 	// ErrMalformed: the entry verifies, and is not what its header says: whoever wrote it is faulty. A *MalformedError says where to go on.
 	ErrMalformed = errors.New("entry malformed")
 
