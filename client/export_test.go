@@ -41,6 +41,15 @@ func ForgetReadRun(l *Log) {
 	}
 }
 
+// ForgetProgress makes l's sessions those of units that do not say how far they are.
+func ForgetProgress(l *Log) {
+	for _, k := range l.current().units {
+		if s := k.cur.Load(); s != nil {
+			s.progress.offered = false
+		}
+	}
+}
+
 func inLab() bool { return os.Getenv("CORFU_LAB") == "1" }
 
 // Durabilities runs the test with both. In the lab, where a cluster takes seconds, it runs it with one, which one its name

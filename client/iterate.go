@@ -6,7 +6,6 @@ import (
 	"iter"
 	"time"
 
-	"corfu/internal/sleep"
 	"corfu/layout"
 )
 
@@ -21,33 +20,32 @@ func (l *Log) ReadRange(ctx context.Context, from, to layout.Position) iter.Seq2
 	}
 }
 
-// Follow is ReadRange without an end: at the tail it waits for more, until ctx ends, which is the last error that it gives. If from lies
-// above the tail, or the tail of a new epoch lies below what was given already, it yields a *BeyondTailError and stops: the log has lost
+// Follow is ReadRange without an end: at the tail it waits for more, until ctx ends, which is the last error that it gives. While it
+// waits the units say when there is more: it sends nothing then, neither to them nor to the sequencer. Units of a release that does
+// not say so are polled, up to 20 ms apart. An entry is yielded once a reader may have it, acknowledged or not: under durability flash
+// when the last unit of its chain has it on flash, under memory when that unit has seen it, some 2 ms after it was appended. A hole is waited for, and filled, once
+// something behind it can be read.
+//
+// If from lies above the tail, or the tail of a new epoch lies below what was given already, it yields a *BeyondTailError and stops: the log has lost
 // what stood there, or from is of another log.
 func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		var idle int
+		f := l.newFollower()
+		defer f.leave()
 		for {
-			tail, err := l.Tail(ctx)
-			if err == nil && tail < from {
-				yield(Entry{Position: from}, &BeyondTailError{Position: from, Tail: tail, Epoch: l.current().epoch()})
+			to, err := f.next(ctx, from)
+			var beyond *BeyondTailError
+			switch {
+			case errors.As(err, &beyond):
+				yield(Entry{Position: from}, err)
 				return
-			}
-			if err == nil && tail == from {
-				idle++
-				err = sleep.For(ctx, min(20*time.Millisecond, time.Millisecond<<min(idle, 5)))
-			}
-			if err != nil {
+			case err != nil:
 				yield(Entry{}, err)
 				return
 			}
-			if tail == from {
-				continue
-			}
-			idle = 0
 			back := false // an epoch ended, and the next one has not handed out yet what the one before had
-			next := tail
-			if !l.span(ctx, from, tail, func(e Entry, err error) bool {
+			next := to
+			if !l.span(ctx, from, to, func(e Entry, err error) bool {
 				if back = errors.Is(err, ErrUnwritten); back {
 					next = e.Position
 					return false
@@ -55,6 +53,13 @@ func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry,
 				return yield(e, err)
 			}) && !back {
 				return
+			}
+			if back {
+				f.leave() // what was said was of that epoch
+				if err := f.pause(ctx); err != nil {
+					yield(Entry{}, err)
+					return
+				}
 			}
 			from = next
 		}

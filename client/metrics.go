@@ -30,6 +30,7 @@ type metrics struct {
 	invariant                  prometheus.Counter
 	corrupt                    prometheus.Counter
 	news                       prometheus.Counter
+	progress                   prometheus.Counter
 	credits                    prometheus.Gauge
 	epoch                      prometheus.Gauge
 	inFlight, sessions, memory prometheus.Gauge
@@ -72,6 +73,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		invariant:   counter("invariant_violations_total", "Entries found where the protocol makes them impossible. Anything but 0 is an alarm."),
 		corrupt:     counter("corrupt_total", "Corrupt copies met."),
 		news:        counter("layouts_from_units_total", "Newer layouts learned from a unit, over the fabric, because the layout servers were out of reach."),
+		progress:    counter("progress_messages_total", "Messages of units that say how far they are, to those that follow the log."),
 		credits:     gauge("staging_slots_free", "Free staging slots over all sessions."),
 		epoch:       gauge("epoch", "Epoch of the layout in use."),
 		inFlight:    gauge("appends_in_flight", "Appends of up to a page that are under way, of Options.MaxOutstanding."),

@@ -89,16 +89,27 @@ func (n *news) sweep(lay *layout.Layout) (alive int) {
 	return alive
 }
 
-// ping asks for a sign of life in the background: one that does not come ends the connection, and one that comes shows the unit that the
-// fabric carries to it, whatever other clients report.
+// ping asks for the newest layout in the background, as a sign of life: one that does not come ends the connection, and one that comes
+// shows the unit that the fabric carries to it, whatever other clients report. So a client that sends nothing, and hears of nothing, as one that
+// sleeps in Follow, knows of a new epoch soon, also where the stream of layouts is cut and nobody says so.
 func (n *news) ping(c *messages.Conn) {
 	n.l.background(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, newsTimeout)
 		defer cancel()
-		if err := c.Ping(ctx); err != nil && ctx.Err() != nil {
+		switch l, err := c.Layout(ctx, n.l.current().epoch()); {
+		case err != nil && ctx.Err() != nil:
 			c.Close()
+		case l != nil:
+			n.use(l)
 		}
 	})
+}
+
+// use installs a layout that a unit knows, if it is newer than the one in use.
+func (n *news) use(l *layout.Layout) {
+	if err := n.l.install(l); err != nil {
+		n.l.log.Error("a unit's layout is not used", "cause", err)
+	}
 }
 
 func (n *news) has(id layout.UnitID) bool {
@@ -128,9 +139,7 @@ func (n *news) newest(ctx context.Context) bool {
 	n.mu.Unlock()
 	for range asked {
 		if l := <-answers; l != nil {
-			if err := n.l.install(l); err != nil {
-				n.l.log.Error("a unit's layout is not used", "cause", err)
-			}
+			n.use(l)
 		}
 	}
 	moved := n.l.current().epoch() > known

@@ -120,6 +120,7 @@ type unitSession struct {
 
 	slots    *slots
 	requests requests
+	progress progress
 
 	unrung atomic.Uint32 // pages published without a doorbell
 	junks  atomic.Uint32 // counts the tags of junk words
@@ -167,7 +168,7 @@ func (s *unitSession) bellDue(d layout.Durability) bool {
 }
 
 // Connection sizes. The send queue takes all attempts that hold a slot, and readers; the unit sends
-// at most an Ack for each doorbell, and a reply for each request.
+// at most an Ack for each doorbell, a reply for each request, and a Progress for each Subscribe.
 const (
 	sendDepth = 512
 	recvDepth = 1024
@@ -203,8 +204,10 @@ func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit, dial diallin
 	s.flags = wire.PageFlags(m.PageFlags) | wire.OldFlags
 	s.requests = requests{dead: s.closed, waiting: map[wire.RequestID]*pending{}}
 	s.slots = newSlots(wire.StagingSlot(m.FirstSlot), int(m.Slots), uint16(m.FirstUse), s.broken)
+	s.progress.offered, s.progress.heard = m.Progress, l.m.progress
 	s.after = func() {
 		s.slots.broke()
+		s.progress.ended()
 		v.breaks.Add(1)
 	}
 	for _, token := range [][]byte{m.AppendToken, m.ReadToken} {
@@ -253,6 +256,8 @@ func (s *unitSession) take(d *wire.Decoder, b []byte) error {
 		}
 	case wire.Reply:
 		s.requests.take(m)
+	case wire.Progress:
+		s.progress.took(m)
 	default:
 		return fmt.Errorf("unexpected %T: %w", m, wire.ErrBadMessage)
 	}

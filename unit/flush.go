@@ -198,6 +198,8 @@ func (u *Unit) settle(a layout.Address, s wire.State) {
 	// The generation is the address's own, whatever a hostile client put there.
 	u.store(a, wire.MakeWord(s, u.geo.Generation(a), c.seen.Tag()))
 	c.stage = settled
+	u.top = max(u.top, a+1)
+	u.moves++
 	if s == wire.Corrupt {
 		u.corrupt(a)
 	}

@@ -161,6 +161,7 @@ func (u *Unit) look(a layout.Address) bool {
 	}
 	c.seen, c.stage = w, waiting
 	u.end = max(u.end, a+1)
+	u.moves++
 	if a < u.trimmed {
 		// Given up before it was written, and that is durable: nothing goes to flash.
 		u.settle(a, wire.Trimmed)

@@ -41,6 +41,8 @@ type Unit struct {
 	base      layout.Address // first address of the window
 	watermark layout.Address // rule R3: all addresses below are settled
 	end       layout.Address // first above all entries seen
+	top       layout.Address // first above all settled entries
+	moves     uint64         // see Moves
 	trimmed   layout.Address // all below were given up; durable before it is set here
 
 	limit     layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet

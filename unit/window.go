@@ -76,6 +76,7 @@ func (u *Unit) Load(src Source, settledBelow, trimmedBelow layout.Address) error
 		return err
 	}
 	u.outdated = false
+	u.top = u.end
 	u.advance()
 	return nil
 }
@@ -135,6 +136,7 @@ func (u *Unit) Keep(l *layout.Layout, placed []layout.Address, page func(a layou
 	clear(u.ringers)
 	u.cursor = u.base
 	u.outdated = false
+	u.top = u.end
 	u.advance()
 	return true, nil
 }

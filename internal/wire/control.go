@@ -20,8 +20,10 @@ const (
 	msgGetLayout
 	msgLayoutPart
 	msgSealedStore
-	msgReadRun // of sessions: message.go
-	msgEnd     // the first type that is none
+	msgReadRun // of sessions, as those that follow: message.go
+	msgSubscribe
+	msgProgress
+	msgEnd // the first type that is none
 
 	sealSize       = 48
 	getLayoutSize  = 24

@@ -19,6 +19,8 @@ import (
 //	Reply     16: type, state, status, 0, request:4, value         unit → client
 //	ReadRun   40: type, 0, count:2, request:4, address, pages, states, key:4, 0×4
 //	                                                               client → unit: WRITE count pages and their states into my buffers, then reply
+//	Subscribe 24: type, 0×7, from, above                           client → unit: send me one Progress once there is something to say
+//	Progress  24: type, 0×7, below, top                            unit → client
 //
 // Types 7 to 11 are control messages: see [Seal].
 const (
@@ -32,6 +34,7 @@ const (
 	smallMessage = 16
 	coldReadSize = 32
 	readRunSize  = 40
+	progressSize = 24
 	ackSize      = 16
 )
 
@@ -116,6 +119,18 @@ type Buffer struct {
 	Key  uint32
 }
 
+// Subscribe asks for one Progress: as soon as a reader may have the entry at From (rule R11), or one
+// at Above or higher. Of several on one connection the last one counts. So a unit has at most one
+// Progress to send on a connection, and a client hears at most one for each Subscribe.
+//
+// A unit that takes it says so with the session (UnitSession.progress).
+type Subscribe struct{ From, Above layout.Address }
+
+// Progress answers a Subscribe: a reader may have every address from its From up to, but not
+// including, Below, and none from Top on. If Top lies above Below, nothing that may be read stands at
+// Below. It is a hint: what stands at an address, its word says (rule R11).
+type Progress struct{ Below, Top layout.Address }
+
 // Trim gives up Address, or with Prefix all addresses below it.
 type Trim struct {
 	Request RequestID
@@ -135,13 +150,15 @@ type Reply struct {
 	Value   uint64
 }
 
-func (Doorbell) isMessage() {}
-func (*Acks) isMessage()    {}
-func (ColdRead) isMessage() {}
-func (Trim) isMessage()     {}
-func (MaxAddr) isMessage()  {}
-func (ReadRun) isMessage()  {}
-func (Reply) isMessage()    {}
+func (Doorbell) isMessage()  {}
+func (*Acks) isMessage()     {}
+func (ColdRead) isMessage()  {}
+func (Trim) isMessage()      {}
+func (MaxAddr) isMessage()   {}
+func (ReadRun) isMessage()   {}
+func (Subscribe) isMessage() {}
+func (Progress) isMessage()  {}
+func (Reply) isMessage()     {}
 
 // Append encodes the message behind b.
 func (m Doorbell) Append(b []byte) []byte {
@@ -179,6 +196,21 @@ func (m ReadRun) Append(b []byte) []byte {
 	b = le.AppendUint64(b, m.Pages.Addr)
 	b = le.AppendUint64(b, m.States)
 	return append(le.AppendUint32(b, m.Pages.Key), 0, 0, 0, 0)
+}
+
+// Append encodes the message behind b.
+func (m Subscribe) Append(b []byte) []byte {
+	return appendAddresses(append(b, msgSubscribe, 0, 0, 0, 0, 0, 0, 0), m.From, m.Above)
+}
+
+// Append encodes the message behind b.
+func (m Progress) Append(b []byte) []byte {
+	return appendAddresses(append(b, msgProgress, 0, 0, 0, 0, 0, 0, 0), m.Below, m.Top)
+}
+
+func appendAddresses(b []byte, x, y layout.Address) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(x))
+	return binary.LittleEndian.AppendUint64(b, uint64(y))
 }
 
 // Append encodes the message behind b.
@@ -232,6 +264,8 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		size = coldReadSize
 	case msgReadRun:
 		size = readRunSize
+	case msgSubscribe, msgProgress:
+		size = progressSize
 	case msgSeal, msgSealed, msgGetLayout, msgLayoutPart, msgSealedStore:
 		size = controlSize(b[0])
 	}
@@ -248,6 +282,10 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 		return ColdRead{req, layout.Address(le.Uint64(b[8:])), Buffer{Addr: le.Uint64(b[16:]), Key: le.Uint32(b[24:])}}, nil
 	case msgReadRun:
 		return ReadRun{req, int(le.Uint16(b[2:])), layout.Address(le.Uint64(b[8:])), Buffer{Addr: le.Uint64(b[16:]), Key: le.Uint32(b[32:])}, le.Uint64(b[24:])}, nil
+	case msgSubscribe:
+		return Subscribe{layout.Address(le.Uint64(b[8:])), layout.Address(le.Uint64(b[16:]))}, nil
+	case msgProgress:
+		return Progress{layout.Address(le.Uint64(b[8:])), layout.Address(le.Uint64(b[16:]))}, nil
 	case msgTrim:
 		return Trim{req, b[1] == 1, layout.Address(le.Uint64(b[8:]))}, nil
 	case msgMaxAddr:

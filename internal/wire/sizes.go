@@ -15,6 +15,7 @@ var (
 	_ = [1]int{}[1<<48-1-layout.MaxPosition]
 	_ = [1]int{}[8+8-smallMessage]
 	_ = [1]int{}[1+3+4+8+8+4+4-coldReadSize]
+	_ = [1]int{}[1+7+8+8-progressSize]
 	_ = [1]int{}[8+4+2+1+1-ackSize]
 	_ = [1]int{}[248-MaxMessage]
 	_ = [1]int{}[1+3+4+16+8+8+8-sealSize]

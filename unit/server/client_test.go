@@ -186,11 +186,12 @@ type mini struct {
 	region       rdma.Region
 	uses         uint16
 
-	mu      sync.Mutex
-	changed *sync.Cond
-	acks    []wire.Ack
-	replies map[wire.RequestID]wire.Reply
-	ended   bool
+	mu       sync.Mutex
+	changed  *sync.Cond
+	acks     []wire.Ack
+	replies  map[wire.RequestID]wire.Reply
+	progress []wire.Progress
+	ended    bool
 }
 
 func (r *rig) session(e layout.Epoch) *mini {
@@ -246,6 +247,8 @@ func (m *mini) receive(c rdma.Conn) {
 			m.acks = append(m.acks, x.List[:x.N]...)
 		case wire.Reply:
 			m.replies[x.Request] = x
+		case wire.Progress:
+			m.progress = append(m.progress, x)
 		}
 		m.mu.Unlock()
 		m.changed.Broadcast()

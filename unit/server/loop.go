@@ -16,6 +16,7 @@ const (
 	evDoorbell eventKind = iota
 	evTrim
 	evMaxAddr
+	evSubscribe
 	evAttach
 	evDetach
 	evCall
@@ -26,6 +27,7 @@ type event struct {
 	kind    eventKind
 	link    *link
 	address layout.Address
+	above   layout.Address // of evSubscribe
 	request wire.RequestID
 	call    func(*unit.Unit)
 	done    chan struct{}
@@ -74,6 +76,7 @@ type loopState struct {
 	asked      uint64     // segment of flash up to which room was asked for
 	published  unit.Stats // as the metrics have them
 	stall      stall
+	followers  followers
 }
 
 // stall is since when flash does not take the page at the watermark.
@@ -139,6 +142,7 @@ func (s *Server) steer() (stopped bool) {
 			return false
 		}
 		s.deliver()
+		s.push()
 		s.notifyFlushed(nil)
 		s.publish(v)
 		s.m.helm.Add(int64(time.Since(woke)))
@@ -166,9 +170,9 @@ func (s *Server) tick() time.Duration {
 	s.observe(v)
 	s.noteSettled(v)
 	switch {
-	case now.Sub(s.loopState.busy) >= busyFor:
+	case now.Sub(s.loopState.busy) >= busyFor && !s.awaited():
 		return s.cfg.ScanIdle
-	case s.core.Lazy():
+	case s.core.Lazy() && len(s.loopState.followers.links) == 0:
 		return max(s.cfg.ScanBusy, s.cfg.Gather/2)
 	}
 	return s.cfg.ScanBusy
@@ -194,10 +198,13 @@ func (s *Server) handle(ev event) {
 	case evMaxAddr:
 		s.core.RoomFails(s.noRoom() != nil)
 		s.core.MaxAddr(ev.link.id, ev.request)
+	case evSubscribe:
+		s.subscribe(ev.link, ev.address, ev.above)
 	case evAttach:
 		s.loopState.live[ev.link.id] = ev.link
 	case evDetach:
 		delete(s.loopState.live, ev.link.id)
+		s.loopState.followers.drop(ev.link)
 	case evCall:
 		ev.call(s.core)
 		close(ev.done)
@@ -221,6 +228,7 @@ func (s *Server) startFlush(v unit.View) bool {
 			continue
 		}
 		s.deliver() // what is there to be said does not wait for the disk
+		s.push()
 		if !s.helm.Begin() {
 			s.batches <- b
 			continue

@@ -15,11 +15,11 @@ import (
 type metrics struct {
 	*promset.Set
 
-	batchPages, flushSeconds, sealSeconds, coldSeconds                        prometheus.Histogram
-	flushErrors, acks, seals, activations, coldReads, opened, rejected        prometheus.Counter
-	doorbells, ignored, pages, junk, corrupt, tampered, steps, trims          prometheus.Counter
-	flashUsed, flashCapacity, flashFull, recoverySeconds, recoveryBytes       prometheus.Gauge
-	base, watermark, end, occupied, waiting, slots, epoch, state, memoryBytes prometheus.Gauge
+	batchPages, flushSeconds, sealSeconds, coldSeconds                           prometheus.Histogram
+	flushErrors, acks, progress, seals, activations, coldReads, opened, rejected prometheus.Counter
+	doorbells, ignored, pages, junk, corrupt, tampered, steps, trims             prometheus.Counter
+	flashUsed, flashCapacity, flashFull, recoverySeconds, recoveryBytes          prometheus.Gauge
+	base, watermark, end, occupied, waiting, slots, epoch, state, memoryBytes    prometheus.Gauge
 
 	ends *prometheus.CounterVec
 
@@ -62,6 +62,7 @@ func (m *metrics) counters() {
 	m.steps = c("window_steps", "Addresses by which the window moved.")
 	m.trims = c("trims", "Addresses trimmed one by one.")
 	m.acks = c("acks", "Acknowledgements that pages are durable.")
+	m.progress = c("progress_messages", "Messages to clients that follow the log of how far the unit is.")
 	m.flushErrors = c("flush_errors", "Flushes that failed and are tried again.")
 	m.seals = c("seals", "Epochs sealed.")
 	m.activations = c("activations", "Epochs opened.")

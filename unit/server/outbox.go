@@ -17,7 +17,9 @@ type outbox struct {
 	mu      sync.Mutex
 	acks    []wire.Ack
 	replies []wire.Reply
-	limit   int           // of each
+	news    wire.Progress // to be sent, if anew: the newest alone
+	anew    bool
+	limit   int           // of acks, and of replies
 	wake    chan struct{} // one token if there may be something
 	fail    func(error)
 }
@@ -48,6 +50,14 @@ func (o *outbox) reply(r wire.Reply) {
 	o.signal(full)
 }
 
+// progress queues what a subscriber is to hear, in place of what it was to hear before.
+func (o *outbox) progress(p wire.Progress) {
+	o.mu.Lock()
+	o.news, o.anew = p, true
+	o.mu.Unlock()
+	o.signal(false)
+}
+
 func (o *outbox) signal(full bool) {
 	if full {
 		o.fail(errSlow)
@@ -60,30 +70,38 @@ func (o *outbox) signal(full bool) {
 
 const maxReplies = 32 // in one list
 
-// take moves what fits into one list to the arrays given.
-func (o *outbox) take(acks []wire.Ack, replies []wire.Reply) ([]wire.Ack, []wire.Reply) {
+// parcel is what goes in one list.
+type parcel struct {
+	acks    []wire.Ack
+	replies []wire.Reply
+	news    wire.Progress
+	anew    bool
+}
+
+// take moves what fits into one list to p. It reports whether there is anything.
+func (o *outbox) take(p *parcel) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := min(len(o.acks), sendSlots*wire.MaxAcks)
-	acks = append(acks[:0], o.acks[:n]...)
+	p.acks = append(p.acks[:0], o.acks[:n]...)
 	o.acks = o.acks[:copy(o.acks, o.acks[n:])]
 	n = min(len(o.replies), maxReplies)
-	replies = append(replies[:0], o.replies[:n]...)
+	p.replies = append(p.replies[:0], o.replies[:n]...)
 	o.replies = o.replies[:copy(o.replies, o.replies[n:])]
-	return acks, replies
+	p.news, p.anew = o.news, o.anew
+	o.anew = false
+	return p.anew || len(p.acks)+len(p.replies) > 0
 }
 
 // run sends until stop is closed or the connection breaks; buf (sendBytes of
 // registered memory from off on) holds the messages that are too long to go inline.
 func (o *outbox) run(conn rdma.Conn, mem *rdma.Memory, off int, stop <-chan struct{}) {
-	var acks []wire.Ack
-	var replies []wire.Reply
+	var p parcel
 	var msg wire.Acks
 	var scratch [wire.MaxMessage]byte
-	batch := rdma.NewBatch(sendSlots + maxReplies)
+	batch := rdma.NewBatch(1 + sendSlots + maxReplies)
 	for {
-		acks, replies = o.take(acks, replies)
-		if len(acks)+len(replies) == 0 {
+		if !o.take(&p) {
 			select {
 			case <-o.wake:
 				continue
@@ -92,8 +110,11 @@ func (o *outbox) run(conn rdma.Conn, mem *rdma.Memory, off int, stop <-chan stru
 			}
 		}
 		batch.Reset()
-		for i, slot := 0, 0; i < len(acks); slot++ {
-			msg.N = copy(msg.List[:], acks[i:])
+		if p.anew {
+			batch.SendInline(p.news.Append(scratch[:0]))
+		}
+		for i, slot := 0, 0; i < len(p.acks); slot++ {
+			msg.N = copy(msg.List[:], p.acks[i:])
 			i += msg.N
 			b := msg.Append(scratch[:0])
 			if len(b) <= rdma.MaxInline {
@@ -104,7 +125,7 @@ func (o *outbox) run(conn rdma.Conn, mem *rdma.Memory, off int, stop <-chan stru
 			copy(local.Bytes(), b)
 			batch.Send(local)
 		}
-		for _, r := range replies {
+		for _, r := range p.replies {
 			batch.SendInline(r.Append(scratch[:0]))
 		}
 		// No deadline: the transport gives up on a dead peer, the session's end closes the

@@ -58,6 +58,7 @@ type link struct {
 	out     *outbox
 	decoder wire.Decoder
 	bad     bool // a bad message came: the rest is not looked at
+	follows subscription
 }
 
 var (
@@ -320,6 +321,8 @@ func (l *link) message(b []byte) {
 			return
 		}
 		l.queue(event{kind: evTrim, link: l, address: m.Address, request: m.Request})
+	case wire.Subscribe:
+		l.queue(event{kind: evSubscribe, link: l, address: m.From, above: m.Above})
 	case wire.MaxAddr:
 		l.queue(event{kind: evMaxAddr, link: l, request: m.Request})
 	default:

@@ -1844,6 +1844,7 @@ type UnitSession struct {
 	FirstUse      uint32                 `protobuf:"varint,11,opt,name=first_use,json=firstUse,proto3" json:"first_use,omitempty"`    // count with which the session's uses start (12 bits)
 	ReadRun       uint32                 `protobuf:"varint,12,opt,name=read_run,json=readRun,proto3" json:"read_run,omitempty"`       // most addresses that one ReadRun may ask for; 0: the unit knows no ReadRun
 	PageFlags     uint32                 `protobuf:"varint,13,opt,name=page_flags,json=pageFlags,proto3" json:"page_flags,omitempty"` // flags of page headers that the unit takes; 0: those that every release knows
+	Progress      bool                   `protobuf:"varint,14,opt,name=progress,proto3" json:"progress,omitempty"`                    // the unit takes Subscribe, and answers it with Progress
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1967,6 +1968,13 @@ func (x *UnitSession) GetPageFlags() uint32 {
 		return x.PageFlags
 	}
 	return 0
+}
+
+func (x *UnitSession) GetProgress() bool {
+	if x != nil {
+		return x.Progress
+	}
+	return false
 }
 
 type SealRequest struct {
@@ -4315,7 +4323,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06client\x18\x03 \x01(\rR\x06client\".\n" +
 	"\x06Remote\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\x04R\x04addr\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\rR\x03key\"\xc9\x03\n" +
+	"\x03key\x18\x02 \x01(\rR\x03key\"\xe5\x03\n" +
 	"\vUnitSession\x12\x16\n" +
 	"\x06fabric\x18\x01 \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12!\n" +
@@ -4333,7 +4341,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\tfirst_use\x18\v \x01(\rR\bfirstUse\x12\x19\n" +
 	"\bread_run\x18\f \x01(\rR\areadRun\x12\x1d\n" +
 	"\n" +
-	"page_flags\x18\r \x01(\rR\tpageFlags\"b\n" +
+	"page_flags\x18\r \x01(\rR\tpageFlags\x12\x1a\n" +
+	"\bprogress\x18\x0e \x01(\bR\bprogress\"b\n" +
 	"\vSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
