@@ -40,18 +40,30 @@ func AppendBatchHead(b []byte, lengths []int) []byte {
 	return b
 }
 
+// BatchCount returns how many records a batch says that it has. The first bytes of the payload are enough: those of
+// fragment 0. It fails with a *BatchError.
+func BatchCount(payload []byte) (int, error) {
+	n, _, err := batchNumber(payload)
+	switch {
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, &BatchError{"no records"}
+	case n > MaxRecords:
+		return 0, &BatchError{fmt.Sprintf("%d records: at most %d", n, MaxRecords)}
+	}
+	return int(n), nil
+}
+
 // DecodeBatch returns the records of a batch. They share the payload's memory, without room behind
 // them. It fails with a *BatchError, and allocates no more than 24 bytes for each byte of payload.
 func DecodeBatch(payload []byte) ([][]byte, error) {
-	count, lengths, err := batchNumber(payload)
-	switch {
-	case err != nil:
+	count, err := BatchCount(payload)
+	if err != nil {
 		return nil, err
-	case count == 0:
-		return nil, &BatchError{"no records"}
-	case count > MaxRecords:
-		return nil, &BatchError{fmt.Sprintf("%d records: at most %d", count, MaxRecords)}
-	case count > uint64(len(lengths)): // each has a byte of length at least
+	}
+	lengths := payload[SizeOfLength(count):]
+	if count > len(lengths) { // each has a byte of length at least
 		return nil, &BatchError{fmt.Sprintf("%d records in %d bytes", count, len(payload))}
 	}
 	data, sum := lengths, uint64(0)

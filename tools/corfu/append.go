@@ -16,40 +16,66 @@ import (
 
 func (a *app) appendCommand() *cobra.Command {
 	var file string
+	var f appendFlags
 	cmd := &cobra.Command{
 		Use:   "append [ENTRY... | -]",
 		Short: "Append entries and print their positions",
 		Long: `Append entries and print the position of each, in the order given.
 
-Each argument is an entry. A lone - appends each line of stdin as an entry; --file
-appends a file in chunks as large as a page takes. Entries are appended one after
-another from arguments. Lines and chunks are in flight together, in the order in
-which they stand in the log: the n-th line printed is the position of the n-th entry.
-One that loses its position, to a reader that did not wait or because a unit failed,
-takes a later one, and those behind it stay where they are: stderr says so. A signal
-ends it once what is in flight is acknowledged.
+Each argument is an entry. They are appended one after another.
+
+A lone - appends the lines of stdin, many at a time: lines that are waiting go together
+as a batch, which is one entry, there as a whole or not at all. The n-th line printed
+names the n-th line of stdin as POSITION/INDEX, which corfu read takes. A line that does
+not fit in a page is an entry of its own, and named by its position alone. With
+--batch=false each line is an entry with a position of its own, as clients and units of
+older releases read them.
+
+The lines stand in the log in the order of stdin: one batch, or with --batch=false one
+entry, is under way at a time. With --ordered=false many are. One that loses its position
+then, to a reader that did not wait or because a unit failed, takes a later one, and those
+behind it stay where they are: stderr says so.
+
+--file appends a file in chunks as large as a page takes, each an entry. Many are under
+way at a time, as with --ordered=false, unless --ordered is given.
+
+A signal ends it once what is under way is acknowledged, and it says how much that is.
 
 An entry has up to 1 MiB (1048576 bytes). One that is larger than a page takes
 (corfu layout show) fills several positions, and is read at the first, which is printed.`,
 	}
 	cmd.Flags().StringVar(&file, "file", "", "append this `file` in chunks that fill a page each")
+	cmd.Flags().BoolVar(&f.batch, "batch", true, "with -: lines that wait go together as a batch")
+	cmd.Flags().BoolVar(&f.ordered, "ordered", true, "with - or --file: keep the order in the log even if one loses its position")
 	cmd.RunE = a.body(func(ctx context.Context, args []string) error {
 		stdin := len(args) == 1 && args[0] == "-"
+		given := func(flag string) bool { return cmd.Flags().Changed(flag) }
 		switch {
 		case file != "" && len(args) > 0:
 			return usagef("append takes either --file or entries, not both")
+		case !stdin && given("batch"):
+			return usagef("--batch goes with -")
+		case !stdin && file == "" && given("ordered"):
+			return usagef("--ordered goes with - or --file")
 		case file != "":
-			return a.appendFile(ctx, file)
+			f.batch, f.ordered = false, f.ordered && given("ordered")
+			return a.appendFile(ctx, file, f)
 		case len(args) == 0:
 			return usagef("append needs an entry, - or --file")
 		case stdin:
 			return a.withLog(ctx, func(l *client.Log) error {
-				return a.appendStream(ctx, l, newLineSource(a.stdin, l.MaxPayload()))
+				return a.appendStream(ctx, l, newLineSource(a.stdin, l.MaxPayload()), f)
 			})
 		}
 		return a.withLog(ctx, func(l *client.Log) error { return a.appendArgs(ctx, l, args) })
 	})
 	return cmd
+}
+
+// appendFlags say how a stream is appended.
+type appendFlags struct {
+	batch   bool // what fits in a page goes together
+	ordered bool // the order holds whatever happens
 }
 
 func tooLarge(what string, size, limit int) error {
@@ -67,7 +93,7 @@ func (a *app) appendArgs(ctx context.Context, l *client.Log, args []string) erro
 		if err != nil {
 			return err
 		}
-		if err := a.printPosition(a.stdout, p); err != nil {
+		if err := a.printName(name{p, -1}); err != nil {
 			return err
 		}
 	}
@@ -84,16 +110,20 @@ func (a *app) appendOne(ctx context.Context, l *client.Log, payload []byte) (lay
 	return p, nil
 }
 
-func (a *app) printPosition(w io.Writer, p layout.Position) error {
-	format := "%d\n"
-	if a.json() {
-		format = "{\"position\":%d}\n"
+func (a *app) printName(n name) error {
+	switch {
+	case !a.json():
+		_, err := fmt.Fprintln(a.stdout, n)
+		return err
+	case n.index < 0:
+		_, err := fmt.Fprintf(a.stdout, "{\"position\":%d}\n", uint64(n.position))
+		return err
 	}
-	_, err := fmt.Fprintf(w, format, uint64(p))
+	_, err := fmt.Fprintf(a.stdout, "{\"position\":%d,\"index\":%d}\n", uint64(n.position), n.index)
 	return err
 }
 
-func (a *app) appendFile(ctx context.Context, path string) error {
+func (a *app) appendFile(ctx context.Context, path string, how appendFlags) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -103,7 +133,7 @@ func (a *app) appendFile(ctx context.Context, path string) error {
 		return fmt.Errorf("%s is a directory", path)
 	}
 	return a.withLog(ctx, func(l *client.Log) error {
-		return a.appendStream(ctx, l, &chunkSource{r: f, buf: make([]byte, l.PagePayload())})
+		return a.appendStream(ctx, l, &chunkSource{r: f, buf: make([]byte, l.PagePayload())}, how)
 	})
 }
 
@@ -149,24 +179,25 @@ func (s *lineSource) next() ([]byte, error) {
 	return b[:len(b)-1], nil
 }
 
-// appendStream appends every entry of src and prints the positions in the order of the entries. On an error it
+// appendStream appends every entry of src and prints their names in the order of the entries. On an error it
 // prints what was acknowledged in front of it and says how much that is.
-func (a *app) appendStream(ctx context.Context, l *client.Log, src source) error {
+func (a *app) appendStream(ctx context.Context, l *client.Log, src source, how appendFlags) error {
 	entries := 0
-	var last layout.Position
+	var last name
 	// Unbuffered: a user who types the lines wants to see where each one went.
-	err := pipeline(ctx, l, a.timeout, src, func(n int, p layout.Position) error {
-		if entries = n + 1; n > 0 && p < last {
-			fmt.Fprintf(a.stderr, "corfu: entry %d stands at %d, before one that was appended ahead of it, lost its position and stands at %d\n", entries, p, last)
+	err := pipeline(ctx, l, a.timeout, src, how, func(n int, at name) error {
+		if entries = n + 1; n > 0 && at.before(last) {
+			fmt.Fprintf(a.stderr, "corfu: entry %d stands at %v, before one that was appended ahead of it, lost its position and stands at %v\n", entries, at, last)
+		} else {
+			last = at
 		}
-		last = max(last, p)
-		return a.printPosition(a.stdout, p)
+		return a.printName(at)
 	})
 	switch {
 	case errors.Is(err, errInterrupted) && entries == 0:
 		return fmt.Errorf("%w: nothing was appended", err)
 	case errors.Is(err, errInterrupted):
-		return fmt.Errorf("%w: acknowledged were the first %d of the entries, up to position %d; nothing was appended behind them", err, entries, last)
+		return fmt.Errorf("%w: acknowledged were the first %d of the entries, up to position %v; nothing was appended behind them", err, entries, last)
 	case err != nil:
 		return fmt.Errorf("after %d entries: %w", entries, err)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -52,12 +51,15 @@ func TestAppendReadsLinesAndFiles(t *testing.T) {
 	notInLab(t)
 	c := newCLI(t)
 	startDev(c, "--durability", "memory")
-	if got, want := c.okIn("a\nb b\n\nlast", "append", "-"), 4; strings.Count(got, "\n") != want {
-		t.Errorf("4 lines gave %q", got)
-	}
-	// Lines in flight together may be in another order than they came in: each is where its position says.
-	for i, at := range strings.Fields(c.okIn("x0\nx1\nx2\nx3\nx4\n", "append", "-")) {
-		c.want(fmt.Sprintf("x%d\n", i), "read", at)
+	// Each line is where its name says, in every way to append it.
+	for n, how := range [][]string{{"--batch=false"}, {"--batch=false", "--ordered=false"}, {}, {"--ordered=false"}} {
+		names := strings.Fields(c.okIn("a\nb b\n\nlast", append([]string{"append", "-"}, how...)...))
+		if len(names) != 4 || strings.Contains(names[0], "/") != (n >= 2) {
+			t.Errorf("append - %v: 4 lines gave %q", how, names)
+		}
+		for i, at := range names {
+			c.want([]string{"a", "b b", "", "last"}[i]+"\n", "read", at)
+		}
 	}
 	// A file of three pages and a bit, whose bytes are not text.
 	data := make([]byte, 3*4032+100)
@@ -189,6 +191,13 @@ func TestUsageErrors(t *testing.T) {
 		{"the range ends at 3, before it begins at 5", []string{"read", "--from", "5", "--to", "3"}},
 		{"append needs an entry", []string{"append"}},
 		{"not both", []string{"append", "x", "--file", "y"}},
+		{"--batch goes with -", []string{"append", "x", "--batch=false"}},
+		{"--batch goes with -", []string{"append", "--file", "x", "--batch"}},
+		{"--ordered goes with - or --file", []string{"append", "x", "--ordered"}},
+		{`record "1/x": must be POSITION/INDEX`, []string{"read", "1/x"}},
+		{`record "1/-1": must be POSITION/INDEX`, []string{"read", "1/-1"}},
+		{`position "x": must be a whole number`, []string{"read", "x/1"}},
+		{`position "1/2": must be a whole number`, []string{"trim", "1/2"}},
 		{"fill needs a position", []string{"fill"}},
 		{"trim needs a position", []string{"trim"}},
 		{"not both", []string{"trim", "1", "--prefix", "2"}},
@@ -232,7 +241,7 @@ func TestRuntimeErrors(t *testing.T) {
 	c.fails(1, []string{"position 7 cannot be trimmed: the log ends at 0"}, "trim", "7")
 	c.fails(1, []string{"cannot trim below 7: the log ends at 0"}, "trim", "--prefix", "7")
 	c.fails(1, []string{"the range ends at 9, but the log ends at 0"}, "read", "--from", "0", "--to", "9")
-	c.failsIn("ok\n"+strings.Repeat("x", 1<<20+1)+"\n", 1, "0\n", []string{"after 1 entries", "line 2 is too large: more than 1048576 bytes"}, "append", "-")
+	c.failsIn("ok\n"+strings.Repeat("x", 1<<20+1)+"\n", 1, "0/0\n", []string{"after 1 entries", "line 2 is too large: more than 1048576 bytes"}, "append", "-")
 	c.want("1\n", "append", strings.Repeat("x", 4032))
 	dir := t.TempDir()
 	c.fails(1, []string{dir, "is a directory"}, "append", "--file", dir)

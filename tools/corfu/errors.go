@@ -55,6 +55,8 @@ func explain(p layout.Position, err error) error {
 		return fmt.Errorf("position %d was trimmed", p)
 	case errors.Is(err, client.ErrCorrupt):
 		return fmt.Errorf("position %d is corrupt at every replica that may serve it: %w", p, err)
+	case errors.Is(err, client.ErrMalformed):
+		return err
 	case errors.Is(err, layout.ErrBeyond):
 		return fmt.Errorf("position %d is beyond what this log can hold", p)
 	case errors.Is(err, context.DeadlineExceeded):

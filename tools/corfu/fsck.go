@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +28,8 @@ type summaryJSON struct {
 	Junk         uint64         `json:"junk"`
 	Trimmed      uint64         `json:"trimmed"`
 	Corrupt      uint64         `json:"corrupt"`
+	Batches      uint64         `json:"batches,omitempty"`
+	Records      uint64         `json:"records,omitempty"`
 	Torn         uint64         `json:"torn"`
 	Problems     uint64         `json:"problems"`
 	TrimmedBelow layout.Address `json:"trimmed_below"`
@@ -98,8 +101,12 @@ commands is meant. Exit status 1 if replicas differ, or cannot be asked.`,
 		if a.json() {
 			err = a.printJSON(summaryJSON(sum))
 		} else {
-			a.say("%d entries, %d junk, %d trimmed, %d corrupt, %d torn; trimmed below %d, noted as durable below %d, nothing missing below %d, end %d\n",
-				sum.Entries, sum.Junk, sum.Trimmed, sum.Corrupt, sum.Torn, sum.TrimmedBelow, sum.Settled, sum.Watermark, sum.End)
+			batches := ""
+			if sum.Batches > 0 {
+				batches = fmt.Sprintf(" (%d batches of %d records)", sum.Batches, sum.Records)
+			}
+			a.say("%d entries%s, %d junk, %d trimmed, %d corrupt, %d torn; trimmed below %d, noted as durable below %d, nothing missing below %d, end %d\n",
+				sum.Entries, batches, sum.Junk, sum.Trimmed, sum.Corrupt, sum.Torn, sum.TrimmedBelow, sum.Settled, sum.Watermark, sum.End)
 		}
 		if err == nil && sum.Problems > 0 {
 			err = fmt.Errorf("%s: problems found: %d", args[0], sum.Problems)
@@ -140,6 +147,8 @@ type pageJSON struct {
 	Attempt  string           `json:"attempt,omitempty"`
 	Flags    uint8            `json:"flags,omitempty"`
 	Length   int              `json:"length"`
+	Batch    bool             `json:"batch,omitempty"`
+	Records  [][]byte         `json:"records_base64,omitempty"`
 	Payload  []byte           `json:"payload_base64,omitempty"`
 	Problem  string           `json:"problem,omitempty"`
 }
@@ -150,14 +159,15 @@ func (a *app) dumpCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dump STORE", Short: "Print the pages of a unit that is not running", Args: cobra.ExactArgs(1),
 		Long: `Print the pages in the store, directory or device, of a storage unit that is not running: address,
-position, state, epoch and attempt, length, and how the payload begins. Addresses that
-were never written are left out. It changes nothing.`,
+position, state, epoch and attempt, length, and how the payload begins; of a batch that
+fits in a page, how its records begin. Addresses that were never written are left out. It
+changes nothing.`,
 	}
 	f := cmd.Flags()
 	f.Uint64Var(&from, "from", 0, "first `address`")
 	f.Uint64Var(&to, "to", 1<<62, "first `address` not to print")
 	f.Lookup("to").DefValue = "the end"
-	f.IntVar(&head, "payload", 48, "how many `bytes` of each payload to print; -1: all")
+	f.IntVar(&head, "payload", 48, "how many `bytes` of each payload to print, or of all records of a batch; -1: all")
 	cmd.RunE = a.body(func(_ context.Context, args []string) (err error) {
 		if to < from {
 			return usagef("the range ends at %d, before it begins at %d", to, from)
@@ -181,20 +191,14 @@ were never written are left out. It changes nothing.`,
 }
 
 func (a *app) printPage(x flash.Found, head int) error {
-	var payload []byte
-	if x.State == wire.Durable {
-		payload = x.Header.Payload(x.Page)
-	}
-	length := len(payload)
-	if head >= 0 {
-		payload = payload[:min(head, length)]
-	}
+	p := payloadOf(x, head)
 	state := x.State.String()
 	if x.State == wire.Empty {
 		state = "NOT WHOLE"
 	}
 	if a.json() {
-		j := pageJSON{Address: x.Address, State: state, Epoch: x.Header.Epoch, Flags: uint8(x.Header.Flags), Length: length, Payload: payload, Problem: x.Problem}
+		j := pageJSON{Address: x.Address, State: state, Epoch: x.Header.Epoch, Flags: uint8(x.Header.Flags), Length: p.length,
+			Batch: p.batch, Records: p.records, Payload: p.bytes, Problem: x.Problem}
 		if x.Mapped {
 			j.Position = &x.Position
 		}
@@ -212,14 +216,75 @@ func (a *app) printPage(x flash.Found, head int) error {
 		line += fmt.Sprintf(" epoch %d", x.Header.Epoch)
 	}
 	if x.State == wire.Durable {
-		line += fmt.Sprintf(" attempt %#x length %d %s", uint64(x.Header.Attempt), length, strconv.QuoteToASCII(string(payload)))
-		if len(payload) < length {
-			line += "…"
-		}
+		line += fmt.Sprintf(" attempt %#x length %d %s", uint64(x.Header.Attempt), p.length, p)
 	}
 	if x.Problem != "" {
 		line += " (" + x.Problem + ")"
 	}
 	_, err := fmt.Fprintln(a.stdout, line)
 	return err
+}
+
+// payload is how the payload of a page begins.
+type payload struct {
+	length  int // of all of it, in bytes
+	bytes   []byte
+	batch   bool     // it is a batch of records, or a part of one
+	count   int      // of the records, if the page says so; else 0
+	records [][]byte // in place of bytes
+	cut     bool     // there is more
+}
+
+// payloadOf returns head bytes of the payload of a page, or of its records; −1: all.
+func payloadOf(x flash.Found, head int) (p payload) {
+	if x.State != wire.Durable {
+		return p
+	}
+	all := x.Header.Payload(x.Page)
+	p.length, p.batch = len(all), x.Header.Flags&wire.FlagBatch != 0
+	if head < 0 {
+		head = len(all)
+	}
+	f := x.Header.Fragment(x.Page)
+	if p.batch && f.Number == 0 {
+		p.count, _ = wire.BatchCount(all)
+	}
+	if p.batch && f.Count == 0 {
+		if records, err := wire.DecodeBatch(all); err == nil {
+			for i, r := range records {
+				n := min(head, len(r))
+				p.records = append(p.records, r[:n])
+				head -= n
+				if p.cut = n < len(r) || head == 0 && i+1 < len(records); p.cut {
+					break
+				}
+			}
+			return p
+		}
+	}
+	p.bytes, p.cut = all[:min(head, len(all))], head < len(all)
+	return p
+}
+
+func (p payload) String() string {
+	var b strings.Builder
+	switch {
+	case p.count > 0:
+		fmt.Fprintf(&b, "batch of %d records ", p.count)
+	case p.batch:
+		b.WriteString("part of a batch ")
+	}
+	if p.records == nil {
+		b.WriteString(strconv.QuoteToASCII(string(p.bytes)))
+	}
+	for i, r := range p.records {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(strconv.QuoteToASCII(string(r)))
+	}
+	if p.cut {
+		b.WriteString("…")
+	}
+	return b.String()
 }

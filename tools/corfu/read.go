@@ -14,13 +14,16 @@ import (
 func (a *app) readCommand() *cobra.Command {
 	var from, to string
 	cmd := &cobra.Command{
-		Use:   "read POSITION... | read --from A --to B",
+		Use:   "read POSITION[/RECORD]... | read --from A --to B",
 		Short: "Print entries",
 		Long: `Print the entries at the positions given, or all entries from A up to but not
 including B (without --to: up to the end of the log). A range leaves out holes that
 were filled and positions that were trimmed one by one; where a prefix was trimmed
 it says so on stderr and goes on behind it. A single position that holds no entry
 is an error.
+
+A batch is printed record by record; 12/3 is the record of index 3, the fourth, of the
+batch at position 12.
 
 An entry larger than a page is printed whole, at its first position. A range that ends
 inside it prints it, one that begins inside it does not.`,
@@ -35,36 +38,45 @@ inside it prints it, one that begins inside it does not.`,
 		case !ranged && len(args) == 0:
 			return usagef("read needs a position, or --from and --to")
 		case !ranged:
-			ps, err := parsePositions(args)
+			names, err := parseNames(args)
 			if err != nil {
 				return err
 			}
-			return a.withLog(ctx, func(l *client.Log) error { return a.readEach(ctx, l, ps) })
+			return a.withLog(ctx, func(l *client.Log) error { return a.readEach(ctx, l, names) })
 		}
 		return a.readRange(ctx, from, to)
 	})
 	return cmd
 }
 
-func (a *app) readEach(ctx context.Context, l *client.Log, ps []layout.Position) (err error) {
+func (a *app) readEach(ctx context.Context, l *client.Log, names []name) (err error) {
 	out := a.newEntryPrinter()
 	defer func() { err = errors.Join(err, out.flush()) }()
-	for _, p := range ps {
-		payload, err := a.readOne(ctx, l, p)
-		if err != nil {
-			return explain(p, err)
+	for _, n := range names {
+		e, err := a.readOne(ctx, l, n.position)
+		switch {
+		case err != nil:
+			return explain(n.position, err)
+		case n.index < 0 || n.index == 0 && e.Records == nil:
+			err = out.print(e)
+		case n.index < len(e.Records):
+			err = out.record(e, n.index)
+		case e.Records == nil:
+			err = fmt.Errorf("position %d holds no batch: read %d alone", n.position, n.position)
+		default:
+			err = fmt.Errorf("the batch at position %d has %d records: 0 to %d, and no %d", n.position, len(e.Records), len(e.Records)-1, n.index)
 		}
-		if err := out.print(p, payload); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *app) readOne(ctx context.Context, l *client.Log, p layout.Position) ([]byte, error) {
+func (a *app) readOne(ctx context.Context, l *client.Log, p layout.Position) (client.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	return l.Read(ctx, p)
+	return l.ReadEntry(ctx, p)
 }
 
 func (a *app) readRange(ctx context.Context, from, to string) error {
@@ -120,7 +132,7 @@ func (a *app) printEntries(ctx context.Context, l *client.Log, first, end layout
 			if err != nil {
 				break
 			}
-			if err := out.print(e.Position, e.Payload); err != nil {
+			if err := out.print(e); err != nil {
 				return err
 			}
 		}

@@ -111,7 +111,7 @@ func (a *app) follow(ctx context.Context, l *client.Log, first layout.Position, 
 			}
 			named = true
 			// A reader at the tail wants to see each entry when it comes.
-			if err := errors.Join(out.print(e.Position, e.Payload), out.flush()); err != nil {
+			if err := errors.Join(out.print(e), out.flush()); err != nil {
 				return err
 			}
 		}

@@ -19,6 +19,7 @@ type Problem struct {
 // Summary is what Check found.
 type Summary struct {
 	Entries, Junk, Trimmed, Corrupt uint64
+	Batches, Records                uint64         // entries that are batches, and the records in them
 	Torn                            uint64         // pages above Settled that are no whole pages: cut off by a crash before they were acknowledged
 	Problems                        uint64         // that were reported
 	TrimmedBelow                    layout.Address // from the meta file
@@ -170,6 +171,7 @@ func (c *check) page(x Found) {
 	switch x.State {
 	case wire.Durable:
 		c.sum.Entries++
+		c.batch(x)
 	case wire.DurableJunk:
 		c.sum.Junk++
 	case wire.Trimmed:
@@ -215,4 +217,26 @@ func Repair(path string, sum Summary) error {
 		return err
 	}
 	return v.saveMeta(b)
+}
+
+// batch counts the records of a batch by its first page, and reports one that readers cannot take apart. No replica has a better one:
+// that is how it was appended.
+func (c *check) batch(x Found) {
+	if x.Header.Flags&wire.FlagBatch == 0 {
+		return
+	}
+	f, payload := x.Header.Fragment(x.Page), x.Header.Payload(x.Page)
+	if f.Number != 0 {
+		return
+	}
+	n, err := wire.BatchCount(payload)
+	if err == nil && f.Count == 0 {
+		_, err = wire.DecodeBatch(payload)
+	}
+	if err != nil {
+		c.problem(Problem{Address: x.Address, Count: 1, What: fmt.Sprintf("%v: it was appended so, by a faulty client", err)})
+		return
+	}
+	c.sum.Batches++
+	c.sum.Records += uint64(n)
 }

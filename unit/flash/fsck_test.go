@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"corfu/internal/wire"
@@ -105,5 +106,42 @@ func TestRepairNotesWhatVerifies(t *testing.T) {
 	}
 	if _, err := OpenInspector(dir); !errors.Is(err, ErrLocked) {
 		t.Fatalf("looked at while it runs: %v", err)
+	}
+}
+
+// Batches are counted with their records, by their first pages; one that no reader can take apart is a problem.
+func TestFsckCountsRecords(t *testing.T) {
+	batch := append(wire.AppendBatchHead(nil, []int{1, 0, 3}), "abcd"...)
+	large := wire.AppendBatchHead(nil, make([]int, 5000))
+	part := func(number int, payload []byte) []byte {
+		return append(wire.Fragment{Entry: wire.Attempt(3), Length: len(large), Number: number, Count: 2}.Append(nil), payload...)
+	}
+	pages := []struct {
+		flags wire.PageFlags
+		ext   int
+		body  []byte
+	}{
+		{0, 0, []byte{3, 1, 0, 3}}, // a payload that only looks like one
+		{wire.FlagBatch, 0, batch},
+		{wire.FlagBatch | wire.FlagFragment | wire.FlagExtension, wire.FragmentSize, part(0, large[:3000])},
+		{wire.FlagBatch | wire.FlagFragment | wire.FlagExtension, wire.FragmentSize, part(1, large[3000:])},
+		{wire.FlagBatch, 0, batch[:len(batch)-1]},
+	}
+	dir := filled(t, 0, 0)
+	s, err := Open(dir, 1, Options{SegmentPages: 16, NoSync: true}, quiet())
+	must(t, err)
+	for a, p := range pages {
+		b := alignedBytes(4096)
+		copy(b[wire.HeaderSize:], p.body)
+		wire.SealPage(b, wire.Header{Flags: wire.FlagData | p.flags, Length: len(p.body), Extension: p.ext, Log: testLog, Position: layout.Position(a), Epoch: 1, Attempt: wire.Attempt(a) + 1})
+		must(t, s.Write([]Page{{Address: layout.Address(a), Bytes: b}}))
+	}
+	must(t, s.Close())
+	sum, all := fsck(t, dir)
+	if want := (Summary{Entries: 5, Batches: 2, Records: 5003, Problems: 1, Watermark: 5, End: 5}); sum != want {
+		t.Errorf("%+v, want %+v", sum, want)
+	}
+	if len(all) != 1 || all[0].Address != 4 || !strings.Contains(all[0].What, "not a valid batch of records") {
+		t.Errorf("problems %+v, want one at address 4", all)
 	}
 }
