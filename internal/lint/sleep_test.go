@@ -25,6 +25,7 @@ var sleepsAllowed = map[string]string{
 	"rdma/tcp/conn_test.go TestRefusalBehindAnswers":            "lets sockets fill up; fuller or emptier ones are as good",
 	"internal/certs/revoked_test.go TestStaleListsStayInForce":  "a list is valid for whole seconds of the day",
 	"internal/sim/promise_test.go leads":                        "called in synctest bubbles",
+	"internal/sim/follow_test.go idleFollower":                  "called in synctest bubbles",
 	"deploy/watch/live_test.go TestEveryPanelShowsALiveCluster": "what rates look over, in a real Prometheus",
 	"internal/sim/past_test.go tailGoesBack":                    "called in synctest bubbles",
 	"internal/sim/past_test.go layoutForgets":                   "called in synctest bubbles",

@@ -25,6 +25,7 @@ type conn struct {
 	out   queue[*flight] // towards the peer, to take effect there
 	back  queue[*posted] // answers towards this end
 	open  []*posted      // without their completion
+	posts int            // batches that were ever posted
 	inbox [][]byte
 	wake  chan struct{} // one token if the inbox may have something
 
@@ -115,6 +116,7 @@ func (c *conn) Post(_ context.Context, b *rdma.Batch) error {
 	n := len(b.Ops)
 	p := &posted{b: b, since: time.Now(), old: make([]uint64, n), read: make([][]byte, n)}
 	c.open = append(c.open, p)
+	c.posts++
 	at := p.since.Add(f.latency(c.rand))
 	for _, i := range f.order(b) {
 		c.out.add(at, &flight{p: p, i: i, op: b.Ops[i]})

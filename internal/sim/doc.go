@@ -19,7 +19,8 @@
 // Every position is a register that is written once: histories go through porcupine. A payload stands at one position, one whose
 // append failed for certain nowhere. A tail lies above what was known before. At the end the network heals: the cluster must come
 // back, every position must be readable, the replicas must hold the same, no record of the layout store may
-// have changed (rule R13), and no program may have raised an alarm.
+// have changed (rule R13), and no program may have raised an alarm. Followers (follow.go) are given every acknowledged entry,
+// and the last one soon.
 //
 // # What a seed decides
 //

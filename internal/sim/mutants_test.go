@@ -17,7 +17,7 @@ func hunt(t *testing.T, most int, b Mutant, lead func(*Plan)) (int, error) {
 func huntFor(t *testing.T, most int, b Mutant, lead func(*Plan), what string) (int, error) {
 	for i := range most {
 		p := NewPlan(*seedFlag + uint64(i))
-		p.Weird.Broken, p.Past = b, PastNone
+		p.Weird.Broken, p.Past, p.Follows = b, PastNone, false
 		if lead != nil {
 			lead(&p)
 		}

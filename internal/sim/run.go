@@ -28,6 +28,7 @@ type Plan struct {
 	Loses   bool          // units and a sequencer may be lost for good
 	Large   bool          // some entries are larger than a page. Trims are of prefixes then
 	Keeps   bool          // nothing is trimmed
+	Follows bool          // each client follows the log besides
 	Past    Past          // stores that go back
 	OnlyOf  int           // the unit whose store goes back; 0: any
 	Scan    time.Duration // between two looks of a unit that heard no doorbell
@@ -62,6 +63,7 @@ func NewPlan(seed uint64) Plan {
 		p.Shape.Layouts = 3 // a single one waits for members that never come back
 	}
 	p.Past = drawPast(rand.New(rand.NewPCG(seed, 2)), p)
+	p.Follows = p.Past == PastNone && rand.New(rand.NewPCG(seed, 3)).IntN(2) == 0
 	return p
 }
 
@@ -157,6 +159,8 @@ func (x *run) body() error {
 		}
 		logs = append(logs, l)
 	}
+	followers := x.startFollowers(context.Background(), logs) // ctx may end while faults still keep workers waiting
+	defer followers.cancel()
 	stop := make(chan struct{})
 	var faults, work sync.WaitGroup
 	faults.Go(func() { x.inject(stop) })
@@ -175,6 +179,9 @@ func (x *run) body() error {
 	end, cancelEnd := context.WithTimeout(context.Background(), 10*time.Minute) // the workers may have waited for all of theirs
 	defer cancelEnd()
 	if err := x.restoreTruth(end); err != nil {
+		return err
+	}
+	if err := followers.finish(end, x); err != nil {
 		return err
 	}
 	if err := x.beyond(end); err != nil {
