@@ -17,7 +17,7 @@ const maxCounter = 1<<32 - 1
 func makeAttempt(c layout.ClientID, n uint64) layout.Attempt { return wire.MakeAttempt(c, uint32(n)) }
 
 // attempt is one append and all that it needs, kept for the next one: the fast path
-// allocates nothing. It belongs to one goroutine at a time.
+// allocates nothing. It belongs to one goroutine at a time; while it is in the pipeline, to the stage that it has come to.
 type attempt struct {
 	l     *Log
 	home  *attempts      // where it goes when it is over
@@ -27,8 +27,8 @@ type attempt struct {
 	size  int            // bytes behind the header: extensions and payload
 	seq   *rdma.Batch
 	reps  []replica
-	acks  chan wire.State // one for each replica at most
-	wait  *time.Timer     // for Acks; stopped while not in use
+	acks  ackChan     // one for each replica at most
+	wait  *time.Timer // for Acks; stopped while not in use
 
 	seqOn *pipe // where seq was posted last
 
@@ -40,10 +40,7 @@ type attempt struct {
 
 	again bool // with the token that it has, which breaks rule R8
 
-	// Of AppendAsync.
-	ctx  context.Context
-	done func(layout.Position, error)
-	turn *turn // nil: it keeps no order
+	flight // of the pipeline
 }
 
 // replica is an attempt's part at one unit.
@@ -52,12 +49,34 @@ type replica struct {
 	slot    int // of s; meaningful while holding
 	use     wire.Use
 	holding bool
-	waiting bool // an Ack is awaited
-	posted  bool // pub was posted
+	waiter  ackWaiter // of the Ack that is awaited; nil: none is
 
+	compare  uint64 // of the CAS
+	posted   bool   // the CAS was posted
+	answered bool   // its answer is known:
+	old      uint64 // what it found
+
+	// Of an attempt that goes alone. In the pipeline the lists are the chain's.
 	write *rdma.Batch // the payload alone, to U2 … Uk while U1 is asked
 	pub   *rdma.Batch // the CAS, at U1 with the payload before it
-	cas   int         // its place in pub
+	cas   int         // its place in its list
+	mine  bool        // the CAS is in pub
+}
+
+// own says that the CAS goes in the attempt's own list.
+func (r *replica) own() { r.mine = true }
+
+// learn notes what the CAS in the attempt's own list found, once that is complete.
+func (r *replica) learn() {
+	if r.mine && r.posted && !r.answered && !r.pub.InFlight() && r.pub.Result() == nil {
+		r.answered, r.old = true, r.pub.Old(r.cas)
+	}
+}
+
+// published says that the CAS published the slot.
+func (r *replica) published() {
+	r.holding = false
+	r.s.slots.publish(r.slot)
 }
 
 const maxReplicas = 16 // of a chain, as far as this client goes
@@ -71,15 +90,13 @@ type attempts struct {
 	mu     sync.Mutex
 	made   int
 	memory []*rdma.Memory
-
-	jobs chan *attempt // to idle workers of AppendAsync
 }
 
 // attemptsAtOnce share one piece of memory.
 const attemptsAtOnce = 16
 
 func (as *attempts) setup(l *Log, most int) {
-	as.l, as.most, as.free, as.jobs = l, most, make(chan *attempt, most), make(chan *attempt)
+	as.l, as.most, as.free = l, most, make(chan *attempt, most)
 }
 
 // get waits for an attempt that nobody uses.
@@ -119,7 +136,8 @@ func (as *attempts) grow() error {
 	for i := range n {
 		t := time.NewTimer(time.Hour)
 		t.Stop()
-		as.free <- &attempt{l: as.l, home: as, page: mem.Slice(i*size, size), seq: rdma.NewBatch(1), acks: make(chan wire.State, maxReplicas), wait: t}
+		as.free <- &attempt{l: as.l, home: as, page: mem.Slice(i*size, size), seq: rdma.NewBatch(1), acks: make(ackChan, maxReplicas), wait: t,
+			flight: flight{result: make(chan ending, 1)}}
 	}
 	return nil
 }
@@ -209,16 +227,17 @@ func (a *attempt) quiesce(ctx context.Context) error {
 func (a *attempt) settleSlots() {
 	for i := range a.reps {
 		r := &a.reps[i]
-		if r.waiting {
-			r.s.slots.forget(r.slot, r.use, a.acks)
-			r.waiting = false
+		if r.waiter != nil {
+			r.s.slots.forget(r.slot, r.use, r.waiter)
+			r.waiter = nil
 		}
 		if r.holding {
 			r.holding = false
+			r.learn()
 			switch {
-			case !r.posted || (r.pub.Result() == nil && r.pub.Old(r.cas) != r.pub.Ops[r.cas].Compare):
+			case !r.posted || (r.answered && r.old != r.compare):
 				r.s.slots.release(r.slot)
-			case r.pub.Result() == nil:
+			case r.answered:
 				r.s.slots.publish(r.slot)
 			default: // Unknown: the session broke, and its slots with it.
 			}
@@ -236,20 +255,25 @@ func (a *attempt) recycle(decide bool) {
 	l := a.l
 	if !a.inFlight() && !decide {
 		a.settleSlots()
-		a.view, a.ctx, a.done, a.turn = nil, nil, nil, nil
-		a.home.free <- a
+		a.free()
 		return
 	}
 	p := a.pos
 	l.background(func(ctx context.Context) {
 		_ = a.quiesce(context.Background())
 		a.settleSlots()
-		a.view, a.ctx, a.done, a.turn = nil, nil, nil, nil
-		a.home.free <- a
+		a.free()
 		if decide {
 			ctx, cancel := context.WithTimeout(ctx, 2*l.o.OpTimeout)
 			defer cancel()
 			_ = l.fill(ctx, p)
 		}
 	})
+}
+
+// free gives the attempt to the next append.
+func (a *attempt) free() {
+	a.view = nil
+	a.land()
+	a.home.free <- a
 }

@@ -34,7 +34,7 @@ func TestTornBatches(t *testing.T) {
 		for _, i := range []int{0, 1, 3} {
 			a := r.loaded(e, i)
 			a.flags |= e.flags
-			if out, err := a.fragment(r.ctx, e.v); out != outDone {
+			if out, err := a.fragment(r.ctx); out != outDone {
 				t.Fatalf("fragment %d: outcome %d, %v", i, out, err)
 			}
 		}
@@ -72,7 +72,7 @@ func TestFragmentsOfABatchAndOfAPayloadAreNotJoined(t *testing.T) {
 		for i, flag := range []wire.PageFlags{first, first ^ wire.FlagBatch} {
 			a := r.loaded(e, i)
 			a.flags |= flag
-			if out, err := a.fragment(r.ctx, e.v); out != outDone {
+			if out, err := a.fragment(r.ctx); out != outDone {
 				t.Fatalf("fragment %d: outcome %d, %v", i, out, err)
 			}
 		}

@@ -14,13 +14,13 @@ import (
 
 // large is what appends of more than a page share.
 //
-// Their fragments have attempts of their own, which are taken in the order of the positions: whoever has the turn takes
-// his positions and then an attempt for each, and only then the next one has it. So the lowest fragment that is not
+// Their fragments have attempts of their own, which are taken in the order of the positions: by one goroutine, entry after entry. So the
+// lowest fragment that is not
 // published yet always has an attempt, or gets one as soon as a lower one is durable. Were attempts shared with other
 // appends, or taken in any order, then those that wait for the window could hold all that the one needs which would move it.
 type large struct {
-	room      chan struct{} // bounds the appends, and so the memory of their payloads
-	turn      chan struct{} // held from taking positions until the last of them has an attempt
+	room      chan struct{}   // bounds the appends, and so the memory of their payloads
+	placed    stage[*tearing] // entries that have positions, in the order of these
 	fragments attempts
 }
 
@@ -30,8 +30,13 @@ const (
 )
 
 func (g *large) setup(l *Log) {
-	g.room, g.turn = make(chan struct{}, largeAtOnce), make(chan struct{}, 1)
+	g.room = make(chan struct{}, largeAtOnce)
 	g.fragments.setup(l, fragmentsAtOnce)
+	g.placed.setup(l.background, func(_ context.Context, ready []*tearing) {
+		for _, t := range ready {
+			t.placed <- t.publish()
+		}
+	})
 }
 
 // acquire takes a place in one of the channels.
@@ -51,19 +56,18 @@ func (l *Log) appendLarge(ctx context.Context, flags wire.PageFlags, payload []b
 		return 0, err
 	}
 	defer l.endLarge()
-	return l.runLarge(ctx, flags, payload, nil)
+	return l.runLarge(l.tear(ctx, flags, payload))
 }
 
 func (l *Log) appendLargeAsync(ctx context.Context, flags wire.PageFlags, payload []byte, done func(layout.Position, error)) error {
 	if err := l.beginLarge(ctx, payload); err != nil {
 		return err
 	}
-	own := append([]byte(nil), payload...)
-	turn := l.takeTurn()
+	t := l.tear(ctx, flags, append([]byte(nil), payload...)) // it has its place in the order of the calls
 	go func() {
-		p, err := l.runLarge(ctx, flags, own, turn)
-		l.endLarge() // before done, which may call into the log again
-		done(p, err)
+		p, err := l.runLarge(t)
+		l.endLarge() // before the call, which may call into the log again
+		l.pipeline.callbacks.add(callback{done, p, err})
 	}()
 	return nil
 }
@@ -84,165 +88,220 @@ func (l *Log) beginLarge(ctx context.Context, payload []byte) error {
 	if err != nil {
 		l.exit()
 		l.m.calls.refused(opAppend, err)
+		return err
 	}
-	return err
+	l.appending.Add(1)
+	return nil
 }
 
 func (l *Log) endLarge() {
 	<-l.large.room
-	l.exit()
+	l.ends()
 }
 
-// runLarge appends the payload, under new positions each time that an attempt was torn.
-func (l *Log) runLarge(ctx context.Context, flags wire.PageFlags, payload []byte, turn *turn) (layout.Position, error) {
+// runLarge appends the payload of t, which waits for its positions, and under new positions each time that it was torn.
+func (l *Log) runLarge(t *tearing) (layout.Position, error) {
 	start := time.Now()
-	defer turn.pass()
-	p, err := l.untilWhole(ctx, flags, payload, turn)
+	p, err := l.untilWhole(t)
 	l.m.calls.ended(opAppend, start, err)
 	return p, err
 }
 
-func (l *Log) untilWhole(ctx context.Context, flags wire.PageFlags, payload []byte, turn *turn) (layout.Position, error) {
+func (l *Log) untilWhole(t *tearing) (layout.Position, error) {
+	ctx := t.ctx
 	var b backoff
 	for {
-		v := l.current()
-		t, out, err := l.tryLarge(ctx, v, flags, payload, turn)
+		out, err := t.result()
 		switch out {
 		case outDone:
 			return t.first, nil
 		case outUnknown:
-			return 0, l.unknown(t.first, t.frag.Entry, v.epoch(), err)
+			return 0, l.unknown(t.first, t.frag.Entry, t.view().epoch(), err)
 		case outLost:
 			err = sleep.For(ctx, b.step()) // readers that are in such a hurry will be again
 		default:
-			err = l.retry(ctx, v, err, &b)
+			err = l.retry(ctx, t.view(), err, &b)
 		}
 		if err != nil {
 			return 0, err
 		}
+		t = l.tear(ctx, t.flags, t.payload)
 	}
 }
 
-// tearing is one try to append a payload as fragments at consecutive positions.
-type tearing struct {
-	l     *Log
-	v     *view
-	first layout.Position
-	flags wire.PageFlags // of the entry
-	frag  wire.Fragment  // of fragment 0
-	parts int            // bytes of the payload in each fragment but the last
-
-	torn atomic.Bool // one of the positions is lost: no use in publishing more
-	wait sync.WaitGroup
-	ends []ending // of each fragment
-}
-
-// ending is what became of a fragment. One that was never begun has outNothing and no error.
-type ending struct {
-	out outcome
-	err error
-}
-
-// tryLarge takes positions and publishes the fragments there, many at once, each as an append of its own. The whole is in
+// tearing is one try to append a payload as fragments at consecutive positions. The whole is in
 // the log if all of them are. If one of them is not (rule R9 for each), it never will be, whatever became of the
-// others: the attempt is torn, and readers take all of it for junk.
-func (l *Log) tryLarge(ctx context.Context, v *view, flags wire.PageFlags, payload []byte, turn *turn) (*tearing, outcome, error) {
-	parts := v.layout.Geometry.MaxPayload() - wire.FragmentSize
+// others: the try is torn, and readers take all of it for junk.
+type tearing struct {
+	l       *Log
+	ctx     context.Context
+	payload []byte
+	flags   wire.PageFlags // of the entry
+	frag    wire.Fragment  // of fragment 0
+	parts   int            // bytes of the payload in each fragment but the last
+
+	placed chan error // what kept fragments from being begun, once all that are going to be were
+
+	mu    sync.Mutex
+	v     *view // of its positions; nil: it has none
+	first layout.Position
+	over  bool // its caller went before it had any
+
+	torn    atomic.Bool // one of the positions is lost: no use in publishing more
+	wait    sync.WaitGroup
+	begun   []*attempt        // by fragment; nil: it was not begun
+	uses    []uint64          // of begun
+	holding []<-chan struct{} // where each gives its staging slot back
+	ends    []ending          // what became of each fragment. One that was never begun has outNothing and no error
+	endOnce []atomic.Bool
+}
+
+// tear has the payload wait for positions.
+func (l *Log) tear(ctx context.Context, flags wire.PageFlags, payload []byte) *tearing {
+	parts := l.current().layout.Geometry.MaxPayload() - wire.FragmentSize
+	t := l.newTearing(ctx, flags, payload, parts)
+	l.pipeline.tokens.add(want{t: t})
+	return t
+}
+
+func (l *Log) newTearing(ctx context.Context, flags wire.PageFlags, payload []byte, parts int) *tearing {
 	n := (len(payload) + parts - 1) / parts
-	t := &tearing{l: l, v: v, flags: flags, parts: parts, frag: wire.Fragment{Length: len(payload), Count: n}, ends: make([]ending, n)}
+	t := &tearing{l: l, ctx: ctx, flags: flags, payload: payload, parts: parts, frag: wire.Fragment{Length: len(payload), Count: n}, placed: make(chan error, 1),
+		begun: make([]*attempt, n), uses: make([]uint64, n), holding: make([]<-chan struct{}, n), ends: make([]ending, n), endOnce: make([]atomic.Bool, n)}
 	for i := range t.ends {
 		t.ends[i].out = outNothing
 	}
-	if err := turn.await(ctx); err != nil {
-		return t, outNothing, err
-	}
-	if err := l.acquire(ctx, l.large.turn); err != nil {
-		return t, outNothing, err
-	}
-	err := t.tokens(ctx)
-	if err == nil {
-		turn.pass()
-	}
-	if err != nil {
-		<-l.large.turn
-		return t, outNothing, err
-	}
-	err = t.publish(ctx, payload)
-	<-l.large.turn
-	t.wait.Wait()
-	out, cause := t.verdict(err)
-	return t, out, cause
+	return t
 }
 
-// tokens takes the positions, all with one FETCH_ADD.
-func (t *tearing) tokens(ctx context.Context) error {
-	l, v := t.l, t.v
-	if err := v.ready(ctx); err != nil {
-		return err
+// given takes the positions from first on, all that it needs, and has them published. Nobody's positions are filled.
+func (t *tearing) given(v *view, first layout.Position) {
+	t.mu.Lock()
+	over := t.over
+	t.v, t.first = v, first
+	t.mu.Unlock()
+	if over {
+		holes := make([]layout.Position, t.frag.Count)
+		for i := range holes {
+			holes[i] = first + layout.Position(i)
+		}
+		t.l.fillLater(holes)
+		return
 	}
-	if err := v.takes(ctx, t.flags); err != nil {
-		return err
+	t.l.large.placed.add(t)
+}
+
+// gone tells whether nobody waits for it.
+func (t *tearing) gone() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over
+}
+
+// view is that of its positions, or the current one if it has none.
+func (t *tearing) view() *view {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.v != nil {
+		return t.v
 	}
-	if err := l.ownID(ctx); err != nil {
-		return err
+	return t.l.current()
+}
+
+// result waits for what the try came to.
+func (t *tearing) result() (outcome, error) {
+	var cause error
+	select {
+	case cause = <-t.placed:
+	case <-t.ctx.Done():
+		t.mu.Lock()
+		t.over = t.v == nil
+		over := t.over
+		t.mu.Unlock()
+		if over {
+			select {
+			case cause = <-t.placed: // it was refused
+				return outNothing, cause
+			default:
+				return outNothing, t.l.pipeline.notPlaced(t.ctx.Err())
+			}
+		}
+		cause = <-t.placed // soon: its time is over for publish, too
 	}
-	s, err := v.seq.get(ctx)
-	if err != nil {
-		return err
+	stop := context.AfterFunc(t.ctx, t.quit)
+	t.wait.Wait()
+	stop()
+	return t.verdict(cause)
+}
+
+// quit lets go of the fragments that are on their way.
+func (t *tearing) quit() {
+	for i, a := range t.begun {
+		if a == nil {
+			continue
+		}
+		if err := a.quit(t.uses[i], t.ctx.Err()); err != nil {
+			t.ended(i, ending{outUnknown, err})
+		}
 	}
-	f, err := l.frames.get()
-	if err != nil {
-		return err
-	}
-	defer l.put(f)
-	f.b.Reset()
-	i := f.b.FetchAdd(s.word, uint64(t.frag.Count))
-	if err := s.check(f.do(ctx, s.pipe)); err != nil {
-		return err // tokens that were taken become holes
-	}
-	if t.first, err = s.next(v, f.b.Old(i)); err != nil {
-		return err
-	}
-	l.m.tokens.Add(float64(t.frag.Count))
-	v.saw(t.first + layout.Position(t.frag.Count))
-	return nil
 }
 
 // publish begins all fragments, lowest position first, until one of them is lost.
-func (t *tearing) publish(ctx context.Context, payload []byte) error {
+func (t *tearing) publish() error {
+	ctx := t.ctx
 	for i := range t.ends {
 		if t.torn.Load() {
 			return nil
 		}
-		a, err := t.l.large.fragments.get(ctx)
+		a, err := t.load(i)
 		if err != nil {
 			return err
 		}
-		err = a.take(ctx, t.v, t.first+layout.Position(i))
-		var slot <-chan struct{}
-		if err == nil {
-			slot, err = t.slot(ctx)
-		}
-		if err != nil {
-			a.recycle(false)
-			return err
-		}
-		f := t.frag
-		if f.Number = i; i == 0 {
-			f.Entry, t.frag.Entry = a.id, a.id
-		}
-		a.loadFragment(f, payload[i*t.parts:min((i+1)*t.parts, len(payload))])
-		a.flags |= t.flags
-		t.wait.Go(func() {
-			out, err := a.fragment(ctx, t.v)
-			<-slot
-			if out != outDone {
-				t.torn.Store(true)
-			}
-			t.ends[i] = ending{out, err}
-		})
+		t.begun[i], t.uses[i] = a, a.join(t, i)
+		t.wait.Add(1)
+		t.v.publishers[a.place.Stripe].head.add(a)
 	}
-	return nil
+	return ctx.Err()
+}
+
+// load takes an attempt and a staging slot for fragment i.
+func (t *tearing) load(i int) (*attempt, error) {
+	a, err := t.l.large.fragments.get(t.ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err = a.take(t.ctx, t.v, t.first+layout.Position(i)); err == nil {
+		t.holding[i], err = t.slot(t.ctx)
+	}
+	if err != nil {
+		a.recycle(false)
+		return nil, err
+	}
+	f := t.frag
+	if f.Number = i; i == 0 {
+		f.Entry, t.frag.Entry = a.id, a.id
+	}
+	a.loadFragment(f, t.payload[i*t.parts:min((i+1)*t.parts, len(t.payload))])
+	a.flags |= t.flags
+	return a, nil
+}
+
+// ended notes what became of fragment i, for the first time that it is told.
+func (t *tearing) ended(i int, e ending) {
+	if t.endOnce[i].Swap(true) {
+		return
+	}
+	<-t.holding[i]
+	switch t.ends[i] = e; e.out {
+	case outDone:
+		t.l.m.fragments.Inc()
+	case outLost:
+		t.l.m.casLost.Inc()
+	}
+	if e.out != outDone {
+		t.torn.Store(true)
+	}
+	t.wait.Done()
 }
 
 // slot waits for a staging slot, one that nobody but fragments may have or one of all, and gives where it goes back to.
@@ -259,20 +318,18 @@ func (t *tearing) slot(ctx context.Context) (<-chan struct{}, error) {
 	}
 }
 
-// fragment publishes what was loaded, finds out what became of it if that is not known, and gives the attempt back.
-func (a *attempt) fragment(ctx context.Context, v *view) (outcome, error) {
-	out, err := a.publish(ctx, v)
+// fragment publishes what was loaded, alone.
+func (a *attempt) fragment(ctx context.Context) (outcome, error) {
+	out, err := a.publish(ctx, a.view)
+	return a.concludeFragment(ctx, ending{out, err})
+}
+
+// concludeFragment finds out what became of a fragment if that is not known, from what its first try came to, and gives the attempt back.
+func (a *attempt) concludeFragment(ctx context.Context, e ending) (outcome, error) {
+	v := a.view
+	out, err := a.afterCompany(ctx, e)
 	out, err = a.known(ctx, v, out, err)
-	switch out {
-	case outUnknown:
-		a.recycle(true)
-		return out, err
-	case outDone:
-		a.l.m.fragments.Inc()
-	case outLost:
-		a.l.m.casLost.Inc()
-	}
-	a.recycle(false)
+	a.recycle(out == outUnknown)
 	return out, err
 }
 
@@ -303,17 +360,16 @@ func (t *tearing) verdict(cause error) (outcome, error) {
 		return outUnknown, doubt
 	}
 	t.l.m.torn.Inc()
-	t.fill(holes)
+	t.l.fillLater(holes)
 	if cause != nil {
 		return outNothing, cause
 	}
 	return outLost, nil
 }
 
-// fill makes junk of positions that nothing will be published at, in the background, so that no reader has to wait for
+// fillLater makes junk of positions that nothing will be published at, in the background, so that no reader has to wait for
 // them. In a newer epoch those that were not handed out again are left to whoever gets them.
-func (t *tearing) fill(holes []layout.Position) {
-	l := t.l
+func (l *Log) fillLater(holes []layout.Position) {
 	if len(holes) == 0 || l.closed.Load() {
 		return
 	}

@@ -40,10 +40,11 @@ type Log struct {
 
 	patience    patience                  // with holes
 	leftUnknown leftUnknown               // appends that Close cut off
-	lastTurn    atomic.Pointer[turn]      // of the last call of AppendAsync
+	appending   atomic.Int64              // appends in flight
 	fullUntil   atomic.Pointer[time.Time] // no tokens are taken before: a unit was full a moment ago
 
 	attempts attempts
+	pipeline pipeline
 	large    large
 	frames   frames
 	runs     runs
@@ -106,6 +107,7 @@ func (l *Log) start(ctx context.Context) error {
 	l.frames.dev, l.frames.pageSize = l.dev, l.current().layout.Geometry.PageSize
 	l.runs.dev, l.runs.pageSize = l.dev, l.frames.pageSize
 	l.attempts.setup(l, l.o.MaxOutstanding)
+	l.pipeline.setup(l)
 	l.large.setup(l)
 	l.background(l.follow)
 	l.background(l.news.keep)

@@ -3,10 +3,12 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"corfu/internal/mutant"
 	"corfu/internal/sleep"
+	"corfu/layout"
 )
 
 // settle finds out what became of a try that ended with cause after its CAS at the head was posted (rule R9), and
@@ -43,11 +45,7 @@ func (a *attempt) settle(ctx context.Context, v *view, cause error) (mine bool, 
 	})
 	switch {
 	case err != nil:
-		if l.closed.Load() {
-			l.leftUnknown.note(a.pos)
-		} else {
-			l.log.Warn("outcome of an append unknown", "position", a.pos, "cause", err, "first", cause)
-		}
+		l.noteUnknown(a.pos, fmt.Errorf("%w (first: %w)", err, cause))
 	case mine && !helped:
 		l.m.resolvedMine.Inc()
 	case !helped:
@@ -68,6 +66,15 @@ func (a *attempt) known(ctx context.Context, v *view, out outcome, err error) (o
 		return outDone, nil
 	}
 	return outLost, nil
+}
+
+// noteUnknown notes an append whose outcome its caller is told to be unknown.
+func (l *Log) noteUnknown(p layout.Position, cause error) {
+	if l.closed.Load() {
+		l.leftUnknown.note(p)
+		return
+	}
+	l.log.Warn("outcome of an append unknown", "position", p, "cause", cause)
 }
 
 func (a *attempt) content() content { return content{attempt: a.id, page: a.sealed()} }

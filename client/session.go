@@ -115,6 +115,7 @@ type unitSession struct {
 	index, ring, stagingRead, stagingWrite rdma.Remote
 
 	readRun int            // most addresses of a ReadRun; 0: the unit knows none
+	bellRun int            // most addresses of a Doorbell
 	flags   wire.PageFlags // of pages that the unit takes
 	base    atomic.Uint64  // addresses below have left the window, as far as this client knows
 
@@ -158,13 +159,14 @@ func (s *unitSession) junkTag() uint64 {
 	return wire.Use{Slot: s.slots.first, Count: uint16(s.junks.Add(1))}.Tag()
 }
 
-// bellDue tells whether this publication should ring. Under memory durability nobody waits for the unit, which looks
+// bellDue tells whether these n publications should ring. Under memory durability nobody waits for the unit, which looks
 // for itself every few milliseconds: ring only so often that credits keep coming, and keep its CPU out of the way.
-func (s *unitSession) bellDue(d layout.Durability) bool {
+func (s *unitSession) bellDue(d layout.Durability, n int) bool {
 	if d == layout.Flash {
 		return true
 	}
-	return s.unrung.Add(1)%uint32(max(1, len(s.slots.state)/4)) == 0
+	now, every := s.unrung.Add(uint32(n)), uint32(max(1, len(s.slots.state)/4))
+	return now/every != (now-uint32(n))/every
 }
 
 // Connection sizes. The send queue takes all attempts that hold a slot, and readers; the unit sends
@@ -200,7 +202,7 @@ func (l *Log) openUnit(ctx context.Context, v *view, u layout.Unit, dial diallin
 		index: remote(m.Index), ring: remote(m.Ring), stagingRead: remote(m.StagingRead), stagingWrite: remote(m.StagingWrite),
 		helping: make(chan struct{}, 1),
 	}
-	s.readRun = int(min(m.ReadRun, maxReadRun))
+	s.readRun, s.bellRun = int(min(m.ReadRun, maxReadRun)), int(min(max(m.BellRun, 1), wire.MaxBell))
 	s.flags = wire.PageFlags(m.PageFlags) | wire.OldFlags
 	s.requests = requests{dead: s.closed, waiting: map[wire.RequestID]*pending{}}
 	s.slots = newSlots(wire.StagingSlot(m.FirstSlot), int(m.Slots), uint16(m.FirstUse), s.broken)

@@ -30,8 +30,16 @@ type slot struct {
 	held      bool           // its attempt has not yet said what became of it
 	published bool           // a word names it (known to the client), no Ack yet
 	acked     bool           // the Ack came while it was held
-	waiter    chan<- wire.State
+	waiter    ackWaiter
 }
+
+// ackWaiter is told the state of an Ack. The slots are locked meanwhile: it neither waits nor asks for a slot.
+type ackWaiter interface{ acked(wire.State) }
+
+// ackChan is an ackWaiter. It must have room.
+type ackChan chan wire.State
+
+func (c ackChan) acked(st wire.State) { c <- st }
 
 // stateBroken goes to those who wait for an Ack on a session that broke.
 const stateBroken wire.State = 15
@@ -46,8 +54,8 @@ func newSlots(first wire.StagingSlot, n int, use uint16, dead <-chan struct{}) *
 }
 
 // acquire waits for a free slot and takes it for one use at address a; waiter (nil: nobody) gets the state
-// of that use's Ack, and must have room for it.
-func (s *slots) acquire(ctx context.Context, a layout.Address, waiter chan<- wire.State) (int, wire.Use, error) {
+// of that use's Ack.
+func (s *slots) acquire(ctx context.Context, a layout.Address, waiter ackWaiter) (int, wire.Use, error) {
 	var i int
 	select {
 	case i = <-s.free:
@@ -60,12 +68,26 @@ func (s *slots) acquire(ctx context.Context, a layout.Address, waiter chan<- wir
 			return 0, wire.Use{}, ctx.Err()
 		}
 	}
+	return i, s.hold(i, a, waiter), nil
+}
+
+// tryAcquire is acquire that does not wait; false: no slot is free.
+func (s *slots) tryAcquire(a layout.Address, waiter ackWaiter) (int, wire.Use, bool) {
+	select {
+	case i := <-s.free:
+		return i, s.hold(i, a, waiter), true
+	default:
+		return 0, wire.Use{}, false
+	}
+}
+
+func (s *slots) hold(i int, a layout.Address, waiter ackWaiter) wire.Use {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.state[i]
 	use := wire.Use{Slot: s.first + wire.StagingSlot(i), Count: t.count}
 	*t = slot{count: (t.count + 1) & 0xfff, address: a, held: true, waiter: waiter}
-	return i, use, nil
+	return use
 }
 
 // publish says that the holder's CAS succeeded.
@@ -90,7 +112,7 @@ func (s *slots) release(i int) {
 }
 
 // forget stops the notice of the Ack of that use, if it did not come yet: the slot may be somebody else's by now.
-func (s *slots) forget(i int, use wire.Use, waiter chan<- wire.State) {
+func (s *slots) forget(i int, use wire.Use, waiter ackWaiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := &s.state[i]; t.waiter == waiter && (t.count-1)&0xfff == use.Count {
@@ -111,7 +133,7 @@ func (s *slots) ack(a wire.Ack) {
 		return // said before
 	}
 	if t.waiter != nil {
-		t.waiter <- a.State
+		t.waiter.acked(a.State)
 		t.waiter = nil
 	}
 	if t.held {
@@ -128,7 +150,7 @@ func (s *slots) broke() {
 	defer s.mu.Unlock()
 	for i := range s.state {
 		if w := s.state[i].waiter; w != nil {
-			w <- stateBroken
+			w.acked(stateBroken)
 			s.state[i].waiter = nil
 		}
 	}

@@ -12,7 +12,7 @@ import (
 func TestR6SlotIsFreeOnlyAfterItsCredit(t *testing.T) {
 	ctx := context.Background()
 	dead := make(chan struct{})
-	acks := make(chan wire.State, 4)
+	acks := make(ackChan, 4)
 	const a = 77
 	ack := func(use wire.Use, st wire.State) wire.Ack { return wire.Ack{Address: a, Use: use, State: st} }
 	for _, c := range []struct {
@@ -74,7 +74,7 @@ func TestR6SlotIsFreeOnlyAfterItsCredit(t *testing.T) {
 func TestSlotForgetIsOfOneUse(t *testing.T) {
 	ctx := context.Background()
 	s := newSlots(0, 1, 0, nil)
-	acks := make(chan wire.State, 2)
+	acks := make(ackChan, 2)
 	i, old, _ := s.acquire(ctx, 1, acks)
 	s.publish(i)
 	s.ack(wire.Ack{Address: 1, Use: old, State: wire.Durable})

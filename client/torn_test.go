@@ -31,8 +31,10 @@ func largeOf(n int) []byte {
 // begun takes the positions of a payload of n fragments; nothing is published.
 func (r *rig) begun(l *Log, n int) *tearing {
 	r.t.Helper()
-	t := &tearing{l: l, v: l.current(), parts: testParts, frag: wire.Fragment{Length: n*testParts - 1, Count: n}, ends: make([]ending, n)}
-	if err := t.tokens(r.ctx); err != nil {
+	t := l.newTearing(r.ctx, 0, []byte(largeOf(n)), testParts)
+	t.v = l.current()
+	var err error
+	if t.first, err = l.positions(r.ctx, t.v, n); err != nil {
 		r.t.Fatal(err)
 	}
 	id, err := l.attemptID(r.ctx)
@@ -66,7 +68,7 @@ func (r *rig) loaded(t *tearing, i int) *attempt {
 func (r *rig) put(t *tearing, numbers ...int) {
 	r.t.Helper()
 	for _, i := range numbers {
-		if out, err := r.loaded(t, i).fragment(r.ctx, t.v); out != outDone {
+		if out, err := r.loaded(t, i).fragment(r.ctx); out != outDone {
 			r.t.Fatalf("fragment %d: outcome %d, %v", i, out, err)
 		}
 	}
@@ -144,7 +146,7 @@ func TestTornByAFillInside(t *testing.T) {
 			r.wantReads(other, "junk", "junk", "junk", "junk", "next")
 			r.wantReads(l, "junk", "junk", "junk", "junk", "next")
 			// The writer's fragment comes too late.
-			if out, err := r.loaded(e, hole).fragment(r.ctx, e.v); out != outLost {
+			if out, err := r.loaded(e, hole).fragment(r.ctx); out != outLost {
 				t.Errorf("fragment %d after the fill: outcome %d, %v", hole, out, err)
 			}
 			if err := other.Trim(r.ctx, layout.Position((hole+1)%4)); err != nil { // the torn ones can be given up together
@@ -215,7 +217,7 @@ func TestTornByANewEpoch(t *testing.T) {
 		if _, err := other.Read(r.ctx, 2); !errors.Is(err, ErrUnwritten) {
 			t.Errorf("read 2: %v, want ErrUnwritten", err)
 		}
-		if out, err := late.fragment(r.ctx, e.v); out == outDone {
+		if out, err := late.fragment(r.ctx); out == outDone {
 			t.Errorf("a fragment of the old epoch was published: %v", err)
 		}
 		for _, payload := range [][]byte{[]byte("new"), largeOf(2)} {
@@ -234,6 +236,7 @@ func TestR9LargeAppendThroughASeal(t *testing.T) {
 		l, other := r.open(), r.open()
 		e := r.begun(l, 3)
 		r.put(e, 0)
+		e.ends[0] = ending{out: outDone}
 		var halves []*attempt
 		for i := 1; i < 3; i++ {
 			a := r.loaded(e, i)

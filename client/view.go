@@ -19,6 +19,8 @@ type view struct {
 	units  map[layout.UnitID]*link[unitSession]
 	seq    *link[seqSession]
 
+	publishers []*publisher // of the chains that take new entries, by stripe
+
 	// gate bounds the attempts that have a token to three quarters of the staging slots that a session has over all
 	// chains: an attempt that waits for a slot with its token in hand is a hole to everybody else, and is filled.
 	gate chan struct{}
@@ -102,6 +104,9 @@ func (l *Log) newView(lay *layout.Layout) *view {
 			}
 			return s, l.adopt(v, &s.session)
 		})
+	for _, c := range lay.Segments[len(lay.Segments)-1].Chains {
+		v.publishers = append(v.publishers, newPublisher(l, v, c.Units))
+	}
 	return v
 }
 

@@ -11,7 +11,7 @@ import (
 // Messages on a session's fabric connections. Each starts with its type and is
 // fixed in size but for Acks:
 //
-//	Doorbell  16: type, 0×7, address                               client → unit: look at this word, tell me when it is durable
+//	Doorbell  16: type, 0, count:2, 0×4, address                   client → unit: look at these words, tell me when they are durable; count 0: one
 //	Acks   8+16n: type, n, 0×6, n × (address, slot:4, use:2, state, 0)  unit → client
 //	ColdRead  32: type, 0×3, request:4, address, buffer, key:4, 0×4 client → unit: WRITE the page into my buffer, then reply
 //	Trim      16: type, prefix, 0×2, request:4, address            client → unit; prefix: all addresses below
@@ -73,8 +73,18 @@ type RequestID uint32
 // Message is one of the types below.
 type Message interface{ isMessage() }
 
-// Doorbell asks the unit to look at the word of Address, and for an Ack once it is durable.
-type Doorbell struct{ Address layout.Address }
+// Doorbell asks the unit to look at the words of Count addresses from Address on (0 stands for 1; at most MaxBell), and for an Ack of each once it
+// is durable. A unit that does not say in OpenSessionReply that it knows runs looks at the first one alone.
+type Doorbell struct {
+	Address layout.Address
+	Count   int
+}
+
+// MaxBell is how many addresses one Doorbell may name.
+const MaxBell = 64
+
+// N is the number of addresses, 1 or more.
+func (m Doorbell) N() int { return max(1, m.Count) }
 
 // Ack says that Address is decided and durable at this unit (rule R3), in the state given. Use is the tag of the word: where
 // it names a slot of the receiver's session, that slot may be used again (rule R6). An address may be acknowledged more than
@@ -162,7 +172,7 @@ func (Reply) isMessage()     {}
 
 // Append encodes the message behind b.
 func (m Doorbell) Append(b []byte) []byte {
-	b = append(b, msgDoorbell, 0, 0, 0, 0, 0, 0, 0)
+	b = append(b, msgDoorbell, 0, byte(m.Count), byte(m.Count>>8), 0, 0, 0, 0)
 	return binary.LittleEndian.AppendUint64(b, uint64(m.Address))
 }
 
@@ -243,11 +253,15 @@ var ErrBadMessage = errors.New("not a valid message")
 type Decoder struct{ acks Acks }
 
 // Doorbell decodes b if it is one: the message that a unit sees most, without boxing it.
-func (d *Decoder) Doorbell(b []byte) (layout.Address, bool) {
+func (d *Decoder) Doorbell(b []byte) (Doorbell, bool) {
 	if len(b) != smallMessage || b[0] != msgDoorbell {
-		return 0, false
+		return Doorbell{}, false
 	}
-	return layout.Address(binary.LittleEndian.Uint64(b[8:])), true
+	return decodeDoorbell(b), true
+}
+
+func decodeDoorbell(b []byte) Doorbell {
+	return Doorbell{layout.Address(binary.LittleEndian.Uint64(b[8:])), int(binary.LittleEndian.Uint16(b[2:]))}
 }
 
 // Decode decodes one message. It fails with ErrBadMessage.
@@ -275,7 +289,7 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 	req := RequestID(le.Uint32(b[4:]))
 	switch b[0] {
 	case msgDoorbell:
-		return Doorbell{layout.Address(le.Uint64(b[8:]))}, nil
+		return decodeDoorbell(b), nil
 	case msgAcks:
 		return d.decodeAcks(b), nil
 	case msgColdRead:

@@ -22,7 +22,8 @@ func messages() map[string]interface {
 		Message
 		Append([]byte) []byte
 	}{
-		"doorbell":  Doorbell{0x1122334455667788},
+		"doorbell":  Doorbell{Address: 0x1122334455667788},
+		"doorbells": Doorbell{Address: 0x1122334455667788, Count: 0x0102},
 		"acks-0":    &Acks{},
 		"acks-2":    &Acks{N: 2, List: [MaxAcks]Ack{{5, Use{6, 7}, Durable}, {8, Use{9, 10}, DurableJunk}}},
 		"acks-max":  full,
@@ -76,7 +77,7 @@ func TestMessageGolden(t *testing.T) {
 			}
 		}
 		a, ok := d.Doorbell(b)
-		if want, is := m.(Doorbell); ok != is || (is && a != want.Address) {
+		if want, is := m.(Doorbell); ok != is || (is && a != want) {
 			t.Errorf("%s as a doorbell: %d, %v", name, a, ok)
 		}
 	}
@@ -108,7 +109,7 @@ func TestMessageAllocatesNothingOnTheHotPath(t *testing.T) {
 	acks := messages()["acks-max"].(*Acks)
 	encoded := acks.Append(nil)
 	if n := testing.AllocsPerRun(100, func() {
-		buf = Doorbell{7}.Append(buf[:0])
+		buf = Doorbell{Address: 7}.Append(buf[:0])
 		if _, ok := d.Doorbell(buf); !ok {
 			panic("no doorbell")
 		}

@@ -28,6 +28,7 @@ type event struct {
 	link    *link
 	address layout.Address
 	above   layout.Address // of evSubscribe
+	count   int // of addresses that a doorbell names
 	request wire.RequestID
 	call    func(*unit.Unit)
 	done    chan struct{}
@@ -181,13 +182,9 @@ func (s *Server) tick() time.Duration {
 func (s *Server) handle(ev event) {
 	switch ev.kind {
 	case evDoorbell:
-		if s.core.Doorbell(ev.link.id, ev.address) == unit.BellCold {
-			// Below the window: the state is on flash. With too many to look up, the client rings again.
-			ev.link.session.jobs.Add(1)
-			select {
-			case s.coldJobs <- coldJob{link: ev.link, read: wire.ColdRead{Address: ev.address}, ack: true}:
-			default:
-				ev.link.session.jobs.Done()
+		for a := ev.address; a < ev.address+layout.Address(ev.count); a++ {
+			if s.core.Doorbell(ev.link.id, a) == unit.BellCold {
+				s.bellBelow(ev.link, a)
 			}
 		}
 		if s.core.Lazy() {
@@ -208,6 +205,16 @@ func (s *Server) handle(ev event) {
 	case evCall:
 		ev.call(s.core)
 		close(ev.done)
+	}
+}
+
+// bellBelow answers a doorbell for an address below the window: the state is on flash. With too many to look up, the client rings again.
+func (s *Server) bellBelow(l *link, a layout.Address) {
+	l.session.jobs.Add(1)
+	select {
+	case s.coldJobs <- coldJob{link: l, read: wire.ColdRead{Address: a}, ack: true}:
+	default:
+		l.session.jobs.Done()
 	}
 }
 

@@ -99,7 +99,7 @@ func (v *service) OpenSession(ctx context.Context, q *pb.OpenSessionRequest) (*p
 		Index: toRemote(s.mem.indexRegion.Remote(0)), Ring: toRemote(s.mem.ringRegion.Remote(0)),
 		StagingRead: toRemote(s.mem.stagingRegion.Remote(0)), StagingWrite: toRemote(x.write.Remote(0)),
 		FirstSlot: uint32(x.slice.First), Slots: uint32(x.slice.Slots), FirstUse: uint32(x.first),
-		ReadRun: uint32(runPages(s.mem.geo)), PageFlags: uint32(wire.KnownFlags), Progress: true,
+		ReadRun: uint32(runPages(s.mem.geo)), PageFlags: uint32(wire.KnownFlags), Progress: true, BellRun: wire.MaxBell,
 	}, nil
 }
 

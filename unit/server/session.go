@@ -297,8 +297,12 @@ func (l *link) message(b []byte) {
 		return
 	}
 	l.session.heard.Add(1)
-	if a, ok := l.decoder.Doorbell(b); ok {
-		l.queue(event{kind: evDoorbell, link: l, address: a})
+	if bell, ok := l.decoder.Doorbell(b); ok {
+		if bell.N() > wire.MaxBell {
+			l.refuse(fmt.Errorf("a client rang for %d addresses at once, of at most %d: %w", bell.N(), wire.MaxBell, wire.ErrBadMessage))
+			return
+		}
+		l.queue(event{kind: evDoorbell, link: l, address: bell.Address, count: bell.N()})
 		return
 	}
 	m, err := l.decoder.Decode(b)

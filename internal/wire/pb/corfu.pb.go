@@ -1845,6 +1845,7 @@ type UnitSession struct {
 	ReadRun       uint32                 `protobuf:"varint,12,opt,name=read_run,json=readRun,proto3" json:"read_run,omitempty"`       // most addresses that one ReadRun may ask for; 0: the unit knows no ReadRun
 	PageFlags     uint32                 `protobuf:"varint,13,opt,name=page_flags,json=pageFlags,proto3" json:"page_flags,omitempty"` // flags of page headers that the unit takes; 0: those that every release knows
 	Progress      bool                   `protobuf:"varint,14,opt,name=progress,proto3" json:"progress,omitempty"`                    // the unit takes Subscribe, and answers it with Progress
+	BellRun       uint32                 `protobuf:"varint,15,opt,name=bell_run,json=bellRun,proto3" json:"bell_run,omitempty"`       // most addresses that one Doorbell may name; 0: the unit looks at the first one alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1975,6 +1976,13 @@ func (x *UnitSession) GetProgress() bool {
 		return x.Progress
 	}
 	return false
+}
+
+func (x *UnitSession) GetBellRun() uint32 {
+	if x != nil {
+		return x.BellRun
+	}
+	return 0
 }
 
 type SealRequest struct {
@@ -4323,7 +4331,7 @@ const file_corfu_proto_rawDesc = "" +
 	"\x06client\x18\x03 \x01(\rR\x06client\".\n" +
 	"\x06Remote\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\x04R\x04addr\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\rR\x03key\"\xe5\x03\n" +
+	"\x03key\x18\x02 \x01(\rR\x03key\"\x80\x04\n" +
 	"\vUnitSession\x12\x16\n" +
 	"\x06fabric\x18\x01 \x01(\tR\x06fabric\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x12!\n" +
@@ -4342,7 +4350,8 @@ const file_corfu_proto_rawDesc = "" +
 	"\bread_run\x18\f \x01(\rR\areadRun\x12\x1d\n" +
 	"\n" +
 	"page_flags\x18\r \x01(\rR\tpageFlags\x12\x1a\n" +
-	"\bprogress\x18\x0e \x01(\bR\bprogress\"b\n" +
+	"\bprogress\x18\x0e \x01(\bR\bprogress\x12\x19\n" +
+	"\bbell_run\x18\x0f \x01(\rR\abellRun\"b\n" +
 	"\vSealRequest\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +

@@ -1,0 +1,53 @@
+package client
+
+import (
+	"context"
+	"sync"
+)
+
+// stage is a step that many operations take together. What is added is given to work in the order in which it came, all that is ready
+// at a time: what comes while work runs is the next call's. The goroutine that calls work exists while there is something to do.
+type stage[T any] struct {
+	spawn func(func(context.Context))
+	work  func(ctx context.Context, ready []T)
+
+	mu      sync.Mutex
+	ready   []T
+	taken   []T // the last call's, to be used again
+	running bool
+}
+
+func (s *stage[T]) setup(spawn func(func(context.Context)), work func(context.Context, []T)) {
+	s.spawn, s.work = spawn, work
+}
+
+// add hands x over. It never waits.
+func (s *stage[T]) add(x ...T) {
+	if len(x) == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.ready = append(s.ready, x...)
+	start := !s.running
+	s.running = true
+	s.mu.Unlock()
+	if start {
+		s.spawn(s.run)
+	}
+}
+
+func (s *stage[T]) run(ctx context.Context) {
+	for {
+		s.mu.Lock()
+		if len(s.ready) == 0 {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		now := s.ready
+		s.ready, s.taken = s.taken[:0], now
+		s.mu.Unlock()
+		s.work(ctx, now)
+		clear(now)
+	}
+}
