@@ -155,8 +155,8 @@ func (a *attempt) quit(use uint64, cause error) error {
 // leave takes the attempt out of the pipeline: this is what it came to. Nothing of it is in flight.
 func (a *attempt) leave(e ending) {
 	a.mu.Lock()
+	left := a.left || a.phase == phaseGone
 	a.phase = phaseOver
-	left := a.left
 	a.mu.Unlock()
 	a.tell(e, left)
 }

@@ -88,7 +88,8 @@ func (p *pipeline) take(ctx context.Context, ready []want) {
 				w.a.leaveGate()
 			}
 		}
-		p.trouble.Store(&err)
+		why := err
+		p.trouble.Store(&why)
 		if err = l.retry(ctx, v, err, &b); err != nil {
 			for _, w := range ready {
 				w.refuse(err)
