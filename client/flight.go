@@ -130,25 +130,24 @@ func (a *attempt) placed(ctx context.Context, v *view, p layout.Position) error 
 // its way goes on, but nobody is told of it.
 func (a *attempt) quit(use uint64, cause error) error {
 	a.mu.Lock()
-	p, id, v, was := a.pos, a.id, a.view, a.phase
 	if a.use != use || a.left {
-		was = phaseOver
+		a.mu.Unlock()
+		return nil
 	}
-	switch was {
+	switch a.phase {
 	case phaseQueued:
 		a.phase = phaseGone
-	case phasePublishing, phasePublished:
-		a.left = true
-	}
-	a.mu.Unlock()
-	switch was {
-	case phaseQueued:
+		a.mu.Unlock()
 		return a.l.pipeline.notPlaced(cause)
 	case phasePublishing, phasePublished:
+		a.left = true
+		p, id, e := a.pos, a.id, a.placedIn().epoch()
+		a.mu.Unlock()
 		err := waiting(cause, "the units to have it")
 		a.l.noteUnknown(p, err)
-		return a.l.unknown(p, id, v.epoch(), a.l.explain(err))
+		return a.l.unknown(p, id, e, a.l.explain(err))
 	}
+	a.mu.Unlock()
 	return nil
 }
 

@@ -28,7 +28,7 @@ type event struct {
 	link    *link
 	address layout.Address
 	above   layout.Address // of evSubscribe
-	count   int // of addresses that a doorbell names
+	count   int            // of addresses that a doorbell names
 	request wire.RequestID
 	call    func(*unit.Unit)
 	done    chan struct{}
