@@ -86,8 +86,8 @@ func makeEntry(p Position, n int, id EntryID, batch bool, payload []byte) (Entry
 // Records iterates over the records from the entry at position from on, and at the tail waits for more: it is Follow, record by record.
 // The payload of an entry that is no batch counts as one record. Records of a batch become visible all at once. A reader that stopped
 // behind record (p, i) goes on with Records(ctx, p), and passes over the records of p up to i.
-func (l *Log) Records(ctx context.Context, from Position) iter.Seq2[Record, error] {
-	return Records(l.Follow(ctx, from))
+func (l *Log) Records(ctx context.Context, from Position, options ...ReadOption) iter.Seq2[Record, error] {
+	return Records(l.Follow(ctx, from, options...))
 }
 
 // Records iterates over the records of what ReadRange or Follow yields. An error is the last that it yields; the record's position says where.

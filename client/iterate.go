@@ -12,10 +12,15 @@ import (
 // ReadRange iterates over the entries in [from, to) in order. It skips junk, and positions that Trim gave up. Where TrimPrefix did, it yields
 // a *TrimmedError that says which, and stops: begin again at its To to go on behind them. An entry larger than a page is given at its first position, whole, even if it ends behind the range; one that begins
 // before the range is skipped, and so is what remains of one that is torn. An error (of Read) is the last that it gives; ErrUnwritten if the range reaches beyond the tail.
-func (l *Log) ReadRange(ctx context.Context, from, to layout.Position) iter.Seq2[Entry, error] {
+func (l *Log) ReadRange(ctx context.Context, from, to layout.Position, options ...ReadOption) iter.Seq2[Entry, error] {
+	o := readOptionsOf(options)
 	return func(yield func(Entry, error) bool) {
-		if from < to {
-			_ = l.span(ctx, from, to, yield)
+		for from := from; from < to; {
+			next, skipped := to, false
+			if !l.span(ctx, from, to, o.trimmed(&next, &skipped, yield)) && !skipped {
+				return
+			}
+			from = next
 		}
 	}
 }
@@ -28,11 +33,12 @@ func (l *Log) ReadRange(ctx context.Context, from, to layout.Position) iter.Seq2
 //
 // If from lies above the tail, or the tail of a new epoch lies below what was given already, it yields a *BeyondTailError and stops: the log has lost
 // what stood there, or from is of another log.
-func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry, error] {
+func (l *Log) Follow(ctx context.Context, from layout.Position, options ...ReadOption) iter.Seq2[Entry, error] {
+	o := readOptionsOf(options)
 	return func(yield func(Entry, error) bool) {
 		f := l.newFollower()
 		defer f.leave()
-		for {
+		for from := from; ; {
 			to, err := f.next(ctx, from)
 			var beyond *BeyondTailError
 			switch {
@@ -44,14 +50,14 @@ func (l *Log) Follow(ctx context.Context, from layout.Position) iter.Seq2[Entry,
 				return
 			}
 			back := false // an epoch ended, and the next one has not handed out yet what the one before had
-			next := to
-			if !l.span(ctx, from, to, func(e Entry, err error) bool {
+			next, skipped := to, false
+			if !l.span(ctx, from, to, o.trimmed(&next, &skipped, func(e Entry, err error) bool {
 				if back = errors.Is(err, ErrUnwritten); back {
 					next = e.Position
 					return false
 				}
 				return yield(e, err)
-			}) && !back {
+			})) && !back && !skipped {
 				return
 			}
 			if back {

@@ -18,10 +18,11 @@ const (
 	opTrimPrefix
 	opTail
 	opSlowTail
+	opFirstPosition
 	operationCount
 )
 
-var operationNames = [operationCount]string{"append", "read", "fill", "trim", "trim_prefix", "tail", "slow_tail"}
+var operationNames = [operationCount]string{"append", "read", "fill", "trim", "trim_prefix", "tail", "slow_tail", "first_position"}
 
 // result is what became of a call.
 type result int

@@ -80,11 +80,15 @@ func TestEveryCallIsCountedByItsResult(t *testing.T) {
 	must(err, nil)
 	_, err = l.SlowTail(ctx)
 	must(err, nil)
+	first, err := l.FirstPosition(ctx)
+	if must(err, nil); first != 2 {
+		t.Errorf("FirstPosition is %d, want 2", first)
+	}
 
 	calls, timed := counted(t, reg)
 	wantCalls := map[string]float64{"append/ok": 4, "append/error": 2, "read/ok": 1, "read/empty": 3, "read/error": 1, "fill/ok": 1, "fill/empty": 1,
-		"trim/ok": 1, "trim_prefix/ok": 1, "tail/ok": 1, "slow_tail/ok": 1}
-	wantTimed := map[string]float64{"append": 4, "read": 4, "fill": 2, "trim": 1, "trim_prefix": 1, "tail": 1, "slow_tail": 1}
+		"trim/ok": 1, "trim_prefix/ok": 1, "tail/ok": 1, "slow_tail/ok": 1, "first_position/ok": 1}
+	wantTimed := map[string]float64{"append": 4, "read": 4, "fill": 2, "trim": 1, "trim_prefix": 1, "tail": 1, "slow_tail": 1, "first_position": 1}
 	if !maps.Equal(calls, wantCalls) {
 		t.Errorf("counted %v, want %v", calls, wantCalls)
 	}

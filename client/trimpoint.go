@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"corfu/layout"
 )
 
 // TrimmedError is ErrTrimmed of an iterator: what it would have given next was given up by
-// TrimPrefix. Begin again at To to go on without it.
+// TrimPrefix. Begin again at To to go on without it, or give SkipTrimmed.
 type TrimmedError struct {
 	From layout.Position // first position that was not given to the caller
 	To   layout.Position // first position from From on that no prefix trim has passed
@@ -35,6 +36,58 @@ func (e *BeyondTailError) Error() string {
 
 // Unwrap returns ErrBeyondTail.
 func (e *BeyondTailError) Unwrap() error { return ErrBeyondTail }
+
+// ReadOption says how ReadRange, Follow and Records read.
+type ReadOption func(*readOptions)
+
+type readOptions struct {
+	skip bool                // where a prefix was trimmed, go on behind it
+	told func(*TrimmedError) // of that; nil: nobody
+}
+
+// SkipTrimmed makes an iterator go on behind positions that TrimPrefix gave up, where it would end with a *TrimmedError. told, if it is not
+// nil, is called each time, from the iterator's goroutine, with what was not read.
+func SkipTrimmed(told func(*TrimmedError)) ReadOption {
+	return func(o *readOptions) { o.skip, o.told = true, told }
+}
+
+func readOptionsOf(options []ReadOption) (o readOptions) {
+	for _, set := range options {
+		set(&o)
+	}
+	return o
+}
+
+// trimmed is yield, but for a *TrimmedError that is to be skipped: it ends the iteration, notes that in skipped, and in next where the
+// next one begins.
+func (o readOptions) trimmed(next *Position, skipped *bool, yield func(Entry, error) bool) func(Entry, error) bool {
+	if !o.skip {
+		return yield
+	}
+	return func(e Entry, err error) bool {
+		var t *TrimmedError
+		if !errors.As(err, &t) {
+			return yield(e, err)
+		}
+		if o.told != nil {
+			o.told(t)
+		}
+		*next, *skipped = t.To, true
+		return false
+	}
+}
+
+// FirstPosition returns the first position that no prefix trim has passed: 0 until TrimPrefix was called. A reader of the whole log begins
+// there. What stands at it may be anything, a hole among them; it is the tail if all was trimmed. It costs a question to one unit of each chain.
+func (l *Log) FirstPosition(ctx context.Context) (p Position, err error) {
+	if err := l.enter(); err != nil {
+		return 0, err
+	}
+	defer l.exit()
+	began := time.Now()
+	defer func() { l.m.calls.ended(opFirstPosition, began, err) }()
+	return l.trimPoint(ctx, 0)
+}
 
 // prefixTrimmed is ErrTrimmed of a page that a prefix trim has passed, as readers of ranges see it.
 type prefixTrimmed struct{ error }

@@ -1,7 +1,9 @@
 package client_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -86,6 +88,103 @@ func TestReadersBehindATrimAreToldAtOnce(t *testing.T) {
 		if n > tail-cut || n+20 < tail-cut {
 			t.Errorf("%d entries behind %d, of %d positions", n, cut, tail-cut)
 		}
+	}
+}
+
+// FirstPosition is where the last prefix trim ended, and SkipTrimmed goes on there in one step, and says what it passed over.
+func TestReadersSkipATrimWhenTold(t *testing.T) {
+	c := start(t, devcluster.Options{Chains: 3, Geometry: layout.Geometry{PageSize: 4096, Window: 64, SessionSlots: 16, MaxSessions: 8}})
+	l := c.open(client.Options{})
+	first := func(want layout.Position) {
+		t.Helper()
+		if p, err := l.FirstPosition(within(t)); err != nil || p != want {
+			t.Errorf("FirstPosition is %d, %v; want %d", p, err, want)
+		}
+	}
+	first(0)
+	fillLog(t, l, 1000)
+	first(0)
+	if err := l.Trim(within(t), 0); err != nil { // by itself: no prefix
+		t.Fatal(err)
+	}
+	first(0)
+	if _, err := c.Reconfigure(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	fillLog(t, l, 100)
+	tail, err := l.Tail(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cut := range []layout.Position{1, 700, tail - 5, tail} {
+		if err := l.TrimPrefix(within(t), cut); err != nil {
+			t.Fatal(err)
+		}
+		first(cut)
+		var told []string
+		skip := client.SkipTrimmed(func(e *client.TrimmedError) { told = append(told, fmt.Sprintf("%d-%d", e.From, e.To)) })
+		want := fmt.Sprintf("[0-%d]", cut)
+		reg := prometheus.NewRegistry()
+		r := c.open(client.Options{Registerer: reg})
+		for e, err := range r.ReadRange(within(t), 0, cut, skip) { // all of it is trimmed
+			t.Errorf("a range that was trimmed: %d, %v", e.Position, err)
+		}
+		if fmt.Sprint(told) != want {
+			t.Errorf("a range that was trimmed: told of %v, want %s", told, want)
+		}
+		if n := counterOf(t, reg, "corfu_client_cold_reads_total"); n > 64+3*2 {
+			t.Errorf("trimmed below %d: %v cold reads to get behind it", cut, n)
+		}
+		told = nil
+		next := cut
+		for e, err := range r.ReadRange(within(t), 0, tail, skip) {
+			if err != nil || e.Position < next {
+				t.Fatalf("position %d, %v; want %d or behind", e.Position, err, next)
+			}
+			next = e.Position + 1
+		}
+		if fmt.Sprint(told) != want || next+20 < tail {
+			t.Errorf("trimmed below %d: told of %v, the last entry is at %d of %d", cut, told, next-1, tail)
+		}
+		for _, err := range r.ReadRange(within(t), 0, cut, client.SkipTrimmed(nil)) {
+			t.Errorf("nobody to be told: %v", err)
+		}
+	}
+	// A follower goes on behind the trim, though it ends at the tail, and is told; so is one by records.
+	if _, err := l.AppendBatch(within(t), [][]byte{[]byte("a"), []byte("b")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.TrimPrefix(within(t), tail+1); err != nil {
+		t.Fatal(err)
+	}
+	told, got := 0, ""
+	ctx, cancel := context.WithCancel(within(t))
+	defer cancel()
+	for r, err := range l.Records(ctx, 0, client.SkipTrimmed(func(e *client.TrimmedError) {
+		if told++; e.From != 0 || e.To != tail+1 {
+			t.Errorf("a follower: %v, want positions 0 to %d", e, tail)
+		}
+		go func() { // there is nothing to be read before that
+			if _, err := l.AppendBatch(ctx, [][]byte{[]byte("c"), []byte("d")}); err != nil {
+				t.Error(err)
+			}
+		}()
+	})) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got += string(r.Data); got == "cd" {
+			break
+		}
+	}
+	if told != 1 || got != "cd" {
+		t.Errorf("a follower: told %d times, read %q; want once, cd", told, got)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.FirstPosition(within(t)); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("closed: %v", err)
 	}
 }
 

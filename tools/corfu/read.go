@@ -118,36 +118,22 @@ func (a *app) printEntries(ctx context.Context, l *client.Log, first, end layout
 	defer func() { err = errors.Join(err, out.flush()) }()
 	ctx, progress, stop := stalled(ctx, a.timeout)
 	defer stop()
-	for first < end {
-		from := first
-		first = end
-		for e, err := range l.ReadRange(ctx, from, end) {
-			progress()
-			if first = a.overTrim(err, end); first < end {
-				break
-			}
-			if err != nil && !errors.Is(err, client.ErrTrimmed) {
-				return explain(e.Position, cause(ctx, err))
-			}
-			if err != nil {
-				break
-			}
-			if err := out.print(e); err != nil {
-				return err
-			}
+	for e, err := range l.ReadRange(ctx, first, end, a.overTrims(end)) {
+		progress()
+		if err != nil {
+			return explain(e.Position, cause(ctx, err))
+		}
+		if err := out.print(e); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// overTrim says on stderr which positions a prefix trim took from a reader, and returns where it goes on. It returns end for every other error, and
-// if all up to end was trimmed.
-func (a *app) overTrim(err error, end layout.Position) layout.Position {
-	var t *client.TrimmedError
-	if !errors.As(err, &t) {
-		return end
-	}
-	to := min(t.To, end)
-	fmt.Fprintf(a.stderr, "corfu: positions %d to %d were trimmed: there is nothing to be read (going on at %d)\n", t.From, to-1, to)
-	return to
+// overTrims makes a reader up to end go on behind what a prefix trim took from it, and say so on stderr.
+func (a *app) overTrims(end layout.Position) client.ReadOption {
+	return client.SkipTrimmed(func(t *client.TrimmedError) {
+		to := min(t.To, end)
+		fmt.Fprintf(a.stderr, "corfu: positions %d to %d were trimmed: there is nothing to be read (going on at %d)\n", t.From, to-1, to)
+	})
 }

@@ -94,13 +94,11 @@ func (a *app) follow(ctx context.Context, l *client.Log, first layout.Position, 
 	out := a.newEntryPrinter()
 	for {
 		next := layout.MaxPosition
-		for e, err := range l.Follow(ctx, first) {
+		for e, err := range l.Follow(ctx, first, a.overTrims(layout.MaxPosition)) {
 			var beyond *client.BeyondTailError
 			switch {
 			case err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()):
 				return out.flush()
-			case errors.Is(err, client.ErrTrimmed):
-				next = a.overTrim(err, layout.MaxPosition)
 			case errors.As(err, &beyond) && !named:
 				next = beyond.Tail
 			case err != nil:
