@@ -17,7 +17,9 @@ func (l *Log) ReadRange(ctx context.Context, from, to layout.Position, options .
 	return func(yield func(Entry, error) bool) {
 		for from := from; from < to; {
 			next, skipped := to, false
-			if !l.span(ctx, from, to, o.trimmed(&next, &skipped, yield)) && !skipped {
+			s := spanning{l: l}
+			give := o.trimmed(&next, &skipped, yield)
+			if !(l.span(ctx, &s, from, to, give) && l.rest(ctx, &s, give)) && !skipped {
 				return
 			}
 			from = next
@@ -38,6 +40,7 @@ func (l *Log) Follow(ctx context.Context, from layout.Position, options ...ReadO
 	return func(yield func(Entry, error) bool) {
 		f := l.newFollower()
 		defer f.leave()
+		s := spanning{l: l} // a larger entry may come in over several rounds
 		for from := from; ; {
 			to, err := f.next(ctx, from)
 			var beyond *BeyondTailError
@@ -51,7 +54,7 @@ func (l *Log) Follow(ctx context.Context, from layout.Position, options ...ReadO
 			}
 			back := false // an epoch ended, and the next one has not handed out yet what the one before had
 			next, skipped := to, false
-			if !l.span(ctx, from, to, o.trimmed(&next, &skipped, func(e Entry, err error) bool {
+			if !l.span(ctx, &s, from, to, o.trimmed(&next, &skipped, func(e Entry, err error) bool {
 				if back = errors.Is(err, ErrUnwritten); back {
 					next = e.Position
 					return false
@@ -72,11 +75,11 @@ func (l *Log) Follow(ctx context.Context, from layout.Position, options ...ReadO
 	}
 }
 
-// span reads [from, to) with read-ahead. It reports whether to go on.
-func (l *Log) span(ctx context.Context, from, to layout.Position, yield func(Entry, error) bool) bool {
+// span reads [from, to) with read-ahead. It reports whether to go on. If the range ends inside an entry that begins in it, or in
+// a range that s read before, s keeps what there is of it.
+func (l *Log) span(ctx context.Context, s *spanning, from, to layout.Position, yield func(Entry, error) bool) bool {
 	h := l.ahead(ctx, from, to)
 	defer h.stop()
-	s := spanning{l: l}
 	for h.at < to {
 		p := h.at
 		first := p
@@ -99,10 +102,14 @@ func (l *Log) span(ctx context.Context, from, to layout.Position, yield func(Ent
 			return false
 		}
 	}
+	return true
+}
+
+// rest reads what is missing of the entry that s keeps, if any. It reports whether to go on.
+func (l *Log) rest(ctx context.Context, s *spanning, yield func(Entry, error) bool) bool {
 	if s.part == nil {
 		return true
 	}
-	// The range ends inside an entry that begins in it.
 	switch err := l.gather(ctx, s.part); {
 	case err == nil:
 		e, err := s.part.entry()

@@ -328,6 +328,43 @@ func TestReadersWaitForASlowLargeAppend(t *testing.T) {
 	}
 }
 
+// A large entry comes in slowly: one who follows takes each fragment as it comes, once, and sleeps between them.
+func TestFollowerTakesALargeEntryAsItComes(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l, reader := r.open(), r.open()
+	f := follows(t, r.ctx, reader, 0)
+	asleep(t, reader)
+	const n = 6
+	e := r.begun(l, n)
+	for i := range n - 1 {
+		r.put(e, i)
+		Until(t, "a fragment to be read", func() bool { return testutil.ToFloat64(reader.m.reads) >= float64(i+1) })
+		asleep(t, reader)
+	}
+	r.put(e, n-1)
+	select {
+	case got := <-f.entries:
+		if asText(got.Payload) != "+6" || got.Position != 0 {
+			t.Errorf("%.20q at %d; want the whole entry", got.Payload, got.Position)
+		}
+	case err := <-f.ended:
+		t.Fatal(err)
+	}
+	if got := testutil.ToFloat64(reader.m.reads); got > n {
+		t.Errorf("%v pages were read; want each of %d once", got, n)
+	}
+}
+
+// A writer dies in the middle of a large entry: what is behind it is given once its holes are filled.
+func TestFollowerPassesATornEntry(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l, reader := r.open(), r.open()
+	f := follows(t, r.ctx, reader, 0)
+	asleep(t, reader)
+	r.put(r.begun(l, 20), 0, 1, 2)
+	f.want(r.append(l, "behind"), "behind")
+}
+
 // Appends that are cut short: what fails with another error than ErrUnknown is never read.
 func TestLargeAppendsCutShort(t *testing.T) {
 	both(t, func(t *testing.T, d layout.Durability) {
