@@ -26,6 +26,7 @@ type benchFlags struct {
 	spin        time.Duration
 	dir         string
 	appenders   []int
+	records     int // outstanding, of a Producer; 0: no records
 	rate        int // appends a second; 0: no measurement at a fixed rate
 	pauses      int // deaths of each kind; 0: no pauses
 	check       bool
@@ -43,7 +44,8 @@ of an append to 2 replicas in one loop, with nothing around them); Append with 2
 replicas, durability memory and flash; and perftest, where it is installed and the
 fabric is verbs. What is compared is open at the same time and nothing else is, and its
 rounds are interleaved; the table shows medians of the rounds. Then, for each durability,
-appends a second with several appenders at once; and for how long appends stand still
+appends a second with several appenders at once, and small records a second that go
+together as batches; and for how long appends stand still
 while the cluster is reconfigured, or a member dies, and what a rebuild does to them.
 
 With --rate, appends begin at that rate, whether those before them ended or not, and
@@ -60,6 +62,7 @@ nothing else; --only adds to it.`,
 	f.DurationVar(&b.spin, "spin", 0, "how long an operation polls before it sleeps (default: the fabric's 20µs)")
 	f.StringVar(&b.dir, "dir", "", "`directory` in which the clusters are made, and removed (default: a temporary one)")
 	f.IntSliceVar(&b.appenders, "appenders", []int{1, 16, 64}, "appenders at once, one throughput figure for each")
+	f.IntVar(&b.records, "records", 512, "records of 256 bytes outstanding, packed into batches, for --duration; 0: none")
 	f.StringVar(&b.only, "only", "", "measure only the rows whose name matches this regular `expression`")
 	f.IntVar(&b.rate, "rate", 0, "`appends` a second, for --duration, begun on time and not one after the other (0: none)")
 	f.IntVar(&b.pauses, "pauses", 2, "how often each member dies to measure the pause, and a fifth of the reconfigurations; 0: no pauses")
@@ -88,6 +91,8 @@ func (b *benchFlags) validate() (err error) {
 		return usagef("--ops %d: must be at least 10", b.ops)
 	case b.duration < 0:
 		return usagef("--duration %v: must not be negative", b.duration)
+	case b.records < 0 || b.records > 1_000_000:
+		return usagef("--records %d: must be 0 to 1000000", b.records)
 	case b.rate < 0 || b.rate > 10_000_000:
 		return usagef("--rate %d: must be 0 to 10000000 appends a second", b.rate)
 	case b.rate > 0 && b.duration == 0:

@@ -18,6 +18,7 @@ type report struct {
 	Spin       string           `json:"spin"`
 	Latency    []latencyJSON    `json:"latency"`
 	Throughput []throughputJSON `json:"throughput"`
+	Records    []recordsJSON    `json:"records,omitempty"`
 	Ratios     []ratioJSON      `json:"ratios"`
 	Rates      []rateJSON       `json:"rates,omitempty"`
 	Pauses     []pauseJSON      `json:"pauses,omitempty"`
@@ -120,6 +121,9 @@ func (a *app) printReport(r *report) error {
 		if err := a.printTable(rows); err != nil {
 			return err
 		}
+	}
+	if err := a.printRecords(r.Records); err != nil {
+		return err
 	}
 	a.printRates(r.Rates)
 	if err := a.printPauses(r); err != nil {

@@ -135,5 +135,8 @@ func (a *app) runStage(ctx context.Context, dev rdma.Device, b benchFlags, rep *
 	if err := a.measureThroughput(ctx, s.appends, b, rep); err != nil {
 		return err
 	}
+	if err := a.measureRecords(ctx, s.appends, b, rep); err != nil {
+		return err
+	}
 	return a.measureRate(ctx, s.appends, b, rep)
 }

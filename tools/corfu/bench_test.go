@@ -39,7 +39,7 @@ func TestBenchAtARate(t *testing.T) {
 		t.Errorf("rows %v, want %v and nothing else: %+v", names, want, r)
 	}
 	text := bench("--provider", "tcp", "--rate", "200", "--duration", "500ms", "--only", "Append, 2 replicas, memory", "--rounds", "1", "--ops", "10", "--appenders", "1", "--pauses", "0")
-	for _, want := range []string{"100 at 200 a second for 500ms, each from the moment at which it was to begin", "up to ", "p50 ", "max ", "####"} {
+	for _, want := range []string{"RECORDS OF 256 BYTES", "RECORDS/ENTRY", "100 at 200 a second for 500ms, each from the moment at which it was to begin", "up to ", "p50 ", "max ", "####"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
