@@ -7,7 +7,7 @@ var examples = map[string]string{
 	"corfu": `  corfu dev &
   corfu append hello
   corfu read 0`,
-	"corfu append":             "  corfu append hello world\n  seq 1000 | corfu append -\n  corfu append --file picture.jpg",
+	"corfu append":             "  corfu append hello world\n  seq 1000 | corfu append -\n  seq 1000 | corfu append - --batch=false\n  corfu append --file picture.jpg",
 	"corfu bench":              "  corfu bench\n  corfu bench --only 'Append' --rounds 9 --check",
 	"corfu bench-flash":        "  corfu bench-flash --dir /mnt/nvme/bench",
 	"corfu chain":              "  corfu chain add --dry-run 5,6\n  corfu chain add 5=10.0.0.5:7780,6=10.0.0.6:7780",
@@ -21,7 +21,7 @@ var examples = map[string]string{
 	"corfu layout show":        "  corfu layout show\n  corfu layout show -o json",
 	"corfu layout status":      "  corfu layout status --cluster 10.0.0.1:7770,10.0.0.2:7770,10.0.0.3:7770",
 	"corfu layout reconfigure": "  corfu layout reconfigure --reason 'switch 3 is replaced'",
-	"corfu read":               "  corfu read 0 17\n  corfu read --from 0 --to 100",
+	"corfu read":               "  corfu read 0 17\n  corfu read 42/7\n  corfu read --from 0 --to 100",
 	"corfu seq":                "  corfu seq --dir /var/lib/corfu/seq\n  corfu seq --config /etc/corfu/seq.yaml",
 	"corfu seq failover":       "  corfu seq failover --dry-run",
 	"corfu status":             "  corfu status\n  corfu status --watch\n  corfu status -o json | jq -r .verdict",

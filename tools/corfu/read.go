@@ -22,8 +22,8 @@ were filled and positions that were trimmed one by one; where a prefix was trimm
 it says so on stderr and goes on behind it. A single position that holds no entry
 is an error.
 
-A batch is printed record by record; 12/3 is the record of index 3, the fourth, of the
-batch at position 12.
+A batch is printed record by record. 12/3 means the record with index 3, the fourth, of
+the batch at position 12.
 
 An entry larger than a page is printed whole, at its first position. A range that ends
 inside it prints it, one that begins inside it does not.`,
