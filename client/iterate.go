@@ -30,8 +30,8 @@ func (l *Log) ReadRange(ctx context.Context, from, to layout.Position, options .
 // Follow is ReadRange without an end: at the tail it waits for more, until ctx ends, which is the last error that it gives. While it
 // waits the units say when there is more: it sends nothing then, neither to them nor to the sequencer. Units of a release that does
 // not say so are polled, up to 20 ms apart. An entry is yielded once a reader may have it, acknowledged or not: under durability flash
-// when the last unit of its chain has it on flash, under memory when that unit has seen it, some 2 ms after it was appended. A hole is waited for, and filled, once
-// something behind it can be read.
+// when the last unit of its chain has it on flash, under memory when that unit has seen it, which takes up to 2 ms where its writer does not
+// know yet that somebody follows. A hole is waited for, and filled, once something behind it can be read.
 //
 // If from lies above the tail, or the tail of a new epoch lies below what was given already, it yields a *BeyondTailError and stops: the log has lost
 // what stood there, or from is of another log.

@@ -123,9 +123,10 @@ type unitSession struct {
 	requests requests
 	progress progress
 
-	unrung atomic.Uint32 // pages published without a doorbell
-	junks  atomic.Uint32 // counts the tags of junk words
-	noRoom atomic.Bool   // the unit said that it cannot make room on its flash
+	unrung   atomic.Uint32 // pages published without a doorbell
+	followed atomic.Bool   // clients wait for entries at the unit, as its last acks said
+	junks    atomic.Uint32 // counts the tags of junk words
+	noRoom   atomic.Bool   // the unit said that it cannot make room on its flash
 
 	// helping is held by the one who clears the window for all who wait for it; it owns the fields below.
 	helping  chan struct{}
@@ -160,9 +161,10 @@ func (s *unitSession) junkTag() uint64 {
 }
 
 // bellDue tells whether these n publications should ring. Under memory durability nobody waits for the unit, which looks
-// for itself every few milliseconds: ring only so often that credits keep coming, and keep its CPU out of the way.
+// for itself every few milliseconds: ring only so often that credits keep coming, and keep its CPU out of the way. Unless somebody
+// waits at the unit for it to see them.
 func (s *unitSession) bellDue(d layout.Durability, n int) bool {
-	if d == layout.Flash {
+	if d == layout.Flash || s.followed.Load() {
 		return true
 	}
 	now, every := s.unrung.Add(uint32(n)), uint32(max(1, len(s.slots.state)/4))
@@ -253,6 +255,7 @@ func (s *unitSession) take(d *wire.Decoder, b []byte) error {
 	}
 	switch m := m.(type) {
 	case *wire.Acks:
+		s.followed.Store(m.Followed)
 		for _, a := range m.List[:m.N] {
 			s.slots.ack(a)
 		}

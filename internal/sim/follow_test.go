@@ -31,15 +31,15 @@ func (f *Fabric) postsOf(host string) map[string]int {
 // A follower at the tail of a log in which nothing happens sends nothing: not to the sequencer, and nothing to units but what
 // each client asks two of them each second, over connections of its own. Minutes later an entry reaches it as soon as ever.
 func TestIdleFollowerSendsNothing(t *testing.T) {
-	for d, within := range map[layout.Durability]time.Duration{layout.Flash: 500 * time.Microsecond, layout.Memory: 5 * time.Millisecond} {
+	for _, d := range []layout.Durability{layout.Flash, layout.Memory} {
 		t.Run(d.String(), func(t *testing.T) {
 			dir := scratch(t)
-			synctest.Test(t, func(t *testing.T) { idleFollower(t, dir, d, within) })
+			synctest.Test(t, func(t *testing.T) { idleFollower(t, dir, d) })
 		})
 	}
 }
 
-func idleFollower(t *testing.T, dir string, d layout.Durability, within time.Duration) {
+func idleFollower(t *testing.T, dir string, d layout.Durability) {
 	f := NewFabric(*seedFlag, Weird{Late: time.Microsecond, Disk: 10 * time.Microsecond})
 	c, err := start(f, dir, Shape{Chains: 2, Replicas: 2, Layouts: 1, Durability: d}, 2*time.Millisecond, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -109,8 +109,9 @@ func idleFollower(t *testing.T, dir string, d layout.Durability, within time.Dur
 		t.Errorf("units said %v times while nothing happened", n)
 	}
 	for range 10 {
-		if took := appended(); took > within {
-			t.Errorf("an entry reached the follower %v after it was acknowledged; want at most %v", took, within)
+		// Under memory durability, too: the writer knows that somebody follows, and rings for each.
+		if took := appended(); took > 500*time.Microsecond {
+			t.Errorf("an entry reached the follower %v after it was acknowledged; want at most 500µs", took)
 		}
 	}
 	cancel()

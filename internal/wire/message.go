@@ -12,7 +12,7 @@ import (
 // fixed in size but for Acks:
 //
 //	Doorbell  16: type, 0, count:2, 0×4, address                   client → unit: look at these words, tell me when they are durable; count 0: one
-//	Acks   8+16n: type, n, 0×6, n × (address, slot:4, use:2, state, 0)  unit → client
+//	Acks   8+16n: type, n, followed, 0×5, n × (address, slot:4, use:2, state, 0)  unit → client
 //	ColdRead  32: type, 0×3, request:4, address, buffer, key:4, 0×4 client → unit: WRITE the page into my buffer, then reply
 //	Trim      16: type, prefix, 0×2, request:4, address            client → unit; prefix: all addresses below
 //	MaxAddr   16: type, 0×3, request:4, 0×8                        client → unit: first address above all entries
@@ -95,10 +95,12 @@ type Ack struct {
 	State   State
 }
 
-// Acks are up to MaxAcks acknowledgements.
+// Acks are up to MaxAcks acknowledgements. Followed says that clients wait for entries at this unit (Subscribe), so that it is
+// worth while to ring for each, under memory durability, too. A unit of the release before never says so.
 type Acks struct {
-	N    int
-	List [MaxAcks]Ack
+	Followed bool
+	N        int
+	List     [MaxAcks]Ack
 }
 
 // ColdRead asks for the page of an address below the window. The unit writes it to Buffer, PageSize bytes, and replies after it.
@@ -178,7 +180,11 @@ func (m Doorbell) Append(b []byte) []byte {
 
 // Append encodes the message behind b. It panics if N is out of range.
 func (m *Acks) Append(b []byte) []byte {
-	b = append(b, msgAcks, byte(m.N), 0, 0, 0, 0, 0, 0)
+	followed := byte(0)
+	if m.Followed {
+		followed = 1
+	}
+	b = append(b, msgAcks, byte(m.N), followed, 0, 0, 0, 0, 0)
 	for _, a := range m.List[:m.N] {
 		b = binary.LittleEndian.AppendUint64(b, uint64(a.Address))
 		b = binary.LittleEndian.AppendUint32(b, uint32(a.Use.Slot))
@@ -315,7 +321,7 @@ func (d *Decoder) Decode(b []byte) (Message, error) {
 
 func (d *Decoder) decodeAcks(b []byte) *Acks {
 	le := binary.LittleEndian
-	d.acks.N = int(b[1])
+	d.acks.N, d.acks.Followed = int(b[1]), b[2] == 1
 	for i := range d.acks.N {
 		a := b[8+i*ackSize:]
 		d.acks.List[i] = Ack{

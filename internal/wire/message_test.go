@@ -22,20 +22,21 @@ func messages() map[string]interface {
 		Message
 		Append([]byte) []byte
 	}{
-		"doorbell":  Doorbell{Address: 0x1122334455667788},
-		"doorbells": Doorbell{Address: 0x1122334455667788, Count: 0x0102},
-		"acks-0":    &Acks{},
-		"acks-2":    &Acks{N: 2, List: [MaxAcks]Ack{{5, Use{6, 7}, Durable}, {8, Use{9, 10}, DurableJunk}}},
-		"acks-max":  full,
-		"coldread":  ColdRead{0x01020304, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x05060708}},
-		"readrun":   ReadRun{0x01020304, 0x0506, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x0708090a}, 0x0102030405060708},
-		"subscribe": Subscribe{0x1122334455667788, 0x99aabbccddeeff00},
-		"progress":  Progress{0x1122334455667788, 0x99aabbccddeeff00},
-		"trim":      Trim{0x01020304, false, 0x1122334455667788},
-		"trim-all":  Trim{0x01020304, true, 0x1122334455667788},
-		"maxaddr":   MaxAddr{0x01020304},
-		"reply":     Reply{0x01020304, Trimmed, StatusTooNew, 0x1122334455667788},
-		"seal":      Seal{Request: 0x01020304, Log: layout.LogID{0: 0xa0, 15: 0xaf}, Epoch: 0x1122334455, Base: 0x0b0a090807},
+		"doorbell":      Doorbell{Address: 0x1122334455667788},
+		"doorbells":     Doorbell{Address: 0x1122334455667788, Count: 0x0102},
+		"acks-0":        &Acks{},
+		"acks-2":        &Acks{N: 2, List: [MaxAcks]Ack{{5, Use{6, 7}, Durable}, {8, Use{9, 10}, DurableJunk}}},
+		"acks-followed": &Acks{Followed: true, N: 1, List: [MaxAcks]Ack{{5, Use{6, 7}, Durable}}},
+		"acks-max":      full,
+		"coldread":      ColdRead{0x01020304, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x05060708}},
+		"readrun":       ReadRun{0x01020304, 0x0506, 0x1122334455667788, Buffer{0x99aabbccddeeff00, 0x0708090a}, 0x0102030405060708},
+		"subscribe":     Subscribe{0x1122334455667788, 0x99aabbccddeeff00},
+		"progress":      Progress{0x1122334455667788, 0x99aabbccddeeff00},
+		"trim":          Trim{0x01020304, false, 0x1122334455667788},
+		"trim-all":      Trim{0x01020304, true, 0x1122334455667788},
+		"maxaddr":       MaxAddr{0x01020304},
+		"reply":         Reply{0x01020304, Trimmed, StatusTooNew, 0x1122334455667788},
+		"seal":          Seal{Request: 0x01020304, Log: layout.LogID{0: 0xa0, 15: 0xaf}, Epoch: 0x1122334455, Base: 0x0b0a090807},
 		"seal-store": Seal{Request: 0x01020304, Log: layout.LogID{0: 0xa0, 15: 0xaf}, Epoch: 0x1122334455, Base: 0x0b0a090807,
 			BaseID: 0x1122334455667788, Store: true},
 		"sealedstore": SealedStore{0x01020304, layout.StoreState{Store: layout.StoreID{0: 0xb0, 15: 0xbf}, Start: 0x1122334455667788,
@@ -52,7 +53,7 @@ func messages() map[string]interface {
 func same(a, b Message) bool {
 	if x, ok := a.(*Acks); ok {
 		y, ok := b.(*Acks)
-		return ok && x.N == y.N && reflect.DeepEqual(x.List[:x.N], y.List[:y.N])
+		return ok && x.N == y.N && x.Followed == y.Followed && reflect.DeepEqual(x.List[:x.N], y.List[:y.N])
 	}
 	return a == b
 }

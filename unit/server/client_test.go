@@ -191,6 +191,7 @@ type mini struct {
 	acks     []wire.Ack
 	replies  map[wire.RequestID]wire.Reply
 	progress []wire.Progress
+	followed bool
 	ended    bool
 }
 
@@ -244,7 +245,7 @@ func (m *mini) receive(c rdma.Conn) {
 		m.mu.Lock()
 		switch x := x.(type) {
 		case *wire.Acks:
-			m.acks = append(m.acks, x.List[:x.N]...)
+			m.acks, m.followed = append(m.acks, x.List[:x.N]...), x.Followed
 		case wire.Reply:
 			m.replies[x.Request] = x
 		case wire.Progress:

@@ -170,6 +170,7 @@ func (s *Server) tick() time.Duration {
 	v := s.core.View()
 	s.observe(v)
 	s.noteSettled(v)
+	s.followed.Store(s.loopState.followers.lately(now))
 	switch {
 	case now.Sub(s.loopState.busy) >= busyFor && !s.awaited():
 		return s.cfg.ScanIdle

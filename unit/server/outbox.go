@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"corfu/internal/wire"
 	"corfu/rdma"
@@ -22,10 +23,12 @@ type outbox struct {
 	limit   int           // of acks, and of replies
 	wake    chan struct{} // one token if there may be something
 	fail    func(error)
+
+	followed *atomic.Bool // what acks say of it
 }
 
-func newOutbox(limit int, fail func(error)) *outbox {
-	return &outbox{limit: limit, wake: make(chan struct{}, 1), fail: fail,
+func newOutbox(limit int, followed *atomic.Bool, fail func(error)) *outbox {
+	return &outbox{limit: limit, followed: followed, wake: make(chan struct{}, 1), fail: fail,
 		acks: make([]wire.Ack, 0, limit), replies: make([]wire.Reply, 0, 16)}
 }
 
@@ -114,7 +117,7 @@ func (o *outbox) run(conn rdma.Conn, mem *rdma.Memory, off int, stop <-chan stru
 			batch.SendInline(p.news.Append(scratch[:0]))
 		}
 		for i, slot := 0, 0; i < len(p.acks); slot++ {
-			msg.N = copy(msg.List[:], p.acks[i:])
+			msg.N, msg.Followed = copy(msg.List[:], p.acks[i:]), o.followed.Load()
 			i += msg.N
 			b := msg.Append(scratch[:0])
 			if len(b) <= rdma.MaxInline {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"slices"
+	"time"
 
 	"corfu/internal/wire"
 	"corfu/layout"
@@ -17,8 +18,14 @@ type subscription struct {
 // followers are the connections with a subscription that is not answered yet. The loop owns them.
 type followers struct {
 	links []*link
-	moves uint64 // of the core, when all of them were looked at
-	fresh bool   // one of them was not
+	moves uint64    // of the core, when all of them were looked at
+	fresh bool      // one of them was not
+	last  time.Time // of a subscription
+}
+
+// lately reports whether clients follow: between two subscriptions of one there is a moment without.
+func (f *followers) lately(now time.Time) bool {
+	return len(f.links) > 0 || now.Sub(f.last) < time.Second
 }
 
 // subscribe notes what a connection wants to hear of, in place of what it wanted before: however
@@ -32,7 +39,8 @@ func (s *Server) subscribe(l *link, from, above layout.Address) {
 		f.links = append(f.links, l)
 	}
 	l.follows = subscription{from, above, true}
-	f.fresh = true
+	f.fresh, f.last = true, time.Now()
+	s.followed.Store(true)
 }
 
 func (f *followers) drop(l *link) {

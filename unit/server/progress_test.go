@@ -26,6 +26,13 @@ func (m *mini) heard(n int) (list []wire.Progress) {
 	return list
 }
 
+// isFollowed reports what the last acks said.
+func (m *mini) isFollowed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.followed
+}
+
 // settled returns once the unit took all that the session sent on its reading connection, and sent what
 // that caused.
 func (m *mini) settled(id wire.RequestID) []wire.Progress {
@@ -159,6 +166,30 @@ func TestFloodOfSubscriptionsHoldsUpNobody(t *testing.T) {
 	}
 	<-flooded
 	must(t, r.unit.Health())
+}
+
+// Acknowledgements say whether somebody waits for entries.
+func TestAcksSayThatSomebodyFollows(t *testing.T) {
+	r := newRig(t, tcp.Options{})
+	r.open(1, true)
+	m, writer := r.session(1), r.session(1)
+	writer.put(0)
+	if writer.isFollowed() {
+		t.Error("nobody follows, and an ack says so")
+	}
+	m.follow(1)
+	m.settled(1)
+	writer.put(1)
+	if !writer.isFollowed() {
+		t.Error("somebody follows, and the ack does not say so")
+	}
+	_ = m.read.Close()
+	a := layout.Address(2)
+	eventually(t, "acks that say that nobody follows any more", func() bool {
+		writer.put(a)
+		a++
+		return !writer.isFollowed()
+	})
 }
 
 // A seal ends the session, and with it the subscription: nothing is said of the next epoch.

@@ -53,6 +53,7 @@ type Server struct {
 	loopState  loopState
 
 	// What the core showed last: addresses below base are decided and durable.
+	followed      atomic.Bool // clients wait for entries here, or did a moment ago
 	base, trimmed atomic.Uint64
 	bytes         atomic.Int64          // registered
 	coldReads     atomic.Uint64         // since the start

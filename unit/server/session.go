@@ -187,7 +187,7 @@ func (x *session) attach(r role, conn rdma.Conn) {
 		return
 	}
 	l := &link{session: x, id: x.ids[r], conn: conn}
-	l.out = newOutbox(4*x.s.mem.geo.SessionSlots+64, x.fail)
+	l.out = newOutbox(4*x.s.mem.geo.SessionSlots+64, &x.s.followed, x.fail)
 	x.links[r] = l
 	x.runs.Add(2)
 	if x.links[appendLink] != nil && x.links[readLink] != nil {
