@@ -23,6 +23,9 @@
 //	   │ CAS ────────────► U2 … Uk              in chain order, each after the one before (rule R2)
 //	   ▼ acks ◄─────────── U1 … Uk              the page is on flash (durability flash)
 //
+// Appends that are in flight at the same time take these steps together, as lists (pipeline.go); one that is alone takes them on its caller's
+// goroutine (lone.go).
+//
 // A payload of more than a page takes several positions that follow each other, and travels as fragments, each
 // published like an entry of its own. It is in the log if all of them are; one that is lost makes junk of the whole, and the
 // payload is appended again (large.go). Its fragments are joined when it is read (assemble.go).
@@ -37,7 +40,7 @@
 //
 // # Reading order
 //
-// log.go (the API), append.go (the fast path), resolve.go (when it did not go well),
+// log.go and append.go (the API), lone.go (one append), pipeline.go, publisher.go and flight.go (many), resolve.go (when it did not go well),
 // fill.go (decide a position and complete it down the chain), inspect.go and read.go, then view.go and session.go. Entries
 // of more than a page: large.go, assemble.go. Records: entry.go, batch.go, producer.go. Ranges: iterate.go (the API), ahead.go (blocks, in order),
 // runs.go (one block, by lists).
