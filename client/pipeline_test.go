@@ -134,6 +134,11 @@ func TestR9OneOfAGroupLosesItsPosition(t *testing.T) {
 			if _, err := other.Read(r.ctx, p); !errors.Is(err, ErrJunk) {
 				t.Errorf("read %d: %v, want junk", p, err)
 			}
+			for i, w := range r.words(other, p) { // the entry went nowhere behind the head that refused it
+				if !strings.Contains(strings.ToUpper(w), "JUNK") {
+					t.Errorf("replica %d holds %s at %d, want junk", i, w, p)
+				}
+			}
 		}
 		if late != 2 {
 			t.Errorf("%d entries are not where their turn was, want the two whose positions were taken", late)

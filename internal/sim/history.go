@@ -49,6 +49,33 @@ func (h *History) add(op history.Op) {
 func (h *History) append(ctx context.Context, l *client.Log, id int, payload string) (acked bool) {
 	called := h.tick()
 	p, err := l.Append(ctx, []byte(payload))
+	return h.appended(id, payload, called, p, err)
+}
+
+// appendGroup has appends in flight together.
+func (h *History) appendGroup(ctx context.Context, l *client.Log, id int, payloads []string) {
+	var done sync.WaitGroup
+	for i, payload := range payloads {
+		called := h.tick()
+		done.Add(1)
+		if err := l.AppendAsync(ctx, []byte(payload), func(p layout.Position, err error) {
+			h.appended(groupID+id*largestGroup+i, payload, called, p, err)
+			done.Done()
+		}); err != nil {
+			h.appended(id, payload, called, 0, err)
+			done.Done()
+		}
+	}
+	done.Wait()
+}
+
+const (
+	groupID      = 1 << 20 // above it are the ids of those that a worker has in flight together
+	largestGroup = 6
+)
+
+// appended records what an append came to.
+func (h *History) appended(id int, payload string, called int64, p layout.Position, err error) (acked bool) {
 	var unknown *client.UnknownError
 	switch {
 	case err == nil:

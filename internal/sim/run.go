@@ -200,8 +200,14 @@ func (x *run) work(ctx context.Context, l *client.Log, who, id int) {
 		}
 		op, cancel := context.WithTimeout(ctx, patience)
 		switch k := r.IntN(20); {
-		case k < 9:
+		case k < 8:
 			x.h.append(op, l, id, x.payload(r, id, n))
+		case k < 9:
+			group := make([]string, 2+r.IntN(largestGroup-1))
+			for i := range group {
+				group[i] = x.payload(r, id, n) + fmt.Sprintf(".%d", i)
+			}
+			x.h.appendGroup(op, l, id, group)
 		case k < 15:
 			_ = x.h.read(op, l, id, near())
 		case k < 17:

@@ -168,7 +168,7 @@ func (s *Store) zero(g *segment, size int64) (done bool, err error) {
 	if f == nil {
 		return true, err
 	}
-	defer g.mu.RUnlock()
+	defer g.release()
 	zeros := alignedBytes(int(min(zeroBytes, size)))
 	for off := int64(0); off < size; off += int64(len(zeros)) {
 		select {

@@ -43,7 +43,7 @@ func (s *Store) read(x *shape, a layout.Address, b []byte) error {
 		clear(b)
 		return err
 	}
-	defer g.mu.RUnlock()
+	defer g.release()
 	return s.readMarked(g, f, x, a, b, off)
 }
 

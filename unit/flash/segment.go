@@ -20,7 +20,8 @@ type segment struct {
 	opening sync.Mutex // before mu: of those who find it not open one opens it
 
 	file File // nil: not open
-	gone bool
+
+	users users // of the file
 
 	// fresh: no page was written to it since it was made, so it may still be filled with zeros. fill is held
 	// by whoever writes zeros, and by whoever ends that.
@@ -63,7 +64,7 @@ func (s *Store) accountFor(g *segment) error {
 	if f == nil {
 		return err // gone: it was subtracted
 	}
-	defer g.mu.RUnlock()
+	defer g.release()
 	n, err := f.Used()
 	if err == nil {
 		s.used.Add(n - g.bytes.Swap(n))
@@ -71,22 +72,67 @@ func (s *Store) accountFor(g *segment) error {
 	return err
 }
 
-// acquire gives the file of g and keeps it open until g.mu is released for reading; nil: the segment is gone.
+// acquire gives the file of g and keeps it open until g is released; nil: the segment is gone.
 func (s *Store) acquire(g *segment) (File, error) {
+	if !g.users.enter() {
+		return nil, nil
+	}
 	for {
 		g.mu.RLock()
-		if g.file != nil || g.gone {
-			if g.gone {
-				g.mu.RUnlock()
-				return nil, nil
-			}
+		if g.file != nil {
 			return g.file, nil
 		}
 		g.mu.RUnlock()
 		if err := s.openSegment(g); err != nil {
+			g.users.leave()
 			return nil, err
 		}
 	}
+}
+
+// release undoes acquire.
+func (g *segment) release() {
+	g.mu.RUnlock()
+	g.users.leave()
+}
+
+// users counts who uses something, until nobody may any more.
+type users struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed once nobody uses it; nil: it may be used
+}
+
+// enter reports whether it may be used. If so, leave follows.
+func (u *users) enter() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.idle != nil {
+		return false
+	}
+	u.n++
+	return true
+}
+
+func (u *users) leave() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n--; u.n == 0 && u.idle != nil {
+		close(u.idle)
+	}
+}
+
+// end lets nobody in any more, and returns once nobody is left.
+func (u *users) end() {
+	u.mu.Lock()
+	if u.idle == nil {
+		u.idle = make(chan struct{})
+		if u.n == 0 {
+			close(u.idle)
+		}
+	}
+	u.mu.Unlock()
+	<-u.idle
 }
 
 func (s *Store) openSegment(g *segment) error {
@@ -94,14 +140,14 @@ func (s *Store) openSegment(g *segment) error {
 	defer g.opening.Unlock()
 	// Whoever comes too late must not ask for mu: behind him all I/O would wait for that which has begun, writes for a read that hangs.
 	g.mu.RLock()
-	done := g.file != nil || g.gone
+	done := g.file != nil
 	g.mu.RUnlock()
 	if done {
 		return nil
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.file != nil || g.gone {
+	if g.file != nil {
 		return nil
 	}
 	x := s.shape.Load()
@@ -238,11 +284,11 @@ func (s *Store) drop(which func(n uint64) bool) error {
 	return errors.Join(errs...)
 }
 
-// close waits for the I/O of the segment.
+// close waits for the I/O of the segment: not in mu, behind which all who come would wait as long.
 func (g *segment) close() error {
+	g.users.end()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.gone = true
 	if g.file == nil {
 		return nil
 	}

@@ -140,7 +140,7 @@ func (s *Store) trimSegment(x *shape, n uint64, list []unit.Trim, which []int) e
 	if f == nil {
 		return err // gone: given up meanwhile
 	}
-	defer g.mu.RUnlock()
+	defer g.release()
 	g.use()
 	g.trims.turn <- struct{}{}
 	defer func() { <-g.trims.turn }()
@@ -251,7 +251,7 @@ func (s *Store) punchSegment(g *segment) error {
 	if f == nil {
 		return err
 	}
-	defer g.mu.RUnlock()
+	defer g.release()
 	x := s.shape.Load()
 	marks := g.trims.marks.Load()
 	if marks == nil {

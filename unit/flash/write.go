@@ -162,7 +162,7 @@ func (r *run) write(s *Store) {
 		r.err = err // gone: given up meanwhile
 		return
 	}
-	defer r.seg.mu.RUnlock()
+	defer r.seg.release()
 	r.seg.use()
 	var borrowed []*[]byte
 	for _, p := range r.pages {
@@ -203,7 +203,7 @@ func (s *Store) syncSegment(g *segment) error {
 	if f == nil {
 		return err
 	}
-	defer g.mu.RUnlock()
+	defer g.release()
 	return f.Sync()
 }
 
