@@ -33,6 +33,9 @@
 // Small records go many to an entry: [Log.AppendBatch] appends a batch of them, as a whole or not at all, and a [Producer]
 // makes batches of records that come one at a time. [Log.Records] reads record by record what was appended in either way.
 //
+// [Log.Follow] reads what is there and then sleeps until the units say that there is more: it asks the tail of each chain to say
+// so once (progress.go), and reads up to the least of what they say (follow.go). What stands still while others move on is a hole.
+//
 // Everything that a client knows of one layout is a view: the layout and the sessions opened
 // under it, one for each unit and one for the sequencer. A newer layout makes a newer view; the epoch never
 // goes back (rule R8). Whenever an operation is refused, breaks or hangs, the layout is asked
@@ -43,7 +46,7 @@
 // log.go and append.go (the API), lone.go (one append), pipeline.go, publisher.go and flight.go (many), resolve.go (when it did not go well),
 // fill.go (decide a position and complete it down the chain), inspect.go and read.go, then view.go and session.go. Entries
 // of more than a page: large.go, assemble.go. Records: entry.go, batch.go, producer.go. Ranges: iterate.go (the API), ahead.go (blocks, in order),
-// runs.go (one block, by lists).
+// runs.go (one block, by lists). Waiting at the tail: follow.go, progress.go.
 //
 // Lock order: Log.ops, then any one of the others, which are leaves.
 package client

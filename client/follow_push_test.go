@@ -288,6 +288,38 @@ func TestFollowerBeginsBehindAHole(t *testing.T) {
 	<-f.ended
 }
 
+// A trim overtakes a follower that hears from units, and that is slow: it is told which positions it did not get.
+func TestSlowFollowerIsOvertakenByATrim(t *testing.T) {
+	NotInLab(t, "who asks whom")
+	r, l, reader := chained(t, devcluster.Options{Chains: 2, Replicas: 1})
+	f := follows(t, r.ctx, reader, 0)
+	asleep(t, reader)
+	const n, cut = 600, 500 // several windows
+	first := r.append(l, "entry")
+	for range n - 1 {
+		r.append(l, "entry")
+	}
+	if err := l.TrimPrefix(r.ctx, cut); err != nil {
+		t.Fatal(err)
+	}
+	next := first // what was read ahead may be given still
+	for {
+		select {
+		case e := <-f.entries:
+			if next = e.Position + 1; next > cut {
+				t.Fatalf("position %d was given, and no error before", e.Position)
+			}
+			continue
+		case err := <-f.ended:
+			var told *TrimmedError
+			if !errors.As(err, &told) || told.From != next || told.To != cut {
+				t.Errorf("behind position %d: %v; want the positions up to %d", next, err, cut-1)
+			}
+		}
+		return
+	}
+}
+
 // Units of the release before do not say how far they are: the follower looks at the tail.
 func TestFollowerOfUnitsThatSayNothing(t *testing.T) {
 	NotInLab(t, "what a unit does not offer")
