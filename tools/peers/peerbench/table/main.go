@@ -207,8 +207,8 @@ func (rs results) ratios() {
 	to("4000 bytes, catch-up read", 4000, "read", ops, true, "≥ 1.2")
 	row("4000 bytes, CPU µs per entry read", own(4000, "read", cpu), "≤ 6")
 	row("4000 bytes, append → seen p50 / acknowledgement p50", own(4000, "e2e", p50)/own(4000, "e2e", ackP50), "≤ 1.15")
-	to("256 bytes, 512 outstanding", 256, "pipe", ops, false, "≥ 2")
-	to("256 bytes, catch-up read", 256, "read", ops, true, "≥ 1.5")
+	to("256-byte records by Producer, 512 outstanding", 256, "pipe", ops, false, "≥ 2")
+	to("256-byte records, catch-up read", 256, "read", ops, true, "≥ 1.5")
 	to("32 KiB, appended MB/s", 32768, "pipe", mb, false, "≥ 1.5")
 	to("32 KiB, read MB/s", 32768, "read", mb, true, "≥ 1.2")
 }
