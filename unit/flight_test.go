@@ -200,8 +200,20 @@ func TestLimitStallsTheWindow(t *testing.T) {
 		b.u.Doorbell(1, a)
 		b.flush()
 	}
-	if v := b.u.View(); a != 80 || v.Base != 16 || !v.Full {
+	if v := b.u.View(); a != 80 || v.Base != 16 || !v.AtLimit {
 		t.Fatalf("took %d pages, view %+v", a, v)
+	}
+	// A disk that makes room slowly is not full.
+	for _, c := range []struct {
+		room Room
+		want wire.Status
+	}{{RoomGrows, wire.StatusOK}, {RoomFull, wire.StatusFull}, {RoomFails, wire.StatusIO}, {RoomGrows, wire.StatusOK}} {
+		b.u.SetRoom(c.room)
+		b.u.Output().Reset()
+		b.u.MaxAddr(1, 9)
+		if got := b.u.Output().Replies; len(got) != 1 || got[0].Reply != (wire.Reply{Request: 9, Status: c.want, Value: 80}) {
+			t.Errorf("room %d: %+v; want %v", c.room, got, c.want)
+		}
 	}
 	b.start()
 	b.u.SetLimit(80)
@@ -209,12 +221,12 @@ func TestLimitStallsTheWindow(t *testing.T) {
 	if w := b.word(80); w.Generation() != 0 {
 		t.Fatalf("word of 80 is %v", w)
 	}
-	if v := b.u.View(); !v.Full {
+	if v := b.u.View(); !v.AtLimit {
 		t.Fatalf("view %+v", v)
 	}
 	b.u.SetLimit(96)
 	b.wantState(94, wire.Empty)
-	if v := b.u.View(); v.Base != 31 || v.Full {
+	if v := b.u.View(); v.Base != 31 || v.AtLimit {
 		t.Fatalf("view %+v", v)
 	}
 }

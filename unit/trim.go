@@ -76,24 +76,35 @@ func (u *Unit) TrimPrefix(a layout.Address) {
 	}
 }
 
-// MaxAddr answers with the first address above all entries; StatusFull means that the window is where it is for want of
-// room on flash, StatusIO that it is there because room could not be made.
+// MaxAddr answers with the first address above all entries; StatusFull means that the window is where it is because flash is full,
+// StatusIO that it is there because room could not be made. While room is being made, which a busy disk may take long for, it is neither.
 func (u *Unit) MaxAddr(s Session, id wire.RequestID) {
 	if u.phase == Open {
 		u.scan(u.watermark, u.geo.Window)
 	}
 	r := wire.Reply{Request: id, Value: uint64(u.end)}
-	if u.full() {
-		r.Status = wire.StatusFull
-		if u.roomFails {
+	if u.atLimit() {
+		switch u.room {
+		case RoomFull:
+			r.Status = wire.StatusFull
+		case RoomFails:
 			r.Status = wire.StatusIO
 		}
 	}
 	u.reply(s, r)
 }
 
-// RoomFails says whether what keeps flash from having more room is an error, and not that it is full.
-func (u *Unit) RoomFails(fails bool) { u.roomFails = fails }
+// Room is why flash has no room for more addresses than SetLimit said.
+type Room uint8
+
+const (
+	RoomGrows Room = iota // more is made as the window moves
+	RoomFull              // flash is full
+	RoomFails             // an error keeps it from being made
+)
+
+// SetRoom says why there is no more room.
+func (u *Unit) SetRoom(r Room) { u.room = r }
 
 // StateOf tells the state of an address, if the unit's memory knows it: not below the window.
 // An address that is not decided and durable is EMPTY.

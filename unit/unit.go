@@ -45,15 +45,15 @@ type Unit struct {
 	moves     uint64         // see Moves
 	trimmed   layout.Address // all below were given up; durable before it is set here
 
-	limit     layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet
-	roomFails bool             // what keeps limit where it is is an error, and not that flash is full
-	ready     []layout.Address // stage waiting, in the order of arrival
-	trims     []Trim           // to be flushed
-	noted     notes            // what was trimmed in this epoch
-	flying    []*Batch         // on their way to flash
-	refused   refused          // that flash did not take
-	idle      []*Batch         // to be used again
-	arrivals  uint64           // addresses that ever became waiting
+	limit    layout.Address   // no word at or above is made EMPTY: flash has no room for its page yet
+	room     Room             // why limit is where it is
+	ready    []layout.Address // stage waiting, in the order of arrival
+	trims    []Trim           // to be flushed
+	noted    notes            // what was trimmed in this epoch
+	flying   []*Batch         // on their way to flash
+	refused  refused          // that flash did not take
+	idle     []*Batch         // to be used again
+	arrivals uint64           // addresses that ever became waiting
 
 	ringers map[layout.Address][]Session // sessions beyond the first
 	owners  []Session                    // by staging slot
@@ -140,8 +140,8 @@ type View struct {
 
 	Corrupt int // addresses whose copy here is known to be CORRUPT; MaxCorrupt: there may be more
 
-	Limit layout.Address // of SetLimit
-	Full  bool           // the window would move on, and flash has no room
+	Limit   layout.Address // of SetLimit
+	AtLimit bool           // the window would move on, and flash has no room yet
 }
 
 // New makes the core of a unit as its meta file describes it: closed, not intact (rule R19).
@@ -161,7 +161,7 @@ func (u *Unit) View() View {
 		Phase: u.phase, Epoch: u.epoch, Promise: u.promise, Intact: u.intact,
 		Reconciled: u.phase == Sealed && u.reconciled == u.promise && u.promise != 0,
 		Log:        u.log, Geometry: u.geo, Outdated: u.outdated, TrimmedBelow: u.trimmed,
-		Waiting: u.waiting(), Queued: len(u.ready), Limit: u.limit, Full: u.full(), Corrupt: len(u.bad),
+		Waiting: u.waiting(), Queued: len(u.ready), Limit: u.limit, AtLimit: u.atLimit(), Corrupt: len(u.bad),
 		Urgent: len(u.trims)+len(u.ending) > 0 || (len(u.ready) > 0 && !u.Lazy()),
 	}
 	if !u.outdated {

@@ -273,8 +273,8 @@ func (u *Unit) due() bool {
 	return (u.base < u.watermark || mutant.R4) && u.end != 0 && u.base+open < u.end-1 && u.base+u.window() <= u.geo.MaxAddress()
 }
 
-// full tells whether nothing but the limit keeps the window from moving on.
-func (u *Unit) full() bool {
+// atLimit tells whether nothing but the limit keeps the window from moving on.
+func (u *Unit) atLimit() bool {
 	return u.mem != nil && !u.outdated && u.base+u.window() >= u.limit && u.due()
 }
 

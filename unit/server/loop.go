@@ -194,7 +194,7 @@ func (s *Server) handle(ev event) {
 	case evTrim:
 		s.core.Trim(ev.link.id, ev.request, ev.address)
 	case evMaxAddr:
-		s.core.RoomFails(s.noRoom() != nil)
+		s.core.SetRoom(s.room())
 		s.core.MaxAddr(ev.link.id, ev.request)
 	case evSubscribe:
 		s.subscribe(ev.link, ev.address, ev.above)

@@ -37,7 +37,7 @@ func (s *Server) Ready() error {
 	if err := s.flushError.Load(); err != nil {
 		return *err
 	}
-	if v.Full {
+	if err := s.store.NoRoom(); v.AtLimit && err != nil { // without an error room is being made
 		return cmp.Or(s.noRoom(), errFull)
 	}
 	return nil

@@ -44,6 +44,17 @@ func (s *Server) ahead(v unit.View) {
 	}
 }
 
+// room tells the core why there is no more room.
+func (s *Server) room() unit.Room {
+	switch err := s.store.NoRoom(); {
+	case err == nil:
+		return unit.RoomGrows
+	case errors.Is(err, flash.ErrFull):
+		return unit.RoomFull
+	}
+	return unit.RoomFails
+}
+
 // noRoom returns what keeps flash from having more room, unless it is that flash is full.
 func (s *Server) noRoom() error {
 	if err := s.store.NoRoom(); !errors.Is(err, flash.ErrFull) {
