@@ -11,6 +11,13 @@ import (
 	"corfu/layout"
 )
 
+// Why filling ends. To publish at address a, fillIn may find the window of a unit below a, and call clearWindow; that may fill what keeps the window from
+// a, and so call fillIn. It always does so for an address below a: the window's base, at most a − W, or an EMPTY address between the base and
+// a. So addresses fall strictly from one call to the next, and no call meets itself. They do not fall far: clearWindow fills for one unit
+// once at a time (helping), so that calls within each other are of different units, no more than a chain has. Within a call each round
+// either finds the window there, or fills its obstacle, or waits for flash; what does not move for other reasons (a full unit, one that is sealed
+// or silent, a corrupt head) ends with an error, at the latest with ctx.
+
 // clearWindow is called when unit id's window has not reached address a, and returns when it is worth
 // looking again. The window waits for what stands at its base to become durable (rule R4), and moves once something is
 // published in its last quarter. Usually that is under way. A hole there lasts until somebody fills
