@@ -92,11 +92,14 @@ func TestFindsWhatIsBroken(t *testing.T) {
 		{VolatileFlash, 30, nil},
 		{NothingCopied, 60, nil},
 		{MembersWiped, 20, nil},
-		{NobodyWiped, 250, failing},
+		{NobodyWiped, 1500, failing}, // one in 150 finds it
 		{RelaxedOrdering, 10, nil},
 		{TwoNICs, 150, crowded},
 	} {
 		t.Run(string(m.mutant), func(t *testing.T) {
+			if raceDetector && m.most > 1000 {
+				t.Skip("many seeds: found without the race detector (make test-sim)")
+			}
 			n, err := hunt(t, m.most, m.mutant, m.lead)
 			if n == 0 {
 				t.Fatalf("not found in %d seeds", m.most)
