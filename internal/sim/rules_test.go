@@ -20,7 +20,7 @@ func TestFindsBrokenRules(t *testing.T) {
 		lead func(*Plan) // to where the rule matters; nil: any run will do
 	}{
 		{"R1", &mutant.R1, 60, crowded},
-		{"R2", &mutant.R2, 20, nil},
+		{"R2", &mutant.R2, 100, nil},
 		{"R4", &mutant.R4, 60, func(p *Plan) {
 			crowded(p)
 			p.Clients, p.Workers, p.Ops, p.Weird.Slow, p.Weird.Late = 3, 2, 60, 0.1, 30*time.Millisecond
@@ -33,15 +33,15 @@ func TestFindsBrokenRules(t *testing.T) {
 		{"R8", &mutant.R8, 1500, func(p *Plan) {
 			p.Keeps, p.Large, p.Faults, p.Only = true, false, 12, []string{"reconfigure", "pause", "cut"}
 		}},
-		{"R9", &mutant.R9, 60, func(p *Plan) {
+		{"R9", &mutant.R9, 300, func(p *Plan) {
 			p.Think, p.Ops, p.Faults, p.Gap, p.Only = time.Millisecond, 25, 20, 2*time.Millisecond, []string{"break under a CAS"}
 		}},
-		{"R10", &mutant.R10, 20, nil},
-		{"R11", &mutant.R11, 100, func(p *Plan) {
+		{"R10", &mutant.R10, 100, nil},
+		{"R11", &mutant.R11, 500, func(p *Plan) {
 			p.Shape.Durability, p.Weird.Disk, p.Think, p.Workers = layout.Flash, 5*time.Millisecond, 100*time.Microsecond, 2
 			p.Faults, p.Only = 3, []string{"power cut"}
 		}},
-		{"R15", &mutant.R15, 60, func(p *Plan) {
+		{"R15", &mutant.R15, 300, func(p *Plan) {
 			p.Shape.Durability, p.Scan, p.Think, p.Ops = layout.Memory, 30*time.Millisecond, 1, 30
 			p.Faults, p.Only, p.Clients, p.Workers = 6, []string{"reconfigure"}, 3, 2
 			p.Weird.Slow, p.Weird.Late = 0.1, 5*time.Millisecond
@@ -51,7 +51,7 @@ func TestFindsBrokenRules(t *testing.T) {
 			p.Shape.Chains, p.Shape.Replicas, p.Shape.Durability = 1, 2, layout.Memory
 			p.Faults, p.Gap, p.Only = 12, 50*time.Millisecond, []string{"crash unit", "partition", "pause"}
 		}},
-		{"R18", &mutant.R18, 100, func(p *Plan) {
+		{"R18", &mutant.R18, 500, func(p *Plan) {
 			failing(p)
 			p.Shape.Layouts, p.Faults, p.Only = 3, 20, []string{"elect", "reconfigure", "crash layout server", "pause"}
 		}},
@@ -61,7 +61,7 @@ func TestFindsBrokenRules(t *testing.T) {
 			p.Faults, p.Gap, p.Only = 12, 50*time.Millisecond, []string{"crash unit", "partition", "pause"}
 		}},
 		{"R20", &mutant.R20, 60, nil},
-		{"R22", &mutant.R22, 200, forgetting},
+		{"R22", &mutant.R22, 1000, forgetting},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			*m.rule = true
