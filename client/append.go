@@ -148,7 +148,7 @@ func (a *attempt) conclude(ctx context.Context, v *view, e ending) (layout.Posit
 }
 
 // afterCompany finishes what the pipeline leaves to the append itself: a window that is not there yet, and acknowledgements that are
-// late. Other endings stay as they are.
+// late, or say that the page is corrupt. Other endings stay as they are.
 func (a *attempt) afterCompany(ctx context.Context, e ending) (outcome, error) {
 	defer a.leaveGate()
 	switch {
@@ -160,6 +160,8 @@ func (a *attempt) afterCompany(ctx context.Context, e ending) (outcome, error) {
 			return outUnknown, err
 		}
 		return outDone, nil
+	case errors.Is(e.err, errCorrupt):
+		return e.out, a.l.foundCorrupt(a.pos)
 	}
 	return e.out, e.err
 }

@@ -51,6 +51,8 @@ var (
 	errGone = errors.New("the caller is gone")
 	// errLate: acknowledgements took longer than ackPatience.
 	errLate = errors.New("an acknowledgement is late")
+	// errCorrupt: a unit acknowledged the page as corrupt. The append counts and logs that.
+	errCorrupt = errors.New("an acknowledgement says that the page is corrupt")
 )
 
 // inCompany appends by way of the pipeline.
@@ -110,12 +112,11 @@ func (a *attempt) placedIn() *view {
 
 // placed gives the attempt its position. It fails with errGone if nobody wants it any more.
 func (a *attempt) placed(ctx context.Context, v *view, p layout.Position) error {
+	err := a.take(ctx, v, p) // before mu: it may wait for a client id, and whoever gives the append up does not
 	a.mu.Lock()
 	gone := a.phase == phaseGone
-	var err error
 	if !gone {
 		a.phase = phasePublishing
-		err = a.take(ctx, v, p)
 	}
 	a.mu.Unlock()
 	if gone {
@@ -240,7 +241,7 @@ func (a *attempt) durable() (e ending, over bool) {
 	case a.phase != phasePublished:
 		return e, false
 	case a.bad == wire.Corrupt:
-		e = ending{outUnknown, at(a.pos, ErrCorrupt)}
+		e = ending{outUnknown, errCorrupt}
 	case a.bad != 0:
 		e = ending{outUnknown, &sessionError{"acknowledgement", errStale}}
 	case a.missing > 0:

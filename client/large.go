@@ -32,7 +32,7 @@ const (
 func (g *large) setup(l *Log) {
 	g.room = make(chan struct{}, largeAtOnce)
 	g.fragments.setup(l, fragmentsAtOnce)
-	g.placed.setup(l.background, func(_ context.Context, ready []*tearing) {
+	g.placed.setup(l.starter, func(_ context.Context, ready []*tearing) {
 		for _, t := range ready {
 			t.placed <- t.publish()
 		}

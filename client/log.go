@@ -243,6 +243,18 @@ func (l *Log) background(fn func(context.Context)) {
 	}()
 }
 
+// starter gives a function that runs fn as background does, each time that it is called, and allocates nothing then.
+func (l *Log) starter(fn func(context.Context)) func() {
+	run := func() {
+		defer l.bg.Done()
+		fn(l.ctx)
+	}
+	return func() {
+		l.bg.Add(1)
+		go run()
+	}
+}
+
 // watchdog breaks connections on which nothing moves, and keeps the gauges.
 func (l *Log) watchdog(ctx context.Context) {
 	t := time.NewTicker(l.o.OpTimeout / 4)

@@ -58,9 +58,12 @@ type callback struct {
 
 func (p *pipeline) setup(l *Log) {
 	p.l = l
-	p.tokens.setup(l.background, p.take)
+	p.tokens.setup(l.starter, p.take)
 	// Not in the background of the Log: a callback may close it.
-	p.callbacks.setup(func(run func(context.Context)) { go run(l.ctx) }, func(_ context.Context, ready []callback) {
+	p.callbacks.setup(func(fn func(context.Context)) func() {
+		run := func() { fn(l.ctx) }
+		return func() { go run() }
+	}, func(_ context.Context, ready []callback) {
 		for _, c := range ready {
 			c.done(c.p, c.err)
 		}

@@ -8,9 +8,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"corfu/internal/devcluster"
+	"corfu/internal/wire"
+	"corfu/internal/wire/pb"
 	"corfu/layout"
 )
 
@@ -313,7 +317,7 @@ func TestStageTakesWhatIsReady(t *testing.T) {
 	gate := make(chan struct{})
 	var got [][]int
 	var s stage[int]
-	s.setup(func(f func(context.Context)) { running.Go(func() { f(context.Background()) }) }, func(_ context.Context, ready []int) {
+	s.setup(func(f func(context.Context)) func() { return func() { running.Go(func() { f(context.Background()) }) } }, func(_ context.Context, ready []int) {
 		got = append(got, slices.Clone(ready))
 		<-gate
 	})
@@ -356,4 +360,124 @@ func TestDoorbellsForAnOlderUnit(t *testing.T) {
 			t.Errorf("append %d at %d, %v", i, e.at[i], e.err[i])
 		}
 	}
+}
+
+// A sequencer whose word went back, to where other chains were in use, gives positions that the chains of today do not hold. Nothing is published
+// at them: their entries stand elsewhere (rules R2, R20).
+func TestR20PositionsOfAnOlderSegment(t *testing.T) {
+	both(t, func(t *testing.T, d layout.Durability) {
+		r := rigOf(t, devcluster.Options{Chains: 2, Spares: 2, Durability: d})
+		l, other := r.open(), r.open()
+		for i := range 3 { // an odd number: the next segment begins with the other chain
+			if _, err := l.Append(r.ctx, fmt.Append(nil, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		spares := l.current().layout.Spares
+		lay, err := r.Change(r.ctx, &pb.ReconfigureRequest{Chain: []uint32{uint32(spares[0].ID), uint32(spares[1].ID)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := lay.Segments[len(lay.Segments)-1].Start
+		if len(lay.Segments) != 2 || start%2 == 0 {
+			t.Fatalf("segments %+v, want a turned one", lay.Segments)
+		}
+		for _, x := range []*Log{l, other} {
+			Until(t, "the new layout", func() bool { return x.current().epoch() == lay.Epoch })
+		}
+		seq, err := l.current().seq.get(r.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release := r.hold(l)
+		var e asyncEnds
+		r.async(l, &e, r.ctx, 0, []byte("a page"))
+		r.async(l, &e, r.ctx, 1, largeOf(2))
+		Until(t, "all that are not taken to be queued", func() bool { return l.queued() > 0 })
+		f, err := l.frames.get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.b.Reset()
+		f.b.FetchAdd(seq.word, -uint64(start-2)) // any client can do that
+		if err := f.do(r.ctx, seq.pipe); err != nil {
+			t.Fatal(err)
+		}
+		l.put(f)
+		release()
+		e.Wait()
+		for i := range 2 {
+			if e.err[i] != nil || e.at[i] < start {
+				t.Errorf("append %d at %d, %v; want a position from %d on", i, e.at[i], e.err[i], start)
+			}
+		}
+		r.wantRead(other, e.at[0], "a page")
+		for i := range 3 {
+			r.wantRead(other, layout.Position(i), fmt.Sprint(i))
+		}
+	})
+}
+
+// An append whose time ends while its attempt waits for a client id, with a position taken for it, ends at once; the position is filled.
+func TestAppendWhoseTimeEndsBeforeItsID(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l, other := r.open(), r.open()
+	if _, err := l.Append(r.ctx, []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	l.appending.Add(1) // nobody is alone
+	defer l.appending.Add(-1)
+	l.ids.Load().n.Store(maxCounter) // used up
+	l.renew <- struct{}{}            // and the layout servers do not answer
+	ctx, cancel := context.WithCancel(r.ctx)
+	failed := make(chan error)
+	go func() {
+		_, err := l.Append(ctx, []byte("given up"))
+		failed <- err
+	}()
+	Until(t, "the position to be taken", func() bool { return l.current().tail.Load() == 2 })
+	cancel()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnknown) {
+			t.Errorf("append: %v, want the context's error alone", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the append waits on")
+	}
+	<-l.renew
+	if p, err := l.Append(r.ctx, []byte("second")); err != nil || p != 2 {
+		t.Errorf("append: %d, %v; want 2", p, err)
+	}
+	if _, err := other.Read(r.ctx, 1); !errors.Is(err, ErrJunk) {
+		t.Errorf("read 1: %v, want junk", err)
+	}
+}
+
+// A unit that acknowledges a page as corrupt is counted and logged, as where a reader meets one.
+func TestCorruptAcknowledgementIsCounted(t *testing.T) {
+	r := newRig(t, layout.Flash)
+	l := r.open()
+	if _, err := l.Append(r.ctx, []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.attempts.get(r.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.take(r.ctx, l.current(), 0); err != nil {
+		t.Fatal(err)
+	}
+	a.expectAcks(l.current(), 1)
+	a.join(nil, 0)
+	a.published()
+	a.acked(wire.Corrupt)
+	out, err := a.afterCompany(r.ctx, <-a.result)
+	if out != outUnknown || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("outcome %d, %v; want unknown, and corrupt", out, err)
+	}
+	if got := testutil.ToFloat64(l.m.corrupt); got != 1 {
+		t.Errorf("%v corrupt copies counted, want 1", got)
+	}
+	a.recycle(false)
 }

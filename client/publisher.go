@@ -37,11 +37,11 @@ const maxListBytes = 256 << 10
 
 func newPublisher(l *Log, v *view, units []layout.UnitID) *publisher {
 	c := &publisher{l: l, v: v, units: units, later: make([]later, len(units)-1)}
-	c.head.setup(l.background, c.publish)
+	c.head.setup(l.starter, c.publish)
 	for i := range c.later {
 		n := &c.later[i]
 		n.c, n.number = c, i+1
-		n.ready.setup(l.background, n.publish)
+		n.ready.setup(l.starter, n.publish)
 	}
 	return c
 }

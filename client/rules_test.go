@@ -28,6 +28,12 @@ type rig struct {
 
 func newRig(t testing.TB, d layout.Durability) *rig {
 	t.Helper()
+	return rigOf(t, devcluster.Options{Chains: 1, Durability: d})
+}
+
+// rigOf is a rig of a cluster with these options, and what all rigs have.
+func rigOf(t testing.TB, o devcluster.Options) *rig {
+	t.Helper()
 	var dev rdma.Device
 	var err error
 	if os.Getenv("CORFU_LAB") == "1" {
@@ -43,10 +49,9 @@ func newRig(t testing.TB, d layout.Durability) *rig {
 			t.Errorf("close the device: %v", err)
 		}
 	})
-	c, err := devcluster.Start(context.Background(), devcluster.Options{
-		Device: dev, Dir: t.TempDir(), Chains: 1, Replicas: 2, Durability: d,
-		Geometry: layout.Geometry{PageSize: 4096, Window: 128, SessionSlots: 8, MaxSessions: 8}, Logger: testLog(),
-	})
+	o.Device, o.Dir, o.Replicas, o.Logger = dev, t.TempDir(), 2, testLog()
+	o.Geometry = layout.Geometry{PageSize: 4096, Window: 128, SessionSlots: 8, MaxSessions: 8}
+	c, err := devcluster.Start(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

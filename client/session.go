@@ -277,14 +277,19 @@ type seqSession struct {
 }
 
 // next is the position that a word of the sequencer gives, in v's epoch. In any other it breaks the session (rule R8: a token is good in
-// its own epoch only).
+// its own epoch only). A word that went back to before the last segment gives none: the chains that take new entries do not hold such positions
+// (rule R20). The sequencer sees that within a tenth of a second, and a new epoch mends it.
 func (s *seqSession) next(v *view, word uint64) (layout.Position, error) {
 	w := wire.SeqWord(word)
 	if !w.Of(v.epoch()) {
 		s.fail(errStale)
 		return 0, &sessionError{s.who, errStale}
 	}
-	return w.Next(), nil
+	p := w.Next()
+	if last := v.layout.Segments[len(v.layout.Segments)-1].Start; p < last {
+		return 0, &sessionError{s.who, fmt.Errorf("it gave position %d, and new entries begin at %d: %w", p, last, errStale)}
+	}
+	return p, nil
 }
 
 func (l *Log) openSequencer(ctx context.Context, v *view, dial dialling) (*seqSession, error) {

@@ -8,7 +8,7 @@ import (
 // stage is a step that many operations take together. What is added is given to work in the order in which it came, all that is ready
 // at a time: what comes while work runs is the next call's. The goroutine that calls work exists while there is something to do.
 type stage[T any] struct {
-	spawn func(func(context.Context))
+	start func() // begins run on a goroutine
 	work  func(ctx context.Context, ready []T)
 
 	mu      sync.Mutex
@@ -17,8 +17,9 @@ type stage[T any] struct {
 	running bool
 }
 
-func (s *stage[T]) setup(spawn func(func(context.Context)), work func(context.Context, []T)) {
-	s.spawn, s.work = spawn, work
+// setup makes the stage one of work. starter gives what starts a function, over and over: that is made once, as starts are on the fast path.
+func (s *stage[T]) setup(starter func(func(context.Context)) func(), work func(context.Context, []T)) {
+	s.start, s.work = starter(s.run), work
 }
 
 // add hands x over. It never waits.
@@ -32,7 +33,7 @@ func (s *stage[T]) add(x ...T) {
 	s.running = true
 	s.mu.Unlock()
 	if start {
-		s.spawn(s.run)
+		s.start()
 	}
 }
 
