@@ -214,16 +214,32 @@ func TestUnknownAppendsAreResolved(t *testing.T) {
 			if i%2 == 0 {
 				payload = largeOf(5)
 			}
+			v, err := try(r.ctx, l, func(v *view) (*view, error) { return v, v.ready(r.ctx) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := v.units[v.layout.Segments[len(v.layout.Segments)-1].Chains[0].Head()].cur.Load()
+			var slots []int
+			for len(s.slots.free) > 0 { // it stops with its position in hand
+				slots = append(slots, <-s.slots.free)
+			}
+			tail := v.tail.Load()
 			ctx, cancel := context.WithCancel(r.ctx)
 			done := make(chan error, 1)
 			if err := l.AppendAsync(ctx, payload, func(_ Position, err error) { done <- err }); err != nil {
 				t.Fatal(err)
 			}
-			Break(l) // an unknown outcome, while the layout service can be asked: often settled at once
+			Until(t, "the append to have a position", func() bool { return v.tail.Load() > tail || v.retired() })
 			cancel()
+			if i%3 == 0 { // it will never be published there
+				Break(l)
+			}
+			for _, slot := range slots {
+				s.slots.free <- slot
+			}
 			var u *UnknownError
 			if err := <-done; !errors.As(err, &u) {
-				continue
+				continue // it was settled at once
 			}
 			p, found, err := u.Resolve(r.ctx)
 			if err != nil {
