@@ -109,8 +109,16 @@ func (l *Log) readBlock(ctx context.Context, v *view, first layout.Position, n i
 		l.post(ctx, r, &r.parts[i])
 	}
 	for i := range r.parts {
-		if r.await(ctx, &r.parts[i]) == nil {
-			l.judge(v, r, &r.parts[i], first, found)
+		x := &r.parts[i]
+		if r.await(ctx, x) != nil {
+			continue
+		}
+		// Where the window had passed, which the words show, the pages are asked for by message now: one by one they would take many times as long.
+		if l.judge(v, r, x, first, found) && x.passed() {
+			l.post(ctx, r, x)
+			if r.await(ctx, x) == nil {
+				l.judge(v, r, x, first, found)
+			}
 		}
 	}
 }
@@ -152,7 +160,7 @@ func (r *run) word(i int) int { return r.words.Off + i*rdma.WordSize }
 func (l *Log) post(ctx context.Context, r *run, x *runPart) {
 	l.m.runs.Inc()
 	s, g := x.s, x.s.geometry
-	x.cold = s.readRun >= x.n && x.a < layout.Address(s.base.Load())
+	x.cold = x.passed()
 	x.b.Reset()
 	if x.cold {
 		x.asked = s.requests.add()
@@ -173,6 +181,9 @@ func (l *Log) post(ctx context.Context, r *run, x *runPart) {
 		x.asked = nil
 	}
 }
+
+// passed reports whether the window has left the part's first address behind, as far as is known, and the unit takes a ReadRun for it.
+func (x *runPart) passed() bool { return x.s.readRun >= x.n && x.a < layout.Address(x.s.base.Load()) }
 
 // pieces calls fn with the pages of the part that have consecutive slots: twice where the window
 // wraps around.
@@ -219,8 +230,8 @@ func (s *unitSession) sawBase(a layout.Address) {
 	}
 }
 
-// judge calls found with what the part's words and pages decide.
-func (l *Log) judge(v *view, r *run, x *runPart, first layout.Position, found func(i int, e entry, err error)) {
+// judge calls found with what the part's words and pages decide. It reports whether the window has passed some of them.
+func (l *Log) judge(v *view, r *run, x *runPart, first layout.Position, found func(i int, e entry, err error)) (behind bool) {
 	g := x.s.geometry
 	for i := range x.n {
 		a, p := x.a+layout.Address(i), x.first+layout.Position(i*x.stride)
@@ -229,7 +240,9 @@ func (l *Log) judge(v *view, r *run, x *runPart, first layout.Position, found fu
 		if !x.cold {
 			if state = w.State(); w.Generation() != g.Generation(a) {
 				if w.Generation() > g.Generation(a) {
-					x.s.sawBase(a + 1)
+					// The slot is that of an address whole windows above a: the one a window below that has left.
+					x.s.sawBase(layout.Address(w.Generation()-1)*layout.Address(g.Window) + layout.Address(g.Slot(a)) + 1)
+					behind = true
 				}
 				continue
 			}
@@ -252,4 +265,5 @@ func (l *Log) judge(v *view, r *run, x *runPart, first layout.Position, found fu
 			l.m.coldReads.Inc()
 		}
 	}
+	return behind
 }
