@@ -31,13 +31,10 @@ func (l *Log) appendAs(ctx context.Context, flags wire.PageFlags, payload []byte
 	began := time.Now()
 	var p layout.Position
 	if alone {
-		v := l.current()
-		out, err := a.try(ctx, v)
-		p, err = a.conclude(ctx, v, ending{out, err})
-		l.m.calls.ended(opAppend, began, err)
-		return p, err
+		p, err = a.byItself(ctx)
+	} else {
+		p, err = a.inCompany(ctx)
 	}
-	p, err = a.inCompany(ctx)
 	l.m.calls.ended(opAppend, began, err)
 	return p, err
 }

@@ -25,12 +25,9 @@ type attempt struct {
 	flags wire.PageFlags // of the page
 	ext   int            // bytes of extensions behind the header
 	size  int            // bytes behind the header: extensions and payload
-	seq   *rdma.Batch
 	reps  []replica
 	acks  ackChan     // one for each replica at most
 	wait  *time.Timer // for Acks; stopped while not in use
-
-	seqOn *pipe // where seq was posted last
 
 	// Of the running try.
 	view  *view
@@ -136,7 +133,7 @@ func (as *attempts) grow() error {
 	for i := range n {
 		t := time.NewTimer(time.Hour)
 		t.Stop()
-		as.free <- &attempt{l: as.l, home: as, page: mem.Slice(i*size, size), seq: rdma.NewBatch(1), acks: make(ackChan, maxReplicas), wait: t,
+		as.free <- &attempt{l: as.l, home: as, page: mem.Slice(i*size, size), acks: make(ackChan, maxReplicas), wait: t,
 			flight: flight{result: make(chan ending, 1)}}
 	}
 	return nil
@@ -190,9 +187,6 @@ func (a *attempt) replicas(n int) []replica {
 
 // inFlight tells whether a device may still touch the attempt's memory.
 func (a *attempt) inFlight() bool {
-	if a.seq.InFlight() {
-		return true
-	}
 	for i := range a.reps {
 		if a.reps[i].write.InFlight() || a.reps[i].pub.InFlight() {
 			return true
@@ -203,11 +197,6 @@ func (a *attempt) inFlight() bool {
 
 // quiesce waits until nothing of the attempt is in flight. The watchdog bounds it.
 func (a *attempt) quiesce(ctx context.Context) error {
-	if a.seq.InFlight() {
-		if _ = a.seqOn.wait(ctx, a.seq); a.seq.InFlight() {
-			return ctx.Err()
-		}
-	}
 	for i := range a.reps {
 		r := &a.reps[i]
 		for _, b := range []*rdma.Batch{r.write, r.pub} {

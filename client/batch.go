@@ -63,7 +63,7 @@ func (v *view) takes(ctx context.Context, flags wire.PageFlags) error {
 	if flags&^wire.OldFlags == 0 {
 		return nil
 	}
-	for _, c := range v.layout.Segments[len(v.layout.Segments)-1].Chains {
+	for _, c := range v.layout.Last().Chains {
 		for _, id := range c.Units {
 			s, err := v.unit(ctx, id)
 			if err != nil {

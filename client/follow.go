@@ -37,7 +37,7 @@ func (f *follower) subscribe(ctx context.Context) {
 	}
 	defer f.l.exit()
 	v := f.l.current()
-	last := v.layout.Segments[len(v.layout.Segments)-1]
+	last := *v.layout.Last()
 	var missing []layout.UnitID
 	for _, c := range last.Chains {
 		if s := v.units[c.Tail()].cur.Load(); s == nil || !s.alive() {

@@ -12,6 +12,13 @@ import (
 	"corfu/rdma"
 )
 
+// byItself appends on the caller's goroutine.
+func (a *attempt) byItself(ctx context.Context) (layout.Position, error) {
+	v := a.l.current()
+	out, err := a.try(ctx, v)
+	return a.conclude(ctx, v, ending{out, err})
+}
+
 // try takes a token and does the whole append with it in v's epoch, on the caller's goroutine: the shortest way, for one that is alone,
 // and for one that is tried again. Under memory durability it makes these calls of the fabric: Do(token), Post(payload to U2 … Uk),
 // Do(U1), Do(U2) … Do(Uk).
@@ -71,22 +78,10 @@ func (a *attempt) pastWindow(ctx context.Context, v *view, out outcome, err erro
 
 // token takes a position, and with it the place and a fresh attempt id.
 func (a *attempt) token(ctx context.Context, v *view) error {
-	s, err := v.seq.get(ctx)
-	if err != nil {
-		return waiting(err, "a session with the sequencer")
-	}
-	a.seq.Reset()
-	i := a.seq.FetchAdd(s.word, 1)
-	a.seqOn = s.pipe
-	if err := s.check(s.pipe.do(ctx, a.seq)); err != nil {
-		return waiting(err, "the sequencer's answer") // the token, if one was taken, becomes a hole
-	}
-	p, err := s.next(v, a.seq.Old(i))
+	p, err := a.l.positions(ctx, v, 1)
 	if err != nil {
 		return err
 	}
-	a.l.m.tokens.Inc()
-	v.saw(p + 1)
 	return a.take(ctx, v, p)
 }
 
@@ -236,17 +231,8 @@ func (a *attempt) publishHead(ctx context.Context, v *view, r *replica) (outcome
 		return outUnknown, waiting(err, "the answer of %s", r.s.who)
 	}
 	r.learn()
-	switch found := a.found(v, r); found {
-	case foundEmpty:
-		r.published()
-		return outDone, nil
-	case foundEntry, foundPast:
-		return outLost, nil
-	case foundAhead:
-		return outNothing, errWindow
-	default:
-		return outNothing, &sessionError{r.s.who, errStale}
-	}
+	e := a.atHead(v, r)
+	return e.out, e.err
 }
 
 // publishNext does the CAS at a later replica, now that the one before is known to hold this entry (rule R2).

@@ -30,6 +30,15 @@ func (r *rig) hold(l *Log) (release func()) {
 	return func() { close(released) }
 }
 
+// inCompany has sessions stand, and each append from now on go by way of the pipeline.
+func (r *rig) inCompany(l *Log) {
+	r.t.Helper()
+	if _, err := l.Append(r.ctx, []byte("first")); err != nil {
+		r.t.Fatal(err)
+	}
+	l.appending.Add(1) // nobody is alone
+}
+
 // asyncEnds collects what became of appends of AppendAsync, by their number.
 type asyncEnds struct {
 	sync.WaitGroup
@@ -242,11 +251,7 @@ func TestAppendWhoseTimeEndsInTheQueue(t *testing.T) {
 func TestAppendWhoseTimeEndsOnItsWay(t *testing.T) {
 	r := newRig(t, layout.Flash)
 	l, other := r.open(), r.open()
-	if _, err := l.Append(r.ctx, []byte("first")); err != nil {
-		t.Fatal(err)
-	}
-	l.appending.Add(1) // nobody is alone
-	defer l.appending.Add(-1)
+	r.inCompany(l)
 	ctx, cancel := context.WithCancel(r.ctx)
 	v := l.current()
 	s := v.units[v.layout.Segments[0].Chains[0].Head()].cur.Load()
@@ -422,11 +427,7 @@ func TestR20PositionsOfAnOlderSegment(t *testing.T) {
 func TestAppendWhoseTimeEndsBeforeItsID(t *testing.T) {
 	r := newRig(t, layout.Flash)
 	l, other := r.open(), r.open()
-	if _, err := l.Append(r.ctx, []byte("first")); err != nil {
-		t.Fatal(err)
-	}
-	l.appending.Add(1) // nobody is alone
-	defer l.appending.Add(-1)
+	r.inCompany(l)
 	l.ids.Load().n.Store(maxCounter) // used up
 	l.renew <- struct{}{}            // and the layout servers do not answer
 	ctx, cancel := context.WithCancel(r.ctx)

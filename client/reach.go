@@ -65,7 +65,7 @@ func (v *view) ready(ctx context.Context) error {
 		return nil
 	}
 	var missing []layout.UnitID
-	for _, c := range v.layout.Segments[len(v.layout.Segments)-1].Chains {
+	for _, c := range v.layout.Last().Chains {
 		for _, id := range c.Units {
 			if s := v.units[id].cur.Load(); s == nil || !s.alive() {
 				missing = append(missing, id)

@@ -286,7 +286,7 @@ func (s *seqSession) next(v *view, word uint64) (layout.Position, error) {
 		return 0, &sessionError{s.who, errStale}
 	}
 	p := w.Next()
-	if last := v.layout.Segments[len(v.layout.Segments)-1].Start; p < last {
+	if last := v.layout.Last().Start; p < last {
 		return 0, &sessionError{s.who, fmt.Errorf("it gave position %d, and new entries begin at %d: %w", p, last, errStale)}
 	}
 	return p, nil

@@ -33,7 +33,7 @@ func (l *Log) tail(ctx context.Context) (layout.Position, error) {
 			return 0, err
 		}
 		// Rule R12: conclusive only if every replica of a chain shows the epoch afterwards. Another chain each time.
-		chains := v.layout.Segments[len(v.layout.Segments)-1].Chains
+		chains := v.layout.Last().Chains
 		return p, l.chainShowsEpoch(ctx, v, chains[int(v.turn.Add(1))%len(chains)], f)
 	})
 }
@@ -145,7 +145,7 @@ func (l *Log) slowTail(ctx context.Context, v *view) (layout.Position, error) {
 	}
 	// Rule R12, for all chains: an entry may have come after its unit answered, but none was acknowledged before the
 	// call and missed, if all units still serve the epoch.
-	for _, c := range v.layout.Segments[len(v.layout.Segments)-1].Chains {
+	for _, c := range v.layout.Last().Chains {
 		if err := l.chainShowsEpoch(ctx, v, c, f); err != nil {
 			return 0, err
 		}

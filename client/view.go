@@ -80,7 +80,7 @@ func (v *view) retired() bool {
 
 func (l *Log) newView(lay *layout.Layout) *view {
 	v := &view{layout: lay, units: make(map[layout.UnitID]*link[unitSession], len(lay.Units)), replaced: make(chan struct{})}
-	slots := lay.Geometry.SessionSlots * len(lay.Segments[len(lay.Segments)-1].Chains)
+	slots := lay.Geometry.SessionSlots * len(lay.Last().Chains)
 	v.gate = make(chan struct{}, max(1, slots*3/4))
 	v.spare = make(chan struct{}, max(1, slots-slots*3/4))
 	v.tail.Store(uint64(lay.Start))
@@ -104,7 +104,7 @@ func (l *Log) newView(lay *layout.Layout) *view {
 			}
 			return s, l.adopt(v, &s.session)
 		})
-	for _, c := range lay.Segments[len(lay.Segments)-1].Chains {
+	for _, c := range lay.Last().Chains {
 		v.publishers = append(v.publishers, newPublisher(l, v, c.Units))
 	}
 	return v

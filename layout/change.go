@@ -181,7 +181,7 @@ func (l *Layout) enlist(u UnitID) (Unit, error) {
 
 // seat is the chain that u joins: that of the unit which it replaces, else the one with the fewest units that stay; nil if none lacks any.
 func (l *Layout) seat(u UnitID, replicas int) *Chain {
-	chains := l.Segments[len(l.Segments)-1].Chains
+	chains := l.Last().Chains
 	var short *Chain
 	for j := range chains {
 		c := &chains[j]
@@ -312,7 +312,7 @@ func (l *Layout) Replicas() int {
 // Shortest is how many units the shortest chain has that takes new entries.
 func (l *Layout) Shortest() int {
 	n := l.Replicas()
-	for _, c := range l.Segments[len(l.Segments)-1].Chains {
+	for _, c := range l.Last().Chains {
 		n = min(n, len(c.Units))
 	}
 	return n

@@ -67,6 +67,9 @@ type Place struct {
 	Stripe  int // index in the segment's Chains
 }
 
+// Last is the segment that takes new entries.
+func (l *Layout) Last() *Segment { return &l.Segments[len(l.Segments)-1] }
+
 // Locate gives the place of p. It fails with ErrBeyond.
 func (l *Layout) Locate(p Position) (Place, error) {
 	i := sort.Search(len(l.Segments), func(i int) bool { return l.Segments[i].Start > p }) - 1

@@ -82,7 +82,7 @@ func (l *Layout) fewest(u UnitID) int {
 // HasChain tells whether a chain of the open segment has these units, in any order.
 func (l *Layout) HasChain(units []UnitID) bool {
 	want := slices.Sorted(slices.Values(units))
-	return slices.ContainsFunc(l.Segments[len(l.Segments)-1].Chains, func(c Chain) bool {
+	return slices.ContainsFunc(l.Last().Chains, func(c Chain) bool {
 		return slices.Equal(slices.Sorted(slices.Values(c.Units)), want)
 	})
 }
@@ -97,7 +97,7 @@ func (l *Layout) addChain(units []UnitID) error {
 		l.Units = append(l.Units, x)
 	}
 	if len(units) > 0 {
-		last := &l.Segments[len(l.Segments)-1]
+		last := l.Last()
 		last.Chains = append(last.Chains, Chain{Units: slices.Clone(units)}) // at address 0: they hold nothing
 	}
 	return nil

@@ -141,7 +141,7 @@ func listed(l *layout.Layout, u layout.UnitID) bool {
 
 // chainsWith are the chains that take new entries and name the unit.
 func chainsWith(l *layout.Layout, u layout.UnitID) (list []layout.Chain) {
-	for _, c := range l.Segments[len(l.Segments)-1].Chains {
+	for _, c := range l.Last().Chains {
 		if contains(c.Units, u) {
 			list = append(list, c)
 		}
